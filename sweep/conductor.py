@@ -1,0 +1,264 @@
+"""ask -> pack -> launch -> tell -> record. The only file that knows every layer; never imports torch."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sweep.config import RunConfig
+from sweep.errors import SweepExistsError, TrialsFailedError
+from sweep.evaluation.backends import backend_identities
+from sweep.evaluation.settings import NoScoring, scoring_id
+from sweep.files import append_jsonl, read_jsonl, stable_hash, write_json
+from sweep.identity import base_identity
+from sweep.launch.local import Launcher, LocalLauncher
+from sweep.lock import conductor_lock
+from sweep.model.base import BaseModelConfig
+from sweep.packing import pack_id, plan_packs
+from sweep.preflight import Checked, Preflight
+from sweep.record.diary import write_collected, write_diary
+from sweep.record.entry import SweepEntry, read_entry, write_entry
+from sweep.record.provenance import commit, hardware, versions
+from sweep.record.results import is_complete, latest_score, read_result, read_status
+from sweep.record.sweep_log import note
+from sweep.record.table import write_csv
+from sweep.record.terminal import Progress, View, make_view, show_plan, show_results
+from sweep.record.tracker import Tracker, make_tracker
+from sweep.schema import build, to_tree
+from sweep.search.grid import Cells
+from sweep.trial import FAILED, FINISHED, RUNNING, WAITING, PackSpec, Trial, TrialResult, to_json, trial_folder
+
+POLL_S = 0.25
+NOT_ASKED = ("plan", "note", "sweep", "pack", "launcher", "tracker", "search", "experiment")
+"""Top-level keys that change no trial, so they may differ when a sweep goes on."""
+
+
+def conduct(cells: Cells) -> list[TrialResult]:
+    """Run a sweep, or go on with it, until every trial has its result. Returns a result per trial of the sweep.
+
+    Raises SweepError for what a user can mend, and TrialsFailedError after the record is written.
+    """
+    config = cells.cells[0].config
+    results_dir = Path(config.sweep.results_dir)
+    checked = Preflight(results_dir).check(cells.cells)
+    question = _question(cells, checked)
+    name = config.sweep.name or _default_name(cells.swept_keys, question)
+    sweep = Sweep(name=name, dir=results_dir / name, config=config)
+    if config.plan:
+        sweep.show_plan(checked)
+        return []
+    with conductor_lock(sweep.dir):
+        results = sweep.run(sweep.open(cells, checked, question))
+    failed = [result for result in results if result.status == FAILED]
+    if failed:
+        raise TrialsFailedError(f"{len(failed)} of {len(results)} trials failed: "
+                                f"{', '.join(str(result.trial.number) for result in failed)}. Each one's reason stands above "
+                                f"and in {sweep.dir / 'diary.md'}; the same command tries them again.")
+    return results
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sweep:
+    """A sweep's folder, and the way of its trials to their results."""
+
+    name: str
+    dir: Path
+    config: RunConfig
+
+    @property
+    def results_dir(self) -> Path:
+        return self.dir.parent
+
+    def open(self, cells: Cells, checked: Sequence[Checked], question: dict[str, Any]) -> SweepEntry:
+        """Write down what is asked, and the trials that are new.
+
+        Raises SweepExistsError if the name stands for another question.
+        """
+        first = checked[0]
+        entry = SweepEntry(
+            name=self.name, command=" ".join(["python", *sys.argv]), question=question, note=self.config.note,
+            started=datetime.now(UTC).isoformat(timespec="seconds"), swept_keys=tuple(cells.swept_keys),
+            trigger=first.dataset.trigger, class_noun=first.dataset.class_noun, num_photos=len(first.dataset.photos),
+            base_model=self.config.train.base_model.name, dataset=self.config.train.dataset.dir or "the pocket's own",
+            hardware=hardware(), versions=versions(), commit=commit())
+        if self._entry_path.exists():
+            before = read_entry(self._entry_path)
+            _refuse_other_question(self.name, before, entry)
+            entry = replace(entry, started=before.started, note=entry.note or before.note)
+        write_entry(self._entry_path, entry)
+        known = {trial.train_id for trial in self.trials()}
+        for one in checked:
+            if one.trial.train_id not in known:
+                append_jsonl(self._trials_path, to_json(replace(one.trial, number=len(known) + 1)))
+                known.add(one.trial.train_id)
+        for line in dict.fromkeys(line for one in checked for line in one.dataset.skipped):
+            note(self.dir, line)
+        return entry
+
+    def trials(self) -> list[Trial]:
+        """All trials ever asked of this sweep, in the order of their numbers."""
+        return [Trial(**row) for row in read_jsonl(self._trials_path)]
+
+    def show_plan(self, checked: Sequence[Checked]) -> None:
+        """Say what would run; nothing is written."""
+        trials = [one.trial for one in checked]
+        todo = [one for one in checked if not self._is_complete(one.trial)]
+        show_plan(self.name, trials, already_done=[t.train_id for t in trials if t not in [one.trial for one in todo]],
+                  num_packs=len(self._plan_packs([one.trial for one in todo])),
+                  num_files=sum(one.num_checkpoints for one in todo))
+
+    def run(self, entry: SweepEntry) -> list[TrialResult]:
+        """Launch what is not complete, follow it, and write the record."""
+        trials = self.trials()
+        todo = [trial for trial in trials if not self._is_complete(trial)]
+        tracker = make_tracker(self.config.tracker, entry, self.dir, self.results_dir)
+        try:
+            if todo:
+                self._launch(trials, todo, tracker)
+        finally:
+            results = [read_result(self.results_dir, trial, self._scoring_id(trial)) for trial in trials]
+            for result in results:
+                if todo and result.status in FINISHED:
+                    tracker.end(result)
+            tracker.close()
+            write_csv(self.dir / "trials.csv", entry.swept_keys, results)
+            write_diary(self.dir, entry, results)
+            write_collected(self.results_dir)
+        show_results(entry, results, self.dir)
+        return results
+
+    def _launch(self, trials: Sequence[Trial], todo: Sequence[Trial], tracker: Tracker) -> None:
+        packs = self._plan_packs(todo)
+        self._control_path.unlink(missing_ok=True)
+        show_plan(self.name, trials, already_done=[t.train_id for t in trials if t not in todo], num_packs=len(packs))
+        launcher = LocalLauncher(self.config.launcher, self.dir)
+        view = make_view(trials, self.name)
+        try:
+            self._follow(packs, launcher, view, tracker)
+        finally:
+            launcher.close()
+            view.close()
+
+    def _follow(self, packs: Sequence[Sequence[Trial]], launcher: Launcher, view: View, tracker: Tracker) -> None:
+        """Keep the launcher's slots full until all packs have ended. Ctrl-C saves and stops; a second one just stops."""
+        waiting, running = list(packs), dict[Path, Sequence[Trial]]()
+        try:
+            while waiting or running:
+                while waiting and launcher.num_free:
+                    pack = waiting.pop(0)
+                    running[self._start(pack, launcher)] = pack
+                    for trial in pack:
+                        tracker.follow(trial)
+                self._collect(launcher, running)
+                view.update(self._progress(running.values()))
+        except KeyboardInterrupt:
+            write_json(self._control_path, {"command": "stop"})
+            note(self.dir, "stopped by Ctrl-C; the same command goes on from here")
+            while running:
+                self._collect(launcher, running)
+            raise
+
+    def _collect(self, launcher: Launcher, running: dict[Path, Sequence[Trial]]) -> None:
+        """Wait a moment; take in the packs that ended."""
+        time.sleep(POLL_S)
+        for spec, reason in launcher.poll():
+            for trial in running.pop(spec):
+                status = read_status(self.results_dir, trial)
+                # A worker that died leaves its trials running; they fail here and are tried again by the same command.
+                if reason is not None and status.status in (RUNNING, WAITING):
+                    write_json(trial_folder(self.results_dir, trial.train_id).status,
+                               to_json(replace(status, status=FAILED, phase="", reason=reason)))
+
+    def _start(self, pack: Sequence[Trial], launcher: Launcher) -> Path:
+        device, threads = launcher.device_of_next()
+        spec = PackSpec(trials=tuple(pack), scoring=to_tree(self.config.scoring), results_dir=str(self.results_dir),
+                        device=device, threads=threads, control=str(self._control_path),
+                        save_state_every_n_steps=self.config.pack.save_state_every_n_steps)
+        path = self.dir / "packs" / f"{pack_id([trial.train_id for trial in pack])}.json"
+        write_json(path, to_json(spec))
+        launcher.start(path)
+        return path
+
+    def _plan_packs(self, todo: Sequence[Trial]) -> list[list[Trial]]:
+        """Packs of what is left; trials that trained together before a kill stay together."""
+        earlier: list[list[str]] = []
+        for trial in todo:
+            memberships = list(read_jsonl(trial_folder(self.results_dir, trial.train_id).packs))
+            if memberships and (members := list(memberships[-1]["members"])) not in earlier:
+                earlier.append(members)
+        return plan_packs(todo, self.config.pack.max_trials, earlier)
+
+    def _progress(self, packs: Iterable[Sequence[Trial]]) -> dict[str, Progress]:
+        """Where the trials of running packs stand now."""
+        stands = {}
+        for trial in (trial for pack in packs for trial in pack):
+            status = read_status(self.results_dir, trial)
+            stands[trial.train_id] = Progress(status=status.status, step=status.step, num_steps=trial.num_steps,
+                                              phase=status.phase, latest=latest_score(self.results_dir, trial))
+        return stands
+
+    def _is_complete(self, trial: Trial) -> bool:
+        return is_complete(self.results_dir, trial, self._scoring_id(trial))
+
+    def _scoring_id(self, trial: Trial) -> str | None:
+        """What the scores of a trial are known by in this sweep; None if it does not score."""
+        scoring = self.config.scoring
+        if isinstance(scoring, NoScoring):
+            return None
+        base_id = base_identity(build(BaseModelConfig, trial.config["base_model"]), self.results_dir)
+        return scoring_id(scoring, base_id, backend_identities(scoring.weights_dir))
+
+    @property
+    def _entry_path(self) -> Path:
+        return self.dir / "sweep.yaml"
+
+    @property
+    def _trials_path(self) -> Path:
+        return self.dir / "trials.jsonl"
+
+    @property
+    def _control_path(self) -> Path:
+        return self.dir / "control.json"
+
+
+def _question(cells: Cells, checked: Sequence[Checked]) -> dict[str, Any]:
+    """The fixed settings that a sweep's name stands for: flat keys, the photos' and the base's content, and how it is
+    scored (as one hash: the prompts are long)."""
+    flat = _flat({key: value for key, value in cells.fixed.items() if key not in (*NOT_ASKED, "scoring")})
+    question = {key: value for key, value in flat.items() if key.split(".")[0] not in cells.swept_keys
+                and key not in cells.swept_keys}
+    datasets = sorted({one.dataset.identity for one in checked})
+    if not any(key.split(".")[0] in ("dataset", "repeats", "experiment") for key in cells.swept_keys):
+        question["photos"] = datasets[0]
+    question["scoring"] = f"{cells.fixed['scoring']['name']} {stable_hash(cells.fixed['scoring'], num_digits=6)}"
+    return question
+
+
+def _flat(tree: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f"{path}{key}.") if isinstance(value, Mapping) else {f"{path}{key}": value}
+    return flat
+
+
+def _default_name(swept_keys: Sequence[str], question: Mapping[str, Any]) -> str:
+    """A slug of the swept keys and six digits of the question, so that more values extend the same sweep."""
+    slug = "-".join(key.split(".")[-1].split("/")[-1] for key in swept_keys)[:60] or "trial"
+    return f"{slug}-{stable_hash([sorted(swept_keys), question], num_digits=6)}"
+
+
+def _refuse_other_question(name: str, before: SweepEntry, now: SweepEntry) -> None:
+    differing = sorted(key for key in {*before.question, *now.question}
+                       if before.question.get(key) != now.question.get(key) and key not in before.swept_keys)
+    lines = [f"{key}: {before.question.get(key)} there, {now.question.get(key)} here" for key in differing]
+    if set(before.swept_keys) != set(now.swept_keys):
+        lines.append(f"swept there: {', '.join(before.swept_keys) or 'nothing'}; here: "
+                     f"{', '.join(now.swept_keys) or 'nothing'}")
+    if lines:
+        raise SweepExistsError(f"The sweep {name!r} stands for another question. What differs:\n  " + "\n  ".join(lines)
+                               + "\nChoose another sweep.name, or repeat its settings to go on with it.")

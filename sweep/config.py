@@ -1,0 +1,170 @@
+"""The one boundary between YAML and code: Hydra's composed config in, a typed and checked `RunConfig` out.
+
+Beyond it no DictConfig is seen. Components own their settings' dataclasses; here they are put together.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sweep.data.folder import DatasetConfig
+from sweep.errors import ConfigError
+from sweep.evaluation.settings import SCORINGS
+from sweep.launch.settings import LAUNCHERS
+from sweep.model.base import BaseModelConfig
+from sweep.network.settings import NETWORKS
+from sweep.record.tracker import TRACKERS
+from sweep.schema import bounds, build, family, near_match, one_of
+from sweep.search.settings import SEARCHES
+from sweep.training.optimizer import OPTIMIZERS
+from sweep.training.scheduler import SCHEDULERS
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+GROUPS = ("base_model", "dataset", "network", "optimizer", "scheduler", "scoring", "search", "launcher", "tracker",
+          "experiment")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainConfig:
+    """All that decides what a trial trains; its hash (with the photos' and the weights') is the trial's identity.
+
+    Names are the ones that LoRA trainers know from sd-scripts. Units and ranges stand in conf/config.yaml too.
+    """
+
+    base_model: BaseModelConfig
+    dataset: DatasetConfig
+    trigger: str | None
+    class_noun: str | None
+    network: Any = family(NETWORKS)
+    network_dim: int = bounds(1, 4096)
+    network_alpha: float = bounds(above=0)
+    optimizer: Any = family(OPTIMIZERS)
+    unet_lr: float = bounds(0, 10)
+    text_encoder_lr: float = bounds(0, 10)
+    scheduler: Any = family(SCHEDULERS)
+    lr_warmup_steps: int = bounds(0)
+    train_batch_size: int = bounds(1, 1024)
+    repeats: int | None = bounds(1, 100_000)
+    max_train_epochs: int = bounds(1, 100_000)
+    max_train_steps: int | None = bounds(1)
+    max_grad_norm: float = bounds(0)
+    mixed_precision: str = one_of("no", "bf16")
+    save_every_n_epochs: int = bounds(1)
+    save_every_n_steps: int | None = bounds(1)
+    save_precision: str = one_of("fp32", "fp16", "bf16")
+    seed: int = bounds(0, 2**63 - 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackConfig:
+    """How trials share a worker. Alters no result beyond rounding."""
+
+    max_trials: int = bounds(1, 1024)
+    save_state_every_n_steps: int = bounds(1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepConfig:
+    """The sweep's name and place. name: null = made from the swept keys."""
+
+    name: str | None
+    results_dir: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunConfig:
+    """One cell of the grid, whole."""
+
+    train: TrainConfig
+    scoring: Any = family(SCORINGS)
+    search: Any = family(SEARCHES)
+    launcher: Any = family(LAUNCHERS)
+    tracker: Any = family(TRACKERS)
+    pack: PackConfig
+    sweep: SweepConfig
+    plan: bool
+    note: str
+
+
+_RUN_KEYS = ("scoring", "search", "launcher", "tracker", "pack", "sweep", "plan", "note")
+
+
+def load(cfg: DictConfig) -> RunConfig:
+    """Check a composed config and make it typed.
+
+    Raises ConfigError naming the key, what was given and what is allowed.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    _refuse_resolvers(OmegaConf.to_container(cfg, resolve=False))
+    try:
+        tree = OmegaConf.to_container(cfg, resolve=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"The config refers to something that does not exist: {error}") from error
+    assert isinstance(tree, dict)
+    return from_tree({str(k): v for k, v in tree.items()})
+
+
+def from_tree(tree: Mapping[str, Any]) -> RunConfig:
+    """The typed config of a plain tree with flat training keys, "auto" values resolved."""
+    run = {key: tree[key] for key in _RUN_KEYS if key in tree}
+    train = {key: value for key, value in tree.items() if key not in (*_RUN_KEYS, "experiment")}
+    return build(RunConfig, {**run, "train": build(TrainConfig, _resolved(train))})
+
+
+def train_from_tree(tree: Mapping[str, Any]) -> TrainConfig:
+    """The typed training config of `to_tree(TrainConfig)`."""
+    return build(TrainConfig, tree)
+
+
+def _resolved(train: dict[str, Any]) -> dict[str, Any]:
+    """sd-scripts reads an alpha of 0 or none as alpha = dim; the rates that an optimizer brings have already gone into
+    the flat keys by interpolation."""
+    if train.get("network_alpha") in (None, 0):
+        train["network_alpha"] = train.get("network_dim")
+    optimizer = train.get("optimizer")
+    if isinstance(optimizer, Mapping):
+        train["optimizer"] = {k: v for k, v in optimizer.items() if k not in ("unet_lr", "text_encoder_lr")}
+    return train
+
+
+def _refuse_resolvers(node: Any, path: str = "") -> None:
+    """Values that change from run to run can't be part of an identity."""
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            _refuse_resolvers(value, f"{path}.{key}" if path else str(key))
+    elif isinstance(node, list):
+        for item in node:
+            _refuse_resolvers(item, path)
+    elif isinstance(node, str) and (match := re.search(r"\$\{\s*([\w.]+)\s*:", node)):
+        raise ConfigError(f"{path} = {node!r}: ${{{match[1]}:...}} changes from run to run, so a trial could not be found "
+                          "again. Write the value itself.")
+
+
+def check_keys(arguments: Sequence[str], known: Iterable[str]) -> None:
+    """Refuse an override whose key does not exist, before Hydra does so without naming the near match.
+
+    known: dotted keys of the composed config.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import OverrideParseException
+
+    keys = {*known, *GROUPS}
+    for argument in arguments:
+        if argument.startswith("-"):
+            continue
+        try:
+            key = OverridesParser.create().parse_override(argument).key_or_group
+        except OverrideParseException as error:
+            raise ConfigError(f"Can't read {argument!r}: {str(error).splitlines()[0]}") from error
+        if key.split(".")[0] == "hydra" or key.startswith("hydra/"):
+            continue
+        if key not in keys:
+            raise ConfigError(f'Unknown key "{key}" in {argument!r}.{near_match(key, keys)} '
+                              "`python train.py --help` lists all keys.")

@@ -1,0 +1,43 @@
+"""What a caller may catch. Each message says what was given, what is allowed and what to do."""
+
+from __future__ import annotations
+
+
+class SweepError(Exception):
+    """Base of every error that a user can cause and mend."""
+
+
+class ConfigError(SweepError):
+    """A value, a key or a combination that can't work."""
+
+
+class DataError(SweepError):
+    """Photos, captions or folders that can't be used; lists all offending files at once."""
+
+
+class ModelError(SweepError):
+    """A base model that is missing, truncated or of another kind."""
+
+
+class AdapterFileError(SweepError):
+    """A LoRA file that can't be read or does not fit the base."""
+
+
+class ScoringError(SweepError):
+    """A score that can't be measured as asked."""
+
+
+class SweepExistsError(SweepError):
+    """The sweep's name stands for another question."""
+
+
+class LockedError(SweepError):
+    """Another conductor runs this sweep."""
+
+
+class WorkerError(SweepError):
+    """A worker process ended without finishing its pack."""
+
+
+class TrialsFailedError(SweepError):
+    """The sweep has ended and its record is written, but not every trial succeeded."""

@@ -1,0 +1,151 @@
+"""Images from saved LoRA files: rows of any files and strengths in one batch over one frozen base.
+
+Shapes: B images, C H W latent or pixels, L tokens, D width of the text states.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sweep.evaluation.settings import Sampler
+from sweep.network.bank import AdapterBank, AdapterSpec
+from sweep.network.lora_file import LoraFile
+from sweep.network.targets import Target
+from sweep.randomness import generator
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from sweep.model.base import Base
+
+OnProgress = Callable[[int, int], None]  # images done, images in all
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One image to draw. lora: None = the base alone."""
+
+    lora: LoraFile | None
+    strength: float
+    prompt: str
+    seed: int
+
+    @property
+    def adapter(self) -> tuple[int, float]:
+        """Rows that share it share an adapter. Its order groups equal ranks, the base's own rows first."""
+        return (0, 0.0) if self.lora is None else (id(self.lora), self.strength)
+
+
+def generate(base: Base, targets: Sequence[Target], rows: Sequence[Row], sampler: Sampler, *, resolution: int,
+             batch_size: int = 32, on_progress: OnProgress | None = None) -> Tensor:
+    """Draw all rows: [B, 3, resolution, resolution] in [0, 1] on the CPU, in the order of `rows`.
+
+    A row's image depends on its file, strength, prompt and seed; what else is in its batch changes it by rounding
+    alone. A LoRA with NaN in it gives NaN images and leaves the others alone.
+    """
+    import torch
+
+    size = resolution // base.vae_scale * base.vae_scale
+    images = torch.empty(len(rows), 3, size, size)
+    order = sorted(range(len(rows)), key=lambda i: _bank_order(rows[i]))
+    for start in range(0, len(order), batch_size):
+        chosen = order[start:start + batch_size]
+        images[chosen] = _draw(base, targets, [rows[i] for i in chosen], sampler, size // base.vae_scale)
+        if on_progress is not None:
+            on_progress(min(start + batch_size, len(order)), len(order))
+    return images
+
+
+def _bank_order(row: Row) -> tuple[int, int, float, str]:
+    dim = 0 if row.lora is None else row.lora.dim
+    return (dim, *row.adapter, row.prompt)
+
+
+def _draw(base: Base, targets: Sequence[Target], rows: Sequence[Row], sampler: Sampler, latent_size: int) -> Tensor:
+    """One batch, rows in the bank's order."""
+    import torch
+
+    bank, counts = _bank_of(base, targets, rows)
+    latents_BCHW = torch.stack([
+        torch.randn(base.latent_channels, latent_size, latent_size, generator=generator(row.seed, 0, "latents"))
+        for row in rows]).to(base.device)
+    dtype = next(base.unet.parameters()).dtype
+    is_half = dtype != torch.float32
+    with torch.no_grad(), torch.autocast(base.device.type, dtype=dtype if is_half else torch.bfloat16,
+                                         enabled=is_half), bank.attached() if bank else nullcontext():
+        states_BLD = _text_states(base, bank, rows, counts, sampler.negative_prompt)
+        with bank.rows([2 * count for count in counts]) if bank else nullcontext():
+            latents_BCHW = _sample(base, latents_BCHW, states_BLD, sampler)
+    return base.decode(latents_BCHW.to(next(base.vae.parameters()).dtype))
+
+
+def _bank_of(base: Base, targets: Sequence[Target], rows: Sequence[Row]) -> tuple[AdapterBank | None, list[int]]:
+    """An adapter per distinct (file, strength) with its number of rows; base rows get one whose weights are zero."""
+    adapters: list[tuple[Row, int]] = []
+    for row in rows:
+        if adapters and adapters[-1][0].adapter == row.adapter:
+            adapters[-1] = (adapters[-1][0], adapters[-1][1] + 1)
+        else:
+            adapters.append((row, 1))
+    counts = [count for _, count in adapters]
+    loras = [row.lora for row, _ in adapters]
+    dims = [lora.dim for lora in loras if lora is not None]
+    if not dims:
+        return None, counts
+    specs = [AdapterSpec(dim=min(dims), alpha=0.0) if row.lora is None
+             else AdapterSpec(dim=row.lora.dim, alpha=row.lora.alpha, strength=row.strength) for row, _ in adapters]
+    bank = AdapterBank(targets, specs, base.device)
+    for index, lora in enumerate(loras):
+        bank.load_weights(index, {} if lora is None else lora.weights)
+    return bank, counts
+
+
+def _text_states(base: Base, bank: AdapterBank | None, rows: Sequence[Row], counts: Sequence[int],
+                 negative_prompt: str) -> Tensor:
+    """[2B, L, D]: negative and prompt of each row in turn; each distinct (adapter, text) goes through once."""
+    import torch
+
+    texts: list[str] = []
+    text_counts: list[int] = []
+    picks: list[int] = []
+    first = 0
+    for count in counts:
+        index_of: dict[str, int] = {}
+        for row in rows[first:first + count]:
+            for text in (negative_prompt, row.prompt):
+                picks.append(index_of.setdefault(text, len(texts) + len(index_of)))
+        texts += index_of
+        text_counts.append(len(index_of))
+        first += count
+    with bank.rows(text_counts) if bank else nullcontext():
+        states = base.text_states(texts)
+    return states[torch.tensor(picks, device=states.device)]
+
+
+def _sample(base: Base, latents_BCHW: Tensor, states_BLD: Tensor, sampler: Sampler) -> Tensor:
+    """DPM-Solver++(2M) (Lu et al. 2022, Algorithm 2) on Karras et al. 2022's sigmas (Eq. 5), classifier-free guidance
+    (Ho & Salimans 2022, Eq. 6)."""
+    scheduler = _scheduler(base.scheduler_config, sampler)
+    latents_BCHW = latents_BCHW * scheduler.init_noise_sigma
+    for timestep in scheduler.timesteps:
+        doubled = latents_BCHW.repeat_interleave(2, dim=0)
+        doubled = scheduler.scale_model_input(doubled, timestep)
+        timesteps_B: torch.Tensor = timestep.expand(len(doubled)).to(base.device)
+        noise = base.unet(doubled, timesteps_B, encoder_hidden_states=states_BLD).sample.float()
+        negative, positive = noise[0::2], noise[1::2]
+        guided = negative + sampler.guidance_scale * (positive - negative)
+        latents_BCHW = scheduler.step(guided, timestep, latents_BCHW).prev_sample
+    return latents_BCHW
+
+
+def _scheduler(config: dict[str, Any], sampler: Sampler) -> Any:
+    from diffusers import DPMSolverMultistepScheduler
+
+    scheduler = DPMSolverMultistepScheduler.from_config(
+        config, algorithm_type="dpmsolver++", solver_order=2, use_karras_sigmas=True)
+    scheduler.set_timesteps(sampler.num_steps)
+    return scheduler

@@ -1,0 +1,227 @@
+"""The scoring config: everything that a score depends on besides the file, the photos and the weights.
+
+Values, units and ranges stand in conf/scoring/. Imports no torch: the config is checked before any model is loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sweep.errors import ScoringError
+from sweep.files import stable_hash
+from sweep.schema import bounds, one_of, to_tree
+
+STAGES = ("screen", "refine", "confirm")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoScoring:
+    """Train without scoring: no images, no verdict, no answer."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """One prompt of the fixed set. {subject} stands for the trigger and class noun, or the class noun alone."""
+
+    text: str
+    face: bool
+    # the face must show and counts for likeness; false = style, sunglasses, too far away
+    screen: bool
+    # also used for screening
+    probes: dict[str, str]
+    # attribute -> the value that the prompt asks for
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attribute:
+    """A softmax probe: which of these captions fits the image best?"""
+
+    templates: tuple[str, ...]
+    # captions with {class_noun} and {value}; their text features are averaged (Radford et al. 2021, 3.1.4)
+    values: dict[str, str]
+    # value -> the words that stand for it
+    natural: str | None
+    # the subject's own value, the aim of drift_to_natural; null = the likeliest on the training photos
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampler:
+    """One deterministic setting per sweep."""
+
+    name: str = one_of("dpmpp_2m_karras")
+    num_steps: int = bounds(2, 1000)
+    guidance_scale: float = bounds(1, 50)
+    negative_prompt: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """Which cells a stage draws."""
+
+    prompts: str = one_of("screen", "all")
+    first_seed: int = bounds(0, 2**31)
+    num_seeds: int = bounds(1, 64)
+    num_captions: int = bounds(0, 1000)
+    # training captions verbatim, spread over the photos
+    num_bare: int = bounds(0, 64)
+    # seeds of the bare trigger
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Validity:
+    """When an anchor's floor and ceiling are too close to measure between them."""
+
+    min_dprime: float = bounds(0)
+    min_probe_range: float = bounds(0, 1)
+    min_clip_range: float = bounds(0, 2)
+    max_broken_frac: float = bounds(0, 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weights:
+    """The exponents and weights of adherence and usefulness."""
+
+    likeness: float = bounds(0, 1)
+    adherence: float = bounds(0, 1)
+    diversity: float = bounds(0, 1)
+    bleed: float = bounds(0, 1)
+    memo_rate_full: float = bounds(above=0)
+    clip_low: float = bounds(above=0)
+    probes: float = bounds(0, 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Copies:
+    """Perceptual distances (LPIPS) to the nearest training photo."""
+
+    copy_distance: float = bounds(0)
+    duplicate_distance: float = bounds(0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BurnLimits:
+    """Log-ratios to the base at which an image counts as burnt."""
+
+    clipped: float = bounds(above=0)
+    saturation: float = bounds(above=0)
+    contrast: float = bounds(above=0)
+    sharpness: float = bounds(above=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Thresholds:
+    """Bounds of the verdicts, see the table in scores.md."""
+
+    memorised_rate: float = bounds(0, 1)
+    unlike_likeness: float
+    min_detect_rate: float = bounds(0, 1)
+    broken_likeness: float
+    overtrained_adherence: float
+    overtrained_diversity: float
+    overfit_likeness: float
+    good_adherence: float
+    overfit_hair: float
+    overfit_drift: float
+    underfit_likeness: float
+    very_good_likeness: float
+    good_diversity: float
+    good_memorisation: float
+    very_good_bleed: float
+    bleeds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """How a file and a strength are chosen."""
+
+    strengths: tuple[float, ...] = bounds(above=0)
+    refine_frac: float = bounds(0, 1)
+    # share of the checkpoints that is refined, at least one
+    confirm: bool
+    # draw the chosen one again on fresh seeds, and report that
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoringConfig:
+    """All of it. Two scores with the same `scoring_id` may be compared, others may not."""
+
+    name: str
+    formula_version: int = bounds(1)
+    weights_dir: str | None
+    # where clip/, face.safetensors and perceptual.safetensors lie; null = inside the package
+    trigger_subject: str
+    class_subject: str
+    prompts: tuple[Prompt, ...]
+    attributes: dict[str, Attribute]
+    face_confidence: float = bounds(0, 1)
+    sampler: Sampler
+    batch_size: int = bounds(1, 256)
+    screen: Stage
+    refine: Stage
+    confirm: Stage
+    validity: Validity
+    copies: Copies
+    burn: BurnLimits
+    weights: Weights
+    thresholds: Thresholds
+    choice: Choice
+
+    def __post_init__(self) -> None:
+        for i, prompt in enumerate(self.prompts):
+            where = f"scoring.prompts[{i}]"
+            if "{subject}" not in prompt.text:
+                raise ScoringError(f"{where}.text = {prompt.text!r} lacks {{subject}}, which stands for the trigger.")
+            for attribute, value in prompt.probes.items():
+                known = self.attributes.get(attribute)
+                if known is None:
+                    raise ScoringError(f"{where} probes {attribute!r}; scoring.attributes knows: "
+                                       f"{', '.join(self.attributes)}.")
+                if value not in known.values:
+                    raise ScoringError(f"{where} asks for {attribute} = {value!r}; its values are: "
+                                       f"{', '.join(known.values)}.")
+        for name in STAGES:
+            chosen = self.prompts_of(name)
+            if len(chosen) < 3:
+                raise ScoringError(f"scoring.{name} has {len(chosen)} prompts; an interval needs at least 3.")
+            if not any(self.prompts[i].face for i in chosen):
+                raise ScoringError(f"scoring.{name} has no prompt with face: true, so likeness can't be measured.")
+
+    def stage(self, name: str) -> Stage:
+        return {"screen": self.screen, "refine": self.refine, "confirm": self.confirm}[name]
+
+    def prompts_of(self, stage: str) -> list[int]:
+        """Indices of the stage's prompts."""
+        takes_all = self.stage(stage).prompts == "all"
+        return [i for i, prompt in enumerate(self.prompts) if takes_all or prompt.screen]
+
+
+SCORINGS: dict[str, type] = {"pocket": ScoringConfig, "none": NoScoring}
+
+# What decides how numbers become scores, words and choices, but not what is drawn and measured.
+_JUDGING = ("weights", "thresholds", "choice", "burn", "validity", "formula_version")
+_NEUTRAL = ("batch_size", "weights_dir")  # the weights count by content
+
+
+def scoring_id(config: ScoringConfig, base_identity: str, backends: Mapping[str, str]) -> str:
+    """What makes two scores comparable: the config, the base's weights, the backends' weights, the formula."""
+    tree = {key: value for key, value in to_tree(config).items() if key not in _NEUTRAL}
+    return stable_hash(["scoring", tree, base_identity, dict(backends)])
+
+
+def measuring_id(config: ScoringConfig, base_identity: str, backends: Mapping[str, str]) -> str:
+    """What makes two sets of measured images the same: weights and thresholds may change without drawing again."""
+    tree: dict[str, Any] = {key: value for key, value in to_tree(config).items()
+                            if key not in (*_NEUTRAL, *_JUDGING, "screen", "refine", "confirm")}
+    tree["copies"] = config.copies.duplicate_distance
+    return stable_hash(["measuring", tree, base_identity, dict(backends)])
+
+
+def check_fits(scoring: ScoringConfig | NoScoring, base_name: str) -> None:
+    """Raise ScoringError if this scoring can't judge images of that base."""
+    if isinstance(scoring, ScoringConfig) and scoring.name == "pocket" and base_name != "pocket":
+        raise ScoringError(f"scoring=pocket judges images of the pocket base alone, not of base_model={base_name}: its "
+                           "face recogniser and CLIP know no real photographs. Use scoring=none.")

@@ -1,0 +1,69 @@
+"""The `ss_*` and `modelspec.*` metadata that A1111 and other tools show. Holds no time, host or path."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+
+from sweep import __version__
+from sweep.config import TrainConfig
+from sweep.data.folder import Dataset
+
+
+def training_metadata(config: TrainConfig, dataset: Dataset, *, output_name: str, steps_per_epoch: int, num_steps: int,
+                      step: int, epoch: int, base_identity: str) -> dict[str, str]:
+    """sd-scripts' keys, as text, for the file saved after `step` steps and `epoch` whole epochs."""
+    subsets: dict[str, Counter[str]] = {}
+    folders: dict[str, dict[str, int]] = {}
+    for photo in dataset.photos:
+        tags = [tag.strip() for tag in photo.caption.split(",") if tag.strip()]
+        subsets.setdefault(photo.subset, Counter()).update(tags)
+        folder = folders.setdefault(photo.subset, {"n_repeats": photo.repeats, "img_count": 0})
+        folder["img_count"] += 1
+    resolution = config.base_model.resolution
+    num_epochs = -(-num_steps // steps_per_epoch)
+    values = {
+        "ss_network_module": "networks.lora",
+        "ss_network_dim": config.network_dim,
+        "ss_network_alpha": config.network_alpha,
+        "ss_learning_rate": config.unet_lr,
+        "ss_unet_lr": config.unet_lr,
+        "ss_text_encoder_lr": config.text_encoder_lr,
+        "ss_optimizer": config.optimizer.name,
+        "ss_lr_scheduler": config.scheduler.name,
+        "ss_lr_warmup_steps": config.lr_warmup_steps,
+        "ss_num_train_images": sum(photo.repeats for photo in dataset.photos),
+        "ss_num_reg_images": 0,
+        "ss_num_batches_per_epoch": steps_per_epoch,
+        "ss_num_epochs": num_epochs,
+        "ss_max_train_steps": num_steps,
+        "ss_steps": step,
+        "ss_epoch": epoch,
+        "ss_batch_size_per_device": config.train_batch_size,
+        "ss_total_batch_size": config.train_batch_size,
+        "ss_gradient_accumulation_steps": 1,
+        "ss_max_grad_norm": config.max_grad_norm,
+        "ss_mixed_precision": config.mixed_precision,
+        "ss_seed": config.seed,
+        "ss_resolution": f"({resolution}, {resolution})",
+        "ss_enable_bucket": False,
+        "ss_bucket_info": "null",
+        "ss_cache_latents": True,
+        "ss_tag_frequency": json.dumps(subsets, sort_keys=True),
+        "ss_dataset_dirs": json.dumps(folders, sort_keys=True),
+        "ss_reg_dataset_dirs": "{}",
+        "ss_base_model_version": "sd_v1",
+        "ss_sd_model_name": config.base_model.name,
+        "ss_new_sd_model_hash": base_identity,
+        "ss_v2": False,
+        "ss_output_name": output_name,
+        "ss_training_comment": f"lora-sweep {__version__}",
+        "modelspec.sai_model_spec": "1.0.1",
+        "modelspec.architecture": "stable-diffusion-v1/lora",
+        "modelspec.implementation": "diffusers",
+        "modelspec.title": output_name,
+        "modelspec.prediction_type": "epsilon",
+        "modelspec.resolution": f"{resolution}x{resolution}",
+        "modelspec.trigger_phrase": dataset.trigger,
+    }
+    return {key: str(value) for key, value in values.items()}

@@ -1,0 +1,95 @@
+"""Everything that is checked before a model is loaded: photos, captions, base; and what each cell's trial is.
+
+Imports no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sweep.config import RunConfig, TrainConfig
+from sweep.data.batches import num_steps, steps_per_epoch
+from sweep.data.folder import Dataset, DatasetConfig, read_dataset
+from sweep.errors import ConfigError
+from sweep.evaluation.settings import check_fits
+from sweep.identity import base_identity, train_id
+from sweep.schema import to_tree
+from sweep.search.grid import Cell
+from sweep.trial import Trial
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checked:
+    """A cell whose photos and base have been found good."""
+
+    trial: Trial
+    dataset: Dataset
+    base_id: str
+    num_checkpoints: int
+
+
+class Preflight:
+    """Checks cells; photos and bases that several cells share are read once."""
+
+    def __init__(self, results_dir: Path):
+        self._results_dir = results_dir
+        self._datasets: dict[tuple[DatasetConfig, str | None, str | None, int | None], Dataset] = {}
+        self._bases: dict[object, str] = {}
+
+    def check(self, cells: Sequence[Cell]) -> list[Checked]:
+        """Checked cells, numbered from 1; cells that would train the same are merged into the first of them.
+
+        Raises DataError, ModelError or ConfigError.
+        """
+        checked: dict[str, Checked] = {}
+        for cell in cells:
+            one = self._check(cell, number=len(checked) + 1)
+            checked.setdefault(one.trial.train_id, one)
+        return list(checked.values())
+
+    def _check(self, cell: Cell, number: int) -> Checked:
+        config = cell.config.train
+        _check_combination(cell.config)
+        dataset = self._dataset(config)
+        base_id = self._base(config)
+        repeats = [photo.repeats for photo in dataset.photos]
+        steps = num_steps(repeats, config.train_batch_size, config.max_train_epochs, config.max_train_steps)
+        trial = Trial(number=number, train_id=train_id(config, dataset, base_id), settings=dict(cell.settings),
+                      config=to_tree(config), num_steps=steps)
+        return Checked(trial=trial, dataset=dataset, base_id=base_id,
+                       num_checkpoints=_num_checkpoints(config, steps_per_epoch(repeats, config.train_batch_size), steps))
+
+    def _dataset(self, config: TrainConfig) -> Dataset:
+        key = (config.dataset, config.trigger, config.class_noun, config.repeats)
+        if key not in self._datasets:
+            self._datasets[key] = read_dataset(config.dataset, trigger=config.trigger, class_noun=config.class_noun,
+                                               repeats=config.repeats)
+        return self._datasets[key]
+
+    def _base(self, config: TrainConfig) -> str:
+        if config.base_model not in self._bases:
+            self._bases[config.base_model] = base_identity(config.base_model, self._results_dir)
+        return self._bases[config.base_model]
+
+
+def _check_combination(config: RunConfig) -> None:
+    """Refuse what would run and mean nothing."""
+    train = config.train
+    if train.base_model.resolution % 8:
+        raise ConfigError(f"base_model.resolution={train.base_model.resolution} must be a multiple of 8.")
+    if train.unet_lr == 0 and train.text_encoder_lr == 0:
+        raise ConfigError("unet_lr=0 and text_encoder_lr=0 train nothing; set at least one of them above 0.")
+    if train.base_model.name != "pocket":
+        if train.dataset.dir is None:
+            raise ConfigError(f"base_model={train.base_model.name} needs dataset.dir=FOLDER: the photos that come with the "
+                              "pocket base are 64-pixel renders.")
+    check_fits(config.scoring, train.base_model.name)
+
+
+def _num_checkpoints(config: TrainConfig, per_epoch: int, steps: int) -> int:
+    due = set(range(per_epoch * config.save_every_n_epochs, steps + 1, per_epoch * config.save_every_n_epochs)) | {steps}
+    if config.save_every_n_steps is not None:
+        due |= set(range(config.save_every_n_steps, steps + 1, config.save_every_n_steps))
+    return len(due)

@@ -1,0 +1,138 @@
+"""diary.md: what was asked, which file to use, what came out of each trial and what it cost; and all sweeps' entries
+in results/DIARY.md. Written from the record alone, so that it can be rebuilt at any time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from sweep.errors import ConfigError
+from sweep.files import write_text
+from sweep.record.best import choice_of, compared, usefulness
+from sweep.record.entry import SweepEntry, read_entry
+from sweep.record.sentences import (
+    answer_sentence,
+    figure,
+    learned,
+    results_sentence,
+    use_sentence,
+    value_text,
+)
+from sweep.record.sweep_log import SWEEP_LOG
+from sweep.trial import DONE, TrialResult
+
+
+def write_diary(sweep_dir: Path, sweep: SweepEntry, results: Sequence[TrialResult]) -> Path:
+    """Write `results/<sweep>/diary.md` atomically and return its path."""
+    path = sweep_dir / "diary.md"
+    write_text(path, diary_text(sweep, results, has_log=(sweep_dir / SWEEP_LOG).exists(),
+                                results_dir=sweep_dir.parent.name))
+    return path
+
+
+def diary_text(sweep: SweepEntry, results: Sequence[TrialResult], *, has_log: bool = False,
+               results_dir: str = "results") -> str:
+    """The diary in Markdown. What stands before the first `##` is the sweep's entry in the collected diary."""
+    parts = [f"# {sweep.name}", answer_sentence(sweep, results, results_dir)]
+    incomplete = sum(r.status != DONE for r in results)
+    if incomplete:
+        parts.append(f"{incomplete} of {len(results)} trials did not finish; each says why below.")
+    apart = [str(r.trial.number) for r in results if usefulness(r) is not None and r not in compared(results)]
+    if apart:
+        parts.append(f"Scored against other anchors and so not compared with the rest: trial {', '.join(apart)}.")
+    parts.append(_table(sweep, results))
+    if sweep.note:
+        parts.append("\n".join(f"> {line}" for line in sweep.note.splitlines()))
+    parts.append("## What was asked\n" + _question(sweep))
+    parts.append("## Trials")
+    parts += [_trial(sweep, result) for result in results]
+    lessons = learned(sweep.swept_keys, results)
+    if lessons:
+        parts.append("## What was learned\nAll trials were scored on the same cells; these are differences of their "
+                     "figures.\n\n" + "\n".join(f"- {lesson}" for lesson in lessons))
+    if has_log:
+        parts.append(f"What was skipped or went wrong on the way: [{SWEEP_LOG}]({SWEEP_LOG}).")
+    return "\n\n".join(parts) + "\n"
+
+
+def write_collected(results_dir: Path) -> Path:
+    """Write `results/DIARY.md`, one entry per sweep, newest first, from each sweep's sweep.yaml and diary.md.
+
+    A sweep whose sweep.yaml can't be read is named at the end with the reason.
+    """
+    entries: list[tuple[str, str]] = []
+    unreadable: list[str] = []
+    for sweep_yaml in sorted(results_dir.glob("*/sweep.yaml")):
+        diary = sweep_yaml.with_name("diary.md")
+        try:
+            entry = read_entry(sweep_yaml)
+        except ConfigError as error:
+            unreadable.append(f"- {' '.join(str(error).split())}")
+            continue
+        body = diary.read_text(encoding="utf-8") if diary.exists() else f"# {entry.name}\n\nNo diary yet.\n"
+        entries.append((entry.started, _collected_entry(entry, body, sweep_yaml.parent.name)))
+    entries.sort(key=lambda item: item[0], reverse=True)
+    parts = ["# Diary", "One entry per sweep, newest first; written by the program.", *(text for _, text in entries)]
+    if unreadable:
+        parts.append("## Left out\n" + "\n".join(unreadable))
+    path = results_dir / "DIARY.md"
+    write_text(path, "\n\n".join(parts) + "\n")
+    return path
+
+
+def _collected_entry(entry: SweepEntry, diary: str, folder: str) -> str:
+    title, _, rest = diary.split("\n## ", 1)[0].partition("\n")
+    return (f"#{title}\n\n{entry.started}, {entry.base_model}, {entry.num_photos} photos, {entry.hardware}. "
+            f"[Whole diary]({folder}/diary.md)\n\n{rest.strip()}")
+
+
+def _table(sweep: SweepEntry, results: Sequence[TrialResult]) -> str:
+    header = ["trial", *sweep.swept_keys, "steps", "likeness", "adherence", "memorisation", "usefulness", "verdict",
+              "file", "strength", "minutes"]
+    rows = [header, ["---"] * len(header)]
+    for result in results:
+        choice = choice_of(result, results)
+        answer = result.answer
+        axes = answer.score.axes if answer else {}
+        number = f"{result.trial.number} ({choice})" if choice else str(result.trial.number)
+        rows.append([
+            number, *(value_text(result.trial.settings.get(key)) for key in sweep.swept_keys), str(result.step),
+            *(_short(axes[name].value if name in axes else None) for name in ("likeness", "adherence", "memorisation")),
+            figure(axes["usefulness"]) if "usefulness" in axes else "",
+            answer.score.verdict if answer else result.status,
+            answer.file if answer else "", f"{answer.strength:g}" if answer else "", f"{result.attributed_s / 60:.1f}",
+        ])
+    return "\n".join("| " + " | ".join(_cell(cell) for cell in row) + " |" for row in rows)
+
+
+def _question(sweep: SweepEntry) -> str:
+    lines = [f"base_model = {sweep.base_model}", f"images = {sweep.num_photos} ({sweep.dataset})"]
+    lines += [f"{key} = {value_text(value)}" for key, value in sweep.question.items()]
+    lines += [f"swept: {', '.join(sweep.swept_keys) or 'nothing, one trial'}"]
+    versions = ", ".join(f"{name} {version}" for name, version in sweep.versions.items())
+    lines += [f"`{sweep.command}`", f"started {sweep.started} on {sweep.hardware}"]
+    lines += [f"commit {sweep.commit or 'unknown'}; {versions}" if versions else f"commit {sweep.commit or 'unknown'}"]
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _trial(sweep: SweepEntry, result: TrialResult) -> str:
+    settings = [f"{key} = {value_text(result.trial.settings.get(key))}" for key in sweep.swept_keys]
+    lines = [f"**Trial {result.trial.number}** ({result.trial.train_id})", *settings, f"total_steps = {result.step}"]
+    checkpoints = [s for s in result.scores if s.stage == "screen"]
+    if len(checkpoints) > 1:
+        lines.append("Epoch by epoch: " + ", ".join(
+            f"{s.epoch}: {_short(s.axes['usefulness'].value) or '?'} {s.verdict}" for s in checkpoints
+            if "usefulness" in s.axes))
+    lines.append(f"Results: {results_sentence(result)}")
+    if result.answer is not None:
+        lines.append(f"Use: {use_sentence(result.answer)}")
+    lines.append(f"Cost: {result.attributed_s / 60:.1f} minutes, its share of the packs it was in.")
+    return "  \n".join(lines)  # two spaces break a line in Markdown
+
+
+def _short(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")

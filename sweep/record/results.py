@@ -1,0 +1,63 @@
+"""A trial's result, read back from its folder: the only truth that every view is made of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sweep.files import read_json, read_jsonl
+from sweep.trial import (
+    FAILED,
+    FINISHED,
+    WAITING,
+    Score,
+    Status,
+    Trial,
+    TrialResult,
+    answer_from_json,
+    score_from_json,
+    status_from_json,
+    trial_folder,
+)
+
+
+def read_status(results_dir: Path, trial: Trial) -> Status:
+    """Where a trial stands; one that was never started waits."""
+    path = trial_folder(results_dir, trial.train_id).status
+    if path.exists():
+        return status_from_json(read_json(path))
+    return Status(status=WAITING, phase="", step=0, num_steps=trial.num_steps, is_trained=False, attributed_s=0.0)
+
+
+def is_complete(results_dir: Path, trial: Trial, scoring_id: str | None) -> bool:
+    """Whether nothing is left to do: trained, and scored as this sweep scores. A failed trial is tried again.
+
+    scoring_id: None if the sweep does not score.
+    """
+    status = read_status(results_dir, trial)
+    if status.status not in FINISHED or status.status == FAILED:
+        return False
+    folder = trial_folder(results_dir, trial.train_id)
+    has_files = any(row["kind"] == "checkpoint" for row in read_jsonl(folder.metrics))
+    return scoring_id is None or not has_files or folder.answer(scoring_id).exists()
+
+
+def read_result(results_dir: Path, trial: Trial, scoring_id: str | None) -> TrialResult:
+    """A trial's row of the record under one scoring."""
+    status = read_status(results_dir, trial)
+    folder = trial_folder(results_dir, trial.train_id)
+    scores: list[Score] = []
+    answer = None
+    if scoring_id is not None:
+        found = (score_from_json(read_json(path)) for path in sorted(folder.scores.glob("*.json"))
+                 if not path.name.startswith("answer-"))
+        scores = sorted((s for s in found if s.scoring_id == scoring_id), key=lambda s: (s.step, s.stage, s.strength))
+        if folder.answer(scoring_id).exists():
+            answer = answer_from_json(read_json(folder.answer(scoring_id)))
+    return TrialResult(trial=trial, status=status.status, step=status.step, attributed_s=status.attributed_s,
+                       answer=answer, scores=tuple(scores), reason=status.reason)
+
+
+def latest_score(results_dir: Path, trial: Trial) -> Score | None:
+    """The newest score of a trial's checkpoints."""
+    rows = [row for row in read_jsonl(trial_folder(results_dir, trial.train_id).metrics) if row["kind"] == "score"]
+    return score_from_json(rows[-1]["score"]) if rows else None

@@ -1,0 +1,221 @@
+"""From scores to plain words: the sentences of the diary and of the terminal's last line."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sweep.record.best import best_results, compared, overlap, usefulness
+from sweep.record.entry import SweepEntry
+from sweep.trial import AXES, DIVERGED, DONE, FAILED, Answer, Estimate, TrialResult
+
+VERDICT_SENTENCES: Mapping[str, str] = {
+    "invalid": "Can't be judged.",
+    "memorised": "Memorised: it draws its training photos instead of new pictures of the subject.",
+    "does not look like the subject": "Doesn't look like the subject.",
+    "broken": "Broken: neither the subject nor what the prompt asks for.",
+    "overtrained": "Looks overtrained: the prompt, the variety or the picture itself suffers.",
+    "mildly overfit": "Looks like the subject, but it begins to ignore the prompt.",
+    "underfit": "Underfit: it only begins to look like the subject.",
+    "very good": "Very good: looks like the subject and does what the prompt asks.",
+    "good": "Good: does what the prompt asks and looks much like the subject.",
+    "partly copied": "Partly copied: some pictures are close to training photos.",
+    "low variety": "Low variety: its pictures of one prompt look alike.",
+}
+_WANTED = ("very good", "good")
+
+
+def verdict_sentence(verdict: str) -> str:
+    """A verdict in words. A verdict with additions, "good + bleeds into the class", keeps them."""
+    main, *additions = (part.strip() for part in verdict.split("+"))
+    sentence = VERDICT_SENTENCES.get(main, f"{main[:1].upper()}{main[1:]}." if main else "Not judged.")
+    return " ".join([sentence, *(f"It also {addition}." for addition in additions)])
+
+
+def figure(estimate: Estimate | None) -> str:
+    """"0.82 (0.74 to 0.89)", or why it can't be known."""
+    if estimate is None:
+        return "not measured"
+    if estimate.value is None:
+        return f"unknown ({estimate.reason})" if estimate.reason else "unknown"
+    if estimate.low is None or estimate.high is None:
+        return f"{estimate.value:.2f} (no interval)"
+    return f"{estimate.value:.2f} ({estimate.low:.2f} to {estimate.high:.2f})"
+
+
+def value_text(value: Any) -> str:
+    """A setting as a person writes it: 1e-4, not 0.0001000."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if value is None:
+        return "null"
+    if isinstance(value, float):
+        if value != 0 and abs(value) < 1e-3:
+            exponent = math.floor(math.log10(abs(value)))
+            return f"{value / 10**exponent:.6g}e{exponent}"
+        return f"{value:.6g}"
+    return str(value)
+
+
+def results_sentence(result: TrialResult) -> str:
+    """What came out of one trial, in words and figures; for a failed one, why nothing did."""
+    place = f"step {result.step} of {result.trial.num_steps}"
+    because = f": {_one_line(result.reason)}" if result.reason else ", no reason was recorded"
+    if result.answer is None:
+        if result.status == FAILED:
+            return f"None. It failed at {place}{because}"
+        if result.status == DIVERGED:
+            return f"None. It diverged at {place}{because}"
+        if result.status == DONE:
+            return "Trained, not scored."
+        return f"None yet: {result.status} at {place}."
+    score = result.answer.score
+    figures = ", ".join(f"{name} {figure(score.axes.get(name))}" for name in AXES)
+    sentence = f"{verdict_sentence(score.verdict)} {figures[:1].upper()}{figures[1:]}."
+    notes = [_sentence(note) for note in score.notes]
+    if result.status in (FAILED, DIVERGED):
+        word = "failed" if result.status == FAILED else "diverged"
+        notes.append(_sentence(f"It {word} at {place}{because}; what it had saved before was scored"))
+    return " ".join([sentence, *notes])
+
+
+def use_sentence(answer: Answer) -> str:
+    """Which file of one trial, at which strength."""
+    why = _sentence(answer.reason)
+    use = f"`{answer.file}` (epoch {answer.epoch}) at {answer.strength:g}: `{prompt_tag(answer)}`."
+    return f"{use} {why[:1].upper()}{why[1:]}".rstrip()
+
+
+def prompt_tag(answer: Answer) -> str:
+    """What goes into a prompt of A1111 or ComfyUI: <lora:NAME:0.8>."""
+    return f"<lora:{Path(answer.file).stem}:{answer.strength:g}>"
+
+
+def file_place(result: TrialResult) -> str:
+    """Where a trial's file lies, seen from the results folder."""
+    assert result.answer is not None
+    return f"trials/{result.trial.train_id}/checkpoints/{result.answer.file}"
+
+
+def answer_sentence(entry: SweepEntry, results: Sequence[TrialResult], results_dir: str = "results") -> str:
+    """The one answer of a sweep: file, strength, what to write in the prompt, how sure. A tie names no winner."""
+    best, ties = best_results(results)
+    if best is None or best.answer is None:
+        return _nothing_to_name(results)
+    if ties:
+        return _tie_sentence(entry, sorted([best, *ties], key=lambda r: r.trial.number), results_dir)
+    score = best.answer.score
+    start = "Use" if _is_wanted(score.verdict) else f"None is good yet; the least bad ({score.verdict}) is"
+    rivals = len(compared(results)) - 1
+    how_sure = (f"its interval lies above those of the other {_count(rivals, 'trial')}" if rivals
+                else "nothing else was scored to compare it with")
+    return (f"{start} `{results_dir}/{file_place(best)}` (trial {best.trial.number}, epoch {best.answer.epoch}) at "
+            f"strength {best.answer.strength:g}: write {_prompt(entry, best.answer)}. "
+            f"Usefulness {figure(usefulness(best))}; {how_sure}.")
+
+
+def learned(swept_keys: Sequence[str], results: Sequence[TrialResult]) -> list[str]:
+    """What each swept setting did, from pairs of trials that differ in it alone.
+
+    Only neighbouring values are compared, in the order in which the sweep names them.
+    """
+    scored = compared(results)
+    has_seeds = len({repr(r.trial.settings.get("seed")) for r in scored}) > 1
+    sentences = []
+    for key in swept_keys:
+        values = list({repr(r.trial.settings.get(key)): r.trial.settings.get(key) for r in scored}.values())
+        for low, high in itertools.pairwise(values):
+            pairs = _pairs(key, low, high, swept_keys, scored)
+            if pairs:
+                sentences.append(_pair_sentence(key, low, high, pairs, has_seeds))
+    return sentences
+
+
+def _pairs(key: str, low: Any, high: Any, swept_keys: Sequence[str],
+           scored: Sequence[TrialResult]) -> list[tuple[TrialResult, TrialResult]]:
+    def others(result: TrialResult) -> list[Any]:
+        return [result.trial.settings.get(k) for k in swept_keys if k != key]
+
+    return [(a, b) for a in scored for b in scored
+            if repr(a.trial.settings.get(key)) == repr(low) and repr(b.trial.settings.get(key)) == repr(high)
+            and others(a) == others(b)]
+
+
+def _pair_sentence(key: str, low: Any, high: Any, pairs: Sequence[tuple[TrialResult, TrialResult]],
+                   has_seeds: bool) -> str:
+    changes = [f"{name} {sum(d) / len(d):+.2f}" for name in ("usefulness", *AXES[:-1])
+               if (d := _differences(name, pairs))]
+    start = f"{key} {value_text(low)} -> {value_text(high)}: {', '.join(changes)}"
+    clear = [pair for pair in pairs if not overlap(*pair)]
+    ups = sum(d > 0 for d in _differences("usefulness", pairs))
+    if key == "seed":
+        return f"{start} (mean of {_count(len(pairs), 'pair')}). Only the training seed differs: this much is chance."
+    if len(pairs) == 1:
+        certainty = ("The two files differ by more than their intervals" if clear
+                     else "The intervals of usefulness overlap: it may be noise")
+        return (f"{start}. {certainty}; one training seed each, so it speaks of these two files, "
+                "not of the setting.")
+    certainty = (f"Usefulness rose in {ups} of {len(pairs)} pairs, beyond the intervals in {len(clear)} of them (up or "
+                 "down)")
+    scope = ("the pairs cover several seeds, still few" if has_seeds
+             else "one training seed each, so it speaks of these files more than of the setting")
+    return f"{start} (means of {len(pairs)} pairs). {certainty}; {scope}."
+
+
+def _differences(name: str, pairs: Sequence[tuple[TrialResult, TrialResult]]) -> list[float]:
+    found = []
+    for a, b in pairs:
+        assert a.answer is not None and b.answer is not None
+        x, y = a.answer.score.axes.get(name), b.answer.score.axes.get(name)
+        if x is not None and y is not None and x.value is not None and y.value is not None:
+            found.append(y.value - x.value)
+    return found
+
+
+def _tie_sentence(entry: SweepEntry, tied: Sequence[TrialResult], results_dir: str) -> str:
+    named = "; ".join(
+        f"`{results_dir}/{file_place(r)}` at {r.answer.strength:g} (trial {r.trial.number}, usefulness "
+        f"{figure(usefulness(r))}): {_prompt(entry, r.answer)}" for r in tied[:3] if r.answer is not None)
+    more = f"; and {len(tied) - 3} more in the table" if len(tied) > 3 else ""
+    good = any(r.answer is not None and _is_wanted(r.answer.score.verdict) for r in tied)
+    start = "A tie" if good else "None is good yet, and a tie"
+    return f"{start}: {len(tied)} trials can't be told apart, take any of them. {named}{more}."
+
+
+def _nothing_to_name(results: Sequence[TrialResult]) -> str:
+    if not results:
+        return "No trial has run yet, so there is no file to name."
+    failed = sum(r.status in (FAILED, DIVERGED) for r in results)
+    if failed == len(results):
+        who = "the trial" if failed == 1 else f"all {failed} trials"
+        return f"No file to name: {who} failed. The diary has the reasons."
+    for result in results:
+        axis = result.answer.score.axes.get("usefulness") if result.answer else None
+        if axis is not None and not axis.is_valid:
+            return f"No file to name: usefulness can't be known ({axis.reason or 'no reason was recorded'})."
+    return "No file to name: no trial has been scored."
+
+
+def _prompt(entry: SweepEntry, answer: Answer) -> str:
+    words = entry.subject_words
+    return f"`{words} {prompt_tag(answer)}`" if words else f"`{prompt_tag(answer)}`"
+
+
+def _is_wanted(verdict: str) -> bool:
+    return verdict.split("+")[0].strip() in _WANTED
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _sentence(text: str) -> str:
+    text = _one_line(text)
+    return text if not text or text[-1] in ".!?" else f"{text}."

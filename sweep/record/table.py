@@ -1,0 +1,74 @@
+"""trials.csv: one row per trial, also of those that failed."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sweep.files import write_text
+from sweep.record.best import choice_of
+from sweep.trial import AXES, TrialResult
+
+
+def columns(swept_keys: Sequence[str]) -> list[str]:
+    """The header: each axis with its 90 % interval in two more columns; choice is "best", "tie" or empty."""
+    axes = [name + suffix for name in AXES for suffix in ("", "_low", "_high")]
+    return ["number", "identity", "status", *swept_keys, "steps", *axes, "verdict", "file", "strength",
+            "attributed_minutes", "reason", "choice"]
+
+
+def write_csv(path: Path, swept_keys: Sequence[str], results: Sequence[TrialResult]) -> None:
+    """Write the table atomically. Cells that can't be known are empty; lists are JSON.
+
+    The figures are those of each trial's answer: the file and the strength to use.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns(swept_keys))
+    for result in results:
+        writer.writerow(_row(result, swept_keys, choice_of(result, results)))
+    write_text(path, text.getvalue())
+
+
+def _row(result: TrialResult, swept_keys: Sequence[str], choice: str) -> list[str]:
+    answer = result.answer
+    figures: list[Any] = []
+    for name in AXES:
+        axis = answer.score.axes.get(name) if answer else None
+        figures += [axis.value, axis.low, axis.high] if axis else [None, None, None]
+    cells = [
+        result.trial.number, result.trial.train_id, result.status,
+        *(result.trial.settings.get(key) for key in swept_keys),
+        result.step, *figures,
+        answer.score.verdict if answer else None,
+        answer.file if answer else None,
+        answer.strength if answer else None,
+        round(result.attributed_s / 60, 3),
+        _reason(result), choice,
+    ]
+    return [_cell(value) for value in cells]
+
+
+def _reason(result: TrialResult) -> str:
+    if result.reason:
+        return result.reason
+    if result.answer is None:
+        return ""
+    unknown = [f"{name}: {axis.reason}" for name, axis in result.answer.score.axes.items() if not axis.is_valid]
+    return " ".join([result.answer.reason, *unknown]).strip()
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, (list, tuple, dict)):
+        return json.dumps(value)
+    return " ".join(str(value).split())

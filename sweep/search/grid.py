@@ -1,0 +1,78 @@
+"""The grid: every combination of the swept values, in the order of Hydra's own sweeper."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sweep.config import RunConfig, load
+from sweep.errors import ConfigError
+
+if TYPE_CHECKING:
+    from hydra.core.config_loader import ConfigLoader
+    from omegaconf import DictConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One point of the grid. settings: the swept keys with their values here."""
+
+    settings: Mapping[str, Any]
+    config: RunConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cells:
+    """A whole grid. fixed: the composed config without the swept overrides, which is what the sweep's name stands for."""
+
+    cells: tuple[Cell, ...]
+    swept_keys: tuple[str, ...]
+    fixed: Mapping[str, Any]
+
+
+def cells_of(arguments: Sequence[str], compose: Callable[[list[str]], DictConfig], loader: ConfigLoader) -> Cells:
+    """Enumerate the cells of sweep overrides (`a=1,2`, `choice`, `range`, `glob`).
+
+    Raises ConfigError naming every cell that can't work.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from omegaconf import OmegaConf
+
+    overrides = OverridesParser.create(config_loader=loader).parse_overrides(list(arguments))
+    fixed = [o.input_line or "" for o in overrides if not o.is_sweep_override()]
+    swept = {o.get_key_element(): [f"{o.get_key_element()}={value}" for value in o.sweep_string_iterator()]
+             for o in overrides if o.is_sweep_override()}
+    cells, problems = [], []
+    for choices in itertools.product(*swept.values()):
+        settings = {key: _plain(choice.partition("=")[2]) for key, choice in zip(swept, choices, strict=True)}
+        try:
+            cells.append(Cell(settings=settings, config=load(compose([*fixed, *choices]))))
+        except ConfigError as error:
+            problems.append(f"{' '.join(choices)}: {error}" if choices else str(error))
+    if problems:
+        raise ConfigError("\n".join(dict.fromkeys(problems)))
+    tree = OmegaConf.to_container(compose(fixed), resolve=True)
+    assert isinstance(tree, dict)
+    return Cells(cells=tuple(cells), swept_keys=tuple(swept), fixed={str(k): v for k, v in tree.items()})
+
+
+def one_cell(cfg: DictConfig) -> Cells:
+    """A sweep of a single trial."""
+    from omegaconf import OmegaConf
+
+    tree = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(tree, dict)
+    return Cells(cells=(Cell(settings={}, config=load(cfg)),), swept_keys=(),
+                 fixed={str(k): v for k, v in tree.items()})
+
+
+def _plain(text: str) -> Any:
+    """'8' -> 8, '1e-4' -> 0.0001, 'adamw' -> 'adamw'."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return {"true": True, "false": False, "null": None}.get(text, text.strip("'\""))

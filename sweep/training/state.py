@@ -1,0 +1,109 @@
+"""What a resume needs of a pack: each member's adapters, optimizer and step, saved together at a step boundary."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sweep.files import write_bytes
+from sweep.training.pack import Member, Pack
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+NUM_KEPT = 2  # a kill inside a save leaves the one before
+
+
+def state_path(state_dir: Path, step: int) -> Path:
+    return state_dir / f"step-{step:08d}.safetensors"
+
+
+def save_states(pack: Pack, state_dirs: Mapping[str, Path]) -> None:
+    """Save every member. Each file names the whole pack with its steps: a save counts only if all its files stand."""
+    steps = {member.train_id: member.step for member in pack.members}
+    for member in pack.members:
+        _save(pack, member, state_dirs[member.train_id], steps)
+    for member in pack.members:
+        forget_states(state_dirs[member.train_id], keep=NUM_KEPT)
+
+
+def forget_states(state_dir: Path, keep: int = 0) -> None:
+    for path in sorted(state_dir.glob("step-*.safetensors"))[:-keep or None]:
+        path.unlink(missing_ok=True)
+
+
+def latest_save(state_dirs: Mapping[str, Path]) -> dict[str, int]:
+    """The newest complete save among these trials, as steps by train id in the pack's order; empty if there is none.
+
+    Trials of the save that are not among `state_dirs` make it incomplete.
+    """
+    saves: dict[str, dict[str, int]] = {}
+    for folder in state_dirs.values():
+        for path in folder.glob("step-*.safetensors"):
+            steps = _pack_steps(path)
+            saves[json.dumps(steps)] = steps
+    whole = [steps for steps in saves.values()
+             if steps and all(i in state_dirs and _pack_steps(state_path(state_dirs[i], step)) == steps
+                              for i, step in steps.items())]
+    return max(whole, key=lambda steps: sum(steps.values()), default={})
+
+
+def load_states(pack: Pack, state_dirs: Mapping[str, Path], steps: Mapping[str, int]) -> None:
+    """Put every member back to where a save left it."""
+    for member in pack.members:
+        _load(pack, member, state_path(state_dirs[member.train_id], steps[member.train_id]))
+
+
+def _save(pack: Pack, member: Member, state_dir: Path, steps: Mapping[str, int]) -> None:
+    import safetensors.torch
+
+    assert member.optimizer is not None
+    tensors: dict[str, Tensor] = {"adapter": pack.flat_of(member).detach().cpu().contiguous()}
+    scalars: dict[str, Any] = {}
+    for index, entries in member.optimizer.state_dict()["state"].items():
+        for name, value in entries.items():
+            if hasattr(value, "shape"):
+                tensors[f"optimizer/{index}/{name}"] = value.detach().cpu().contiguous()
+            else:
+                scalars[f"optimizer/{index}/{name}"] = value
+    metadata = {"pack_steps": json.dumps(steps), "scalars": json.dumps(scalars)}
+    write_bytes(state_path(state_dir, member.step), safetensors.torch.save(tensors, metadata=metadata))
+
+
+def _load(pack: Pack, member: Member, path: Path) -> None:
+    import safetensors
+    import torch
+
+    assert member.optimizer is not None
+    with safetensors.safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
+        values: dict[str, Any] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        metadata = file.metadata()
+    with torch.no_grad():
+        pack.flat_of(member).copy_(values.pop("adapter"))
+    state: dict[int, dict[str, Any]] = {}
+    for key, value in [*values.items(), *json.loads(metadata["scalars"]).items()]:
+        _, index, name = key.split("/", 2)
+        state.setdefault(int(index), {})[name] = value
+    groups = member.optimizer.state_dict()["param_groups"]
+    member.optimizer.load_state_dict({"state": state, "param_groups": groups})
+    member.step = json.loads(metadata["pack_steps"])[member.train_id]
+
+
+def _pack_steps(path: Path) -> dict[str, int]:
+    """The save that a state file belongs to; empty if the file is missing or broken."""
+    import safetensors
+
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
+            steps: dict[str, int] = json.loads(file.metadata()["pack_steps"])
+            return steps
+    except (safetensors.SafetensorError, OSError, KeyError, ValueError, TypeError):
+        return {}
+
+
+def ordered(members: Sequence[Member], steps: Mapping[str, int]) -> list[Member]:
+    """The members of a save, in its order."""
+    by_id = {member.train_id: member for member in members}
+    return [by_id[train_id] for train_id in steps]

@@ -1,0 +1,204 @@
+"""The records that every layer shares: what a trial is, what was measured, what came out. Imports nothing of ours.
+
+A trial's folder, `results/trials/<train_id>/`, holds everything about it; other processes meet here and only here:
+
+    config.yaml                 the resolved training config
+    status.json                 {"status", "step", "num_steps", "attributed_s", "reason"}, replaced atomically
+    metrics.jsonl               one row per logged step, checkpoint and score
+    packs.jsonl                 which trials shared the pass, from which step on; written before it takes effect
+    train.log                   tracebacks and warnings
+    checkpoints/NAME-000001.safetensors ... NAME.safetensors
+    state/step-00000250.safetensors      what a resume needs; the last two are kept
+    scores/<score_id>.json      one `Score` each
+    scores/answer-<scoring_id>.json      the trial's `Answer` under one scoring config
+    images/<score_id>/NNN.png   the scored images, and sheet.png of them
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+WAITING, RUNNING, DONE, FAILED, DIVERGED = "waiting", "running", "done", "failed", "diverged"
+FINISHED = (DONE, FAILED, DIVERGED)
+
+AXES = ("likeness", "adherence", "memorisation", "diversity", "usefulness")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """One measured axis: its normalised value with a 90 % interval, or why it can't be known.
+
+    value, low, high: normalised between the anchors (0 = floor, 1 = ceiling), unclipped; None if invalid.
+    raw: the value before normalisation, in the metric's own unit.
+    n: how many independent units (prompts, images) stand behind it.
+    reason: why it is invalid; empty if it is valid.
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+    raw: float | None
+    n: int
+    reason: str = ""
+
+    @property
+    def is_valid(self) -> bool:
+        return self.value is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """What one LoRA file at one strength scored on one set of cells."""
+
+    score_id: str
+    scoring_id: str  # the scoring config, backends, anchors and formula version; only equal ones are compared
+    file: str  # file name inside the trial's checkpoints/
+    file_sha256: str
+    epoch: int
+    step: int
+    strength: float
+    stage: str  # "screen" | "refine" | "confirm"
+    num_images: int
+    axes: Mapping[str, Estimate]  # keys: AXES
+    details: Mapping[str, float | None]  # probes, detect_rate, memo_rate, memo_gap, drift_to_natural, burn ...
+    verdict: str
+    notes: tuple[str, ...]  # additions to the verdict and what was dropped, in words
+    elapsed_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """Which file of a trial to use, at which strength, and why."""
+
+    file: str
+    epoch: int
+    step: int
+    strength: float
+    score: Score  # measured on cells that played no part in the choice where the budget allows
+    reason: str  # a sentence: what can't be told apart, from where on it gets worse
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """One fully resolved training config with a number in its sweep."""
+
+    number: int  # from 1, in the order of the grid
+    train_id: str
+    settings: Mapping[str, Any]  # the swept keys alone
+    config: Mapping[str, Any]  # the whole training config as a plain tree
+    num_steps: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialResult:
+    """A trial's row in the record; a failed trial is a row too."""
+
+    trial: Trial
+    status: str
+    step: int
+    attributed_s: float  # its share of the pack's time, training and scoring
+    answer: Answer | None
+    scores: tuple[Score, ...]
+    reason: str = ""  # why it failed or diverged
+
+
+def to_json(record: Any) -> Any:
+    """A record as plain JSON values."""
+    return dataclasses.asdict(record)
+
+
+def score_from_json(tree: Mapping[str, Any]) -> Score:
+    axes = {name: Estimate(**axis) for name, axis in tree["axes"].items()}
+    return Score(**{**tree, "axes": axes, "notes": tuple(tree["notes"])})
+
+
+def answer_from_json(tree: Mapping[str, Any]) -> Answer:
+    return Answer(**{**tree, "score": score_from_json(tree["score"])})
+
+
+@dataclass(frozen=True, slots=True)
+class TrialFolder:
+    """Where the parts of a trial lie; see the module's docstring."""
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        return self.root / "config.yaml"
+
+    @property
+    def status(self) -> Path:
+        return self.root / "status.json"
+
+    @property
+    def metrics(self) -> Path:
+        return self.root / "metrics.jsonl"
+
+    @property
+    def packs(self) -> Path:
+        return self.root / "packs.jsonl"
+
+    @property
+    def log(self) -> Path:
+        return self.root / "train.log"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.root / "checkpoints"
+
+    @property
+    def state(self) -> Path:
+        return self.root / "state"
+
+    @property
+    def scores(self) -> Path:
+        return self.root / "scores"
+
+    @property
+    def images(self) -> Path:
+        return self.root / "images"
+
+    def answer(self, scoring_id: str) -> Path:
+        return self.scores / f"answer-{scoring_id}.json"
+
+
+def trial_folder(results_dir: Path, train_id: str) -> TrialFolder:
+    return TrialFolder(results_dir / "trials" / train_id)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackSpec:
+    """What a worker is told: everything one pack needs, as a JSON file that can travel to another machine."""
+
+    trials: tuple[Trial, ...]  # in the order of the bank
+    scoring: Mapping[str, Any]  # the scoring config as a plain tree
+    results_dir: str
+    device: str  # "cpu:0", "cuda:1", "auto:0": kind and index of the worker
+    threads: int  # CPU threads
+    save_state_every_n_steps: int
+    control: str  # path of the control file: {"command": "stop"} ends the pack at the next step boundary
+
+
+def pack_spec_from_json(tree: Mapping[str, Any]) -> PackSpec:
+    return PackSpec(**{**tree, "trials": tuple(Trial(**trial) for trial in tree["trials"])})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """Where a trial stands; `status.json`, written by its worker alone."""
+
+    status: str  # RUNNING or one of FINISHED
+    phase: str  # "training" | "scoring" | ""
+    step: int
+    num_steps: int
+    is_trained: bool  # its last file is written (it may still have to be scored)
+    attributed_s: float  # its share of the time of all passes and of scoring
+    reason: str = ""
+
+
+def status_from_json(tree: Mapping[str, Any]) -> Status:
+    return Status(**tree)

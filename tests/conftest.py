@@ -1,0 +1,64 @@
+"""What many tests start from: the pocket base, its layers, and small folders of photos."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def base():
+    """The pocket base on the CPU in fp32."""
+    import torch
+
+    from sweep.identity import base_identity
+    from sweep.model.base import BaseModelConfig, load_base
+
+    torch.set_num_threads(2)
+    config = BaseModelConfig(name="pocket", path=None, resolution=64)
+    return load_base(config, base_identity(config, Path("results")))
+
+
+@pytest.fixture(scope="session")
+def targets(base):
+    from sweep.network.targets import find_targets
+
+    return find_targets(base)
+
+
+@pytest.fixture
+def photo_folder(tmp_path: Path) -> Path:
+    """Four captioned 64-pixel photos in `10_alexq man`."""
+    return make_photos(tmp_path / "photos", num_photos=4)
+
+
+def make_photos(root: Path, *, num_photos: int, subset: str = "10_alexq man", captioned: bool = True) -> Path:
+    """Distinct small pictures; returns the dataset's folder."""
+    import numpy as np
+    from PIL import Image
+
+    folder = root / subset
+    folder.mkdir(parents=True)
+    for i in range(num_photos):
+        pixels = np.random.default_rng(i).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        Image.fromarray(pixels).resize((64, 64), Image.Resampling.BICUBIC).save(folder / f"{i:03d}.png")
+        if captioned:
+            (folder / f"{i:03d}.txt").write_text(f"photo of alexq man, picture {i}\n")
+    return root
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs `python train.py ...` or `python evaluate.py ...` from the repository, as a user does."""
+
+    def run(*arguments: str, timeout_s: float = 300) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True,
+                              timeout=timeout_s)
+
+    return run

@@ -1,0 +1,29 @@
+from record_examples import result
+
+from sweep.record.best import best_results
+from sweep.trial import FAILED
+
+
+def test_clear_winner_has_no_ties() -> None:
+    good, poor = result(1, (0.8, 0.75, 0.85)), result(2, (0.4, 0.35, 0.45))
+    assert best_results([poor, good]) == (good, [])
+
+
+def test_overlapping_intervals_tie() -> None:
+    a, b, c = result(1, (0.7, 0.6, 0.8)), result(2, (0.65, 0.55, 0.75)), result(3, (0.3, 0.2, 0.4))
+    assert best_results([a, b, c]) == (a, [b])
+
+
+def test_a_noisy_high_mean_does_not_lead_but_ties() -> None:
+    noisy, sure = result(1, (0.72, 0.3, 1.0)), result(2, (0.7, 0.68, 0.72))
+    assert best_results([noisy, sure]) == (sure, [noisy])
+
+
+def test_failed_and_invalid_trials_are_never_chosen() -> None:
+    assert best_results([result(1, status=FAILED), result(2, None), result(3, is_scored=False)]) == (None, [])
+
+
+def test_scores_of_other_anchors_are_not_compared() -> None:
+    ours = [result(1, (0.5, 0.4, 0.6)), result(2, (0.2, 0.1, 0.3))]
+    other = result(3, (0.9, 0.88, 0.92), scoring_id="s2")
+    assert best_results([other, *ours]) == (ours[0], [])

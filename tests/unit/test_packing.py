@@ -1,0 +1,33 @@
+from sweep.packing import plan_packs
+from sweep.trial import Trial
+
+
+def trial(number: int, *, dim: int = 8, base: str = "pocket", optimizer: str = "adamw", batch: int = 1) -> Trial:
+    config = {"base_model": {"name": base}, "mixed_precision": "no", "network_dim": dim,
+              "optimizer": {"name": optimizer}, "train_batch_size": batch}
+    return Trial(number=number, train_id=f"t{number}", settings={}, config=config, num_steps=10)
+
+
+def numbers(packs: list[list[Trial]]) -> list[list[int]]:
+    return [[t.number for t in pack] for pack in packs]
+
+
+def test_equal_ranks_stand_together() -> None:
+    trials = [trial(1, dim=8), trial(2, dim=32), trial(3, dim=8, optimizer="adamw8bit"), trial(4, dim=8)]
+    assert numbers(plan_packs(trials, 8)) == [[1, 4, 3, 2]]
+
+
+def test_other_bases_are_other_packs() -> None:
+    trials = [trial(1), trial(2, base="sd15"), trial(3)]
+    assert sorted(numbers(plan_packs(trials, 8))) == [[1, 3], [2]]
+
+
+def test_packs_are_even() -> None:
+    assert [len(pack) for pack in plan_packs([trial(i) for i in range(1, 10)], 8)] == [4, 5]
+
+
+def test_what_trained_together_stays_together() -> None:
+    trials = [trial(i) for i in range(1, 7)]
+    packs = numbers(plan_packs(trials, 3, earlier=[["t2", "t5", "t99"]]))
+    assert [2, 5] in packs
+    assert sorted(n for pack in packs for n in pack) == [1, 2, 3, 4, 5, 6]
