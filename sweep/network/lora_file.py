@@ -4,10 +4,11 @@ diffusers."""
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sweep.errors import AdapterFileError
 from sweep.files import write_bytes
@@ -48,10 +49,11 @@ def write_lora(path: Path, targets: Sequence[Target], weights: Mapping[str, tupl
         tensors[f"{target.key}.lora_down.weight"] = down
         tensors[f"{target.key}.lora_up.weight"] = up
         tensors[f"{target.key}.alpha"] = torch.tensor(alpha, dtype=dtype)
+    bare = safetensors.torch.save(tensors)
     # sd-scripts hashes the file as it would be with the training metadata alone, which users are not meant to edit
-    bare = safetensors.torch.save(tensors, metadata={k: v for k, v in metadata.items() if k.startswith("ss_")})
-    hashes = {"sshs_model_hash": hashlib.sha256(_data_of(bare)).hexdigest(), "sshs_legacy_hash": _legacy_hash(bare)}
-    write_bytes(path, safetensors.torch.save(tensors, metadata={**metadata, **hashes}))
+    trained = _with_metadata(bare, {key: value for key, value in metadata.items() if key.startswith("ss_")})
+    hashes = {"sshs_model_hash": hashlib.sha256(_split(bare)[1]).hexdigest(), "sshs_legacy_hash": _legacy_hash(trained)}
+    write_bytes(path, _with_metadata(bare, {**metadata, **hashes}))
 
 
 def read_lora(path: Path, targets: Sequence[Target]) -> LoraFile:
@@ -107,10 +109,19 @@ def _one_rank(weights: dict[str, tuple[Tensor, Tensor]], alphas: dict[str, float
     return LoraFile(weights=same, dim=dim, alpha=alpha, metadata=metadata)
 
 
-def _data_of(file_bytes: bytes) -> bytes:
-    """What follows a safetensors header."""
-    header_size = int.from_bytes(file_bytes[:8], "little")
-    return file_bytes[8 + header_size:]
+def _with_metadata(file_bytes: bytes, metadata: Mapping[str, str]) -> bytes:
+    """The file with metadata in a fixed order; safetensors itself writes it in a random one, so that the same training
+    would not give the same bytes."""
+    header, data = _split(file_bytes)
+    text = json.dumps({"__metadata__": dict(sorted(metadata.items())), **header}, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the data begins at a multiple of 8
+    return len(text).to_bytes(8, "little") + text + data
+
+
+def _split(file_bytes: bytes) -> tuple[dict[str, Any], bytes]:
+    """A safetensors file's header and what follows it."""
+    end = 8 + int.from_bytes(file_bytes[:8], "little")
+    return json.loads(file_bytes[8:end]), file_bytes[end:]
 
 
 def _legacy_hash(file_bytes: bytes) -> str:

@@ -1,0 +1,59 @@
+"""Cells: the (prompt, seed) pairs that every trial of a sweep is scored on, and what is typed for them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from sweep.data.folder import Dataset
+from sweep.evaluation.settings import ScoringConfig
+
+Kind = Literal["prompt", "caption", "bare"]
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """index: of the prompt, of the training photo, or 0 for the bare trigger.
+
+    text: typed for a LoRA. class_text: typed for the base alone and compared with the image by CLIP, no trigger in it.
+    """
+
+    kind: Kind
+    index: int
+    seed: int
+    text: str
+    class_text: str
+
+    @property
+    def key(self) -> tuple[str, int, int]:
+        return self.kind, self.index, self.seed
+
+
+def cells_of(scoring: ScoringConfig, stage: str, dataset: Dataset) -> list[Cell]:
+    """All cells of a stage: prompts x seeds, then the bare trigger, then training captions verbatim."""
+    settings = scoring.stage(stage)
+    with_trigger = _subject(scoring.trigger_subject, dataset)
+    without = _subject(scoring.class_subject, dataset)
+    cells = [Cell("prompt", i, settings.first_seed + s, scoring.prompts[i].text.replace("{subject}", with_trigger),
+                  scoring.prompts[i].text.replace("{subject}", without))
+             for i in scoring.prompts_of(stage) for s in range(settings.num_seeds)]
+    cells += [Cell("bare", 0, settings.first_seed + s, with_trigger, without) for s in range(settings.num_bare)]
+    num_captions = min(settings.num_captions, len(dataset.photos))
+    for k in range(num_captions):
+        photo = k * len(dataset.photos) // num_captions
+        caption = dataset.photos[photo].caption
+        cells.append(Cell("caption", photo, settings.first_seed, caption, class_caption(caption, scoring, dataset)))
+    return cells
+
+
+def class_caption(caption: str, scoring: ScoringConfig, dataset: Dataset) -> str:
+    """A caption without the trigger."""
+    without = _subject(scoring.class_subject, dataset)
+    for phrase in (_subject(scoring.trigger_subject, dataset), dataset.trigger):
+        if phrase in caption:
+            return caption.replace(phrase, without)
+    return caption
+
+
+def _subject(template: str, dataset: Dataset) -> str:
+    return template.replace("{trigger}", dataset.trigger).replace("{class_noun}", dataset.class_noun)

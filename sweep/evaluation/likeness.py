@@ -1,0 +1,59 @@
+"""Likeness: how near the faces in the images are to the reference photos' (scores.md, Likeness).
+
+Shapes: B images, R reference photos, D width of an embedding, P prompts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Floats = NDArray[np.float64]
+
+MIN_FACES = 3
+
+
+def mean_pairwise(faces_BD: Tensor, references_RD: Tensor) -> Tensor:
+    """Mean cosine of each face to every reference face, [B]. Not to their centroid, whose distance shrinks with R."""
+    return (faces_BD @ references_RD.T).mean(dim=1)
+
+
+def leave_one_out(references_RD: Tensor) -> list[float]:
+    """Mean cosine of each reference face to the others: the ceiling where no photo is held out."""
+    cosines_RR = references_RD @ references_RD.T
+    num = len(references_RD)
+    return [float((row.sum() - row[i]) / (num - 1)) for i, row in enumerate(cosines_RR)] if num > 1 else []
+
+
+def likeness(gen_P: Floats, base_P: Floats, ceiling: float) -> float:
+    """norm(v) = (v - floor) / (ceiling - floor) of scores.md; the floor is the base on the same prompts."""
+    floor = float(np.mean(base_P))
+    return (float(np.mean(gen_P)) - floor) / (ceiling - floor)
+
+
+def dprime(floor: Sequence[float], ceiling: Sequence[float]) -> float:
+    """Distance of two samples in units of their pooled standard deviation (Green & Swets 1966)."""
+    spread = math.sqrt((float(np.var(floor, ddof=1)) + float(np.var(ceiling, ddof=1))) / 2)
+    return (float(np.mean(ceiling)) - float(np.mean(floor))) / max(spread, 1e-9)
+
+
+def why_invalid(floor: Sequence[float], ceiling: Sequence[float], num_references: int, min_dprime: float) -> str:
+    """Why likeness can't be measured with these anchors; empty if it can."""
+    if num_references < MIN_FACES:
+        return f"a face was found on {num_references} training photos, likeness needs at least {MIN_FACES}"
+    if len(ceiling) < 2:
+        return f"a face was found on {len(ceiling)} of the photos that the ceiling is measured on, it needs at least 2"
+    if len(floor) < 2:
+        return "the base model draws no faces on these prompts"
+    distance = dprime(floor, ceiling)
+    if distance < min_dprime:
+        return (f"this recogniser cannot tell the subject (mean similarity {np.mean(ceiling):.2f}) from the base model's "
+                f"average one ({np.mean(floor):.2f}): d' = {distance:.1f}, needed are {min_dprime:g}")
+    return ""

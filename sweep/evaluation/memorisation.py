@@ -1,0 +1,55 @@
+"""Memorisation: how near the images come to single training photos (scores.md, Memorisation).
+
+Distances are LPIPS to the nearest training photo, after near-duplicates among those have been taken out.
+Shapes: R training photos, B images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def without_duplicates(distances_RR: Tensor, min_distance: float) -> list[int]:
+    """Indices of the photos that are kept: each one is further than `min_distance` from all kept before it."""
+    kept: list[int] = []
+    for i in range(len(distances_RR)):
+        if all(float(distances_RR[i, j]) >= min_distance for j in kept):
+            kept.append(i)
+    return kept
+
+
+def nearest(distances_BR: Tensor) -> tuple[list[float], list[int]]:
+    """Each image's distance to its nearest photo, and which one it is."""
+    values, indices = distances_BR.min(dim=1)
+    return values.tolist(), indices.tolist()
+
+
+def nearest_other(distances_RR: Tensor) -> list[float]:
+    """Each training photo's distance to the nearest other one."""
+    import torch
+
+    if len(distances_RR) < 2:
+        return []
+    others = distances_RR + torch.diag(torch.full((len(distances_RR),), float("inf")))
+    return nearest(others)[0]
+
+
+def memo_rate(distances: Sequence[float], copy_distance: float) -> float:
+    """Share of images that are copies."""
+    return float(np.mean([d < copy_distance for d in distances]))
+
+
+def memo_gap(distances: Sequence[float], unseen_distances: Sequence[float]) -> float:
+    """How much nearer the images are than real photos that were not trained on; above 0 = nearer."""
+    return float(np.mean(unseen_distances) - np.mean(distances))
+
+
+def memorisation(rate: float, normalised_gap: float, rate_full: float) -> float:
+    """M = clip01(max(memo_rate / .25, norm(memo_gap), norm(leak))) of scores.md, leak not measured yet."""
+    return float(np.clip(max(rate / rate_full, normalised_gap), 0, 1))

@@ -1,0 +1,74 @@
+"""Contact sheets: the images of one file on its cells, with prompts and scores printed beneath."""
+
+from __future__ import annotations
+
+import io
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sweep.evaluation.cells import Cell
+from sweep.files import write_bytes
+
+if TYPE_CHECKING:
+    from PIL import Image, ImageDraw
+    from torch import Tensor
+
+NUM_COLUMNS = 8
+MIN_SIDE = 192  # smaller images are enlarged by a whole factor
+MAX_SIDE = 256  # larger ones are reduced
+FONT_SIZE = 13
+LINE_HEIGHT = 16
+MARGIN = 6
+
+
+def write_sheet(path: Path, images_BCHW: Tensor, cells: Sequence[Cell], captions: Sequence[str], title: str) -> None:
+    """captions: a line of numbers for each image; title may have several lines."""
+    from PIL import Image, ImageDraw
+
+    tiles = [_tile(image) for image in images_BCHW.nan_to_num(0.5)]
+    side = tiles[0].width
+    texts = [_wrapped(cell, line, side) for cell, line in zip(cells, captions, strict=True)]
+    num_columns = min(NUM_COLUMNS, len(tiles))
+    num_rows = -(-len(tiles) // num_columns)
+    cell_height = side + LINE_HEIGHT * max(text.count("\n") + 1 for text in texts) + 2 * MARGIN
+    width = num_columns * (side + MARGIN) + MARGIN
+    title = "\n".join(line for part in title.splitlines() for line in textwrap.wrap(part, width // 7) or [""])
+    header = LINE_HEIGHT * (title.count("\n") + 1) + 3 * MARGIN
+    sheet = Image.new("RGB", (width, header + num_rows * cell_height), "white")
+    draw = ImageDraw.Draw(sheet)
+    _write(draw, (MARGIN, MARGIN), title, "black")
+    for i, (tile, text) in enumerate(zip(tiles, texts, strict=True)):
+        x, y = MARGIN + (i % num_columns) * (side + MARGIN), header + (i // num_columns) * cell_height
+        sheet.paste(tile, (x, y))
+        _write(draw, (x, y + side + 2), text, "#333333")
+    buffer = io.BytesIO()
+    sheet.save(buffer, "PNG")
+    write_bytes(path, buffer.getvalue())
+
+
+def _tile(image_CHW: Tensor) -> Image.Image:
+    from PIL import Image
+
+    pixels = (image_CHW.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+    tile = Image.fromarray(pixels)
+    if tile.width < MIN_SIDE:
+        factor = -(-MIN_SIDE // tile.width)
+        return tile.resize((tile.width * factor, tile.height * factor), Image.Resampling.NEAREST)
+    if tile.width > MAX_SIDE:
+        return tile.resize((MAX_SIDE, MAX_SIDE * tile.height // tile.width), Image.Resampling.LANCZOS)
+    return tile
+
+
+def _wrapped(cell: Cell, line: str, side: int) -> str:
+    columns = max(side // 7, 12)
+    kind = {"prompt": "", "bare": "bare trigger: ", "caption": "training caption: "}[cell.kind]
+    return "\n".join([*textwrap.wrap(f"{kind}{cell.text} (seed {cell.seed})", columns), *textwrap.wrap(line, columns)])
+
+
+def _write(draw: ImageDraw.ImageDraw, at: tuple[int, int], text: str, colour: str) -> None:
+    from PIL import ImageFont
+
+    draw.multiline_text(at, text, fill=colour, font=ImageFont.load_default(size=FONT_SIZE),
+                        spacing=LINE_HEIGHT - FONT_SIZE)

@@ -1,0 +1,22 @@
+"""Usefulness, the scalar that a search maximises (scores.md, Usefulness)."""
+
+from __future__ import annotations
+
+from sweep.evaluation.settings import Weights
+
+
+def usefulness(likeness: float, adherence: float, diversity: float | None, memorisation: float, bleed: float,
+               weights: Weights) -> float:
+    """U = c(L)^.50 * c(A)^.35 * c(D)^.15 * (1 - M) * (1 - B/2), c clipping to [0.01, 1].
+
+    diversity: None where a stage draws one seed per prompt; the other two exponents then share its weight.
+    """
+    exponents = [(likeness, weights.likeness), (adherence, weights.adherence)]
+    if diversity is not None:
+        exponents.append((diversity, weights.diversity))
+    total = weights.likeness + weights.adherence + weights.diversity
+    scale = total / sum(weight for _, weight in exponents)
+    product = 1.0
+    for value, weight in exponents:
+        product *= min(max(value, weights.clip_low), 1.0) ** (weight * scale)
+    return product * (1 - memorisation) * (1 - weights.bleed * bleed)

@@ -1,0 +1,85 @@
+"""Verdicts: the words of the diary. First match wins; every point matches exactly one (scores.md, Verdicts)."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from sweep.evaluation.settings import Thresholds
+
+INVALID = "invalid"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """What a verdict depends on. None = not measured at this stage; rules about it then do not fire."""
+
+    likeness: float
+    adherence: float
+    diversity: float | None
+    memorisation: float
+    bleed: float = 0.0
+    is_burnt: bool = False
+    detect_rate: float = 1.0
+    memo_rate: float = 0.0
+    memo_gap_low: float = -1.0  # lower bound of memo_gap, in LPIPS
+    hair: float | None = None
+    drift: float | None = None
+    leak: float = 0.0
+
+
+Rule = Callable[[Point, Thresholds], bool]
+
+
+def _is_varied(p: Point, limit: float) -> bool:
+    return p.diversity is None or p.diversity >= limit
+
+
+def _drifts(p: Point, t: Thresholds) -> bool:
+    return p.hair is not None and p.drift is not None and p.hair < t.overfit_hair and p.drift > t.overfit_drift
+
+
+RULES: tuple[tuple[str, Rule], ...] = (
+    ("memorised", lambda p, t: p.memo_rate > t.memorised_rate or p.memo_gap_low > 0),
+    ("does not look like the subject",
+     lambda p, t: (p.likeness < t.unlike_likeness or p.detect_rate < t.min_detect_rate)
+     and p.adherence >= t.overtrained_adherence and not p.is_burnt),
+    ("broken", lambda p, t: p.likeness < t.broken_likeness and (p.adherence < t.overtrained_adherence or p.is_burnt)),
+    ("overtrained", lambda p, t: p.adherence < t.overtrained_adherence or not _is_varied(p, t.overtrained_diversity)
+     or p.is_burnt),
+    ("mildly overfit", lambda p, t: p.likeness >= t.overfit_likeness
+     and (p.adherence < t.good_adherence or _drifts(p, t))),
+    ("underfit", lambda p, t: p.likeness < t.underfit_likeness),
+    ("very good", lambda p, t: p.adherence >= t.good_adherence and p.likeness >= t.very_good_likeness
+     and _is_varied(p, t.good_diversity) and p.memorisation <= t.good_memorisation
+     and p.leak < 0.2 and p.bleed < t.very_good_bleed),
+    ("good", lambda p, t: p.adherence >= t.good_adherence and _is_varied(p, t.good_diversity)
+     and p.memorisation <= t.good_memorisation),
+    ("partly copied", lambda p, t: p.memorisation > t.good_memorisation),
+    ("low variety", lambda p, t: True),
+)
+VERDICTS = (INVALID, *(name for name, _ in RULES))
+
+
+def verdict(point: Point, thresholds: Thresholds) -> str:
+    """The first rule that matches."""
+    return next(name for name, rule in RULES if rule(point, thresholds))
+
+
+def possible_verdicts(point: Point, bounds: Mapping[str, tuple[float, float]], thresholds: Thresholds) -> list[str]:
+    """All verdicts inside the intervals (field of `Point` -> low, high), in the order of the rules.
+
+    More than one means: unsure.
+    """
+    names = list(bounds)
+    corners = itertools.product(*((low, getattr(point, name), high) for name, (low, high) in bounds.items()))
+    found = {verdict(dataclasses.replace(point, **dict(zip(names, corner, strict=True))), thresholds)
+             for corner in corners}
+    return [name for name in VERDICTS if name in found]
+
+
+def additions(point: Point, thresholds: Thresholds) -> list[str]:
+    """What is said beside the verdict."""
+    return ["bleeds into the class"] if point.bleed > thresholds.bleeds else []

@@ -1,0 +1,104 @@
+"""Our step against a plain training loop written with diffusers and PEFT, as their documentation shows it."""
+
+import copy
+
+import pytest
+import torch
+
+from sweep.training.loop import train
+from sweep.training.pack import Pack
+from tests.equivalence.trials import member, run
+
+UNET_TARGETS = r".*attentions.*(to_q|to_k|to_v|to_out\.0|ff\.net\.0\.proj|ff\.net\.2|proj_in|proj_out)"
+TEXT_TARGETS = r".*(q_proj|k_proj|v_proj|out_proj|fc1|fc2)"
+
+
+@pytest.fixture
+def reference(base, targets):
+    """A copy of the base's UNet and text encoder with PEFT's LoRA in it, holding our initial weights."""
+    from peft import LoraConfig, inject_adapter_in_model
+
+    unet, text_encoder = copy.deepcopy(base.unet), copy.deepcopy(base.text_encoder)
+    for model, pattern in ((unet, UNET_TARGETS), (text_encoder, TEXT_TARGETS)):
+        inject_adapter_in_model(LoraConfig(r=8, lora_alpha=4, target_modules=pattern), model)
+    pack = Pack(base, targets, [member("a", alpha=4)])
+    ours = pack.weights_of(pack.members[0])
+    parameters = {}
+    for prefix, model in (("lora_unet_", unet), ("lora_te_text_model_", text_encoder)):
+        for name, module in model.named_modules():
+            if not hasattr(module, "lora_A"):
+                continue
+            key = prefix + name.removeprefix("text_model.").replace(".", "_")
+            down, up = module.lora_A["default"].weight, module.lora_B["default"].weight
+            with torch.no_grad():
+                down.copy_(ours[key][0].reshape(down.shape))
+                up.copy_(ours[key][1].reshape(up.shape))
+            parameters[key] = (down, up)
+    assert set(parameters) == set(ours), "both train the same layers"
+    return unet, text_encoder, parameters
+
+
+def reference_loss(base, unet, text_encoder, trial) -> torch.Tensor:
+    """DDPM loss as in diffusers' examples, on the same draws as ours (the draws are data, not under test)."""
+    from diffusers import DDPMScheduler
+
+    from sweep.training.objective import noised_batch
+
+    [photo] = trial.plan.photos_at(trial.step)
+    moments = trial.moments_NMHW[photo:photo + 1]
+    draws = noised_batch(moments, base.alphas_cumprod, base.scaling_factor, trial.config.seed, trial.step)
+    noise, timesteps = draws.target_BCHW, draws.timesteps_B
+    # recover the clean latents independently of add_noise: posterior sample as diffusers' DiagonalGaussian defines it
+    from sweep.randomness import generator
+
+    epsilon = torch.randn(moments[:, :4].shape, generator=generator(trial.config.seed, trial.step, "posterior"))
+    latents = (moments[:, :4] + moments[:, 4:] * epsilon) * base.scaling_factor
+    noisy = DDPMScheduler.from_config(base.scheduler_config).add_noise(latents, noise, timesteps)
+    ids = base.tokenizer(trial.captions[photo], padding="max_length", truncation=True, max_length=77,
+                         return_tensors="pt").input_ids
+    predicted = unet(noisy, timesteps, encoder_hidden_states=text_encoder(ids)[0]).sample
+    return torch.nn.functional.mse_loss(predicted, noise)
+
+
+def test_gradients_of_the_first_step(base, targets, reference) -> None:
+    unet, text_encoder, parameters = reference
+    trial = member("a", alpha=4)
+    loss = reference_loss(base, unet, text_encoder, trial)
+    loss.backward()
+    norm = torch.nn.utils.clip_grad_norm_([p for pair in parameters.values() for p in pair], 1.0)
+    pack = Pack(base, targets, [member("a", alpha=4)])
+    for rows in train(pack):
+        assert rows[0].loss == pytest.approx(float(loss), rel=1e-5)
+        assert rows[0].grad_norm == pytest.approx(float(norm), rel=1e-4)
+        break
+    group, _ = pack.bank.group_of(0)
+    worst = 0.0
+    for target, down, up in zip(pack.bank.targets, group.down, group.up, strict=True):
+        for ours, theirs in ((down.grad[0], parameters[target.key][0].grad), (up.grad[0], parameters[target.key][1].grad)):
+            theirs = theirs.reshape(ours.shape)
+            if theirs.norm() > 0:
+                worst = max(worst, float((ours - theirs).norm() / theirs.norm()))
+    assert 0 < worst < 1e-4, f"worst layer {worst:.1e}"
+    all_ours = pack.bank.flat_grad(0)
+    all_theirs = torch.cat([torch.cat([parameters[t.key][0].grad.flatten(), parameters[t.key][1].grad.flatten()])
+                            for t in pack.bank.targets])
+    assert (all_ours - all_theirs).norm() / all_theirs.norm() < 1e-5
+
+
+def test_losses_over_twenty_steps(base, targets, reference) -> None:
+    unet, text_encoder, parameters = reference
+    trial = member("a", alpha=4)
+    groups = [{"params": [p for key, pair in parameters.items() if key.startswith(prefix) for p in pair], "lr": lr}
+              for prefix, lr in (("lora_unet", 1e-4), ("lora_te", 5e-5))]
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01)
+    theirs = []
+    for trial.step in range(20):
+        loss = reference_loss(base, unet, text_encoder, trial)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_([p for group in groups for p in group["params"]], 1.0)
+        optimizer.step()
+        theirs.append(float(loss))
+    ours = run(Pack(base, targets, [member("a", alpha=4)]))["a"]
+    assert ours == pytest.approx(theirs, rel=1e-4)
+    assert len(set(ours)) == 20

@@ -1,0 +1,84 @@
+import pytest
+import torch
+
+from sweep.network.bank import AdapterBank, AdapterSpec
+
+
+def unet_output(base, bank: AdapterBank, counts: list[int], x, t, states) -> torch.Tensor:
+    with torch.no_grad(), bank.attached(), bank.rows(counts):
+        return base.unet(x, t, encoder_hidden_states=states).sample
+
+
+@pytest.fixture
+def inputs():
+    g = torch.Generator().manual_seed(0)
+    return (torch.randn(6, 4, 16, 16, generator=g), torch.arange(6) * 100, torch.randn(6, 77, 128, generator=g))
+
+
+def random_bank(targets, specs: list[AdapterSpec], seeds: list[int]) -> AdapterBank:
+    """Adapters whose `up` is not zero, each a function of its own seed."""
+    bank = AdapterBank(targets, specs)
+    for k, seed in enumerate(seeds):
+        bank.init_weights(k, seed)
+        g = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for _, up in bank.weights(k).values():
+                up.copy_(0.05 * torch.randn(up.shape, generator=g))
+    return bank
+
+
+def test_rows_get_their_own_adapter_and_no_other(base, targets, inputs) -> None:
+    """Adapters of two ranks with unequal row counts in one pass, against each adapter alone."""
+    x, t, states = inputs
+    specs = [AdapterSpec(dim=4, alpha=4), AdapterSpec(dim=4, alpha=1), AdapterSpec(dim=16, alpha=8, strength=0.5)]
+    together = unet_output(base, random_bank(targets, specs, [1, 2, 3]), [2, 1, 3], x, t, states)
+    first = 0
+    for spec, seed, count in zip(specs, [1, 2, 3], [2, 1, 3], strict=True):
+        rows = slice(first, first + count)
+        alone = unet_output(base, random_bank(targets, [spec], [seed]), [count], x[rows], t[rows], states[rows])
+        assert torch.allclose(together[rows], alone, atol=1e-4), seed
+        first += count
+    bare = base.unet(x, t, encoder_hidden_states=states).sample
+    assert (together - bare).abs().mean() > 0.01  # the adapters do something
+
+
+def test_a_fresh_adapter_changes_nothing_and_hooks_go_away(base, targets, inputs) -> None:
+    x, t, states = inputs
+    bank = AdapterBank(targets, [AdapterSpec(dim=8, alpha=8)])
+    bank.init_weights(0, seed=1)
+    bare = base.unet(x, t, encoder_hidden_states=states).sample
+    assert torch.allclose(unet_output(base, bank, [6], x, t, states), bare, atol=1e-5)
+    changed = random_bank(targets, [AdapterSpec(dim=8, alpha=8)], [1])
+    unet_output(base, changed, [6], x, t, states)
+    assert torch.equal(base.unet(x, t, encoder_hidden_states=states).sample, bare)
+
+
+def test_an_adapter_without_rows_sits_out(base, targets, inputs) -> None:
+    x, t, states = inputs
+    specs = [AdapterSpec(dim=4, alpha=4)] * 2
+    both = unet_output(base, random_bank(targets, specs, [1, 2]), [0, 6], x, t, states)
+    alone = unet_output(base, random_bank(targets, specs[:1], [2]), [6], x, t, states)
+    assert torch.allclose(both, alone, atol=1e-4)
+
+
+def test_initial_weights_depend_on_the_seed_alone(targets) -> None:
+    first = AdapterBank(targets, [AdapterSpec(dim=4, alpha=4)])
+    first.init_weights(0, seed=5)
+    packed = AdapterBank(targets, [AdapterSpec(dim=4, alpha=4)] * 3)
+    packed.init_weights(2, seed=5)
+    for key, (down, up) in first.weights(0).items():
+        assert torch.equal(down, packed.weights(2)[key][0])
+        assert not up.any()
+        bound = down.shape[1] ** -0.5  # kaiming-uniform(a = sqrt 5)
+        assert down.abs().max() <= bound and down.abs().max() > 0.8 * bound
+
+
+def test_gradients_land_in_the_flat_row(base, targets, inputs) -> None:
+    x, t, states = inputs
+    bank = random_bank(targets, [AdapterSpec(dim=4, alpha=4)] * 2, [1, 2])
+    bank.zero_grad()
+    with bank.attached(), bank.rows([3, 3]):
+        base.unet(x, t, encoder_hidden_states=states).sample[:3].square().mean().backward()
+    assert bank.flat_grad(0)[bank.columns(0, "unet")].abs().sum() > 0
+    assert not bank.flat_grad(1).any(), "an adapter whose rows are not in the loss has no gradient"
+    assert not bank.flat_grad(0)[bank.columns(0, "text_encoder")].any()
