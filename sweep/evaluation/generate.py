@@ -36,7 +36,7 @@ class Row:
 
     @property
     def adapter(self) -> tuple[int, float]:
-        """Rows that share it share an adapter. Its order groups equal ranks, the base's own rows first."""
+        """Rows that share it share an adapter."""
         return (0, 0.0) if self.lora is None else (id(self.lora), self.strength)
 
 
@@ -51,7 +51,7 @@ def generate(base: Base, targets: Sequence[Target], rows: Sequence[Row], sampler
 
     size = resolution // base.vae_scale * base.vae_scale
     images = torch.empty(len(rows), 3, size, size)
-    order = sorted(range(len(rows)), key=lambda i: _bank_order(rows[i]))
+    order = _bank_order(rows)
     for start in range(0, len(order), batch_size):
         chosen = order[start:start + batch_size]
         images[chosen] = _draw(base, targets, [rows[i] for i in chosen], sampler, size // base.vae_scale)
@@ -60,9 +60,13 @@ def generate(base: Base, targets: Sequence[Target], rows: Sequence[Row], sampler
     return images
 
 
-def _bank_order(row: Row) -> tuple[int, int, float, str]:
-    dim = 0 if row.lora is None else row.lora.dim
-    return (dim, *row.adapter, row.prompt)
+def _bank_order(rows: Sequence[Row]) -> list[int]:
+    """Base rows first, then equal ranks together, files and strengths in the order in which they appear."""
+    first_seen: dict[tuple[int, float], int] = {}
+    for row in rows:
+        first_seen.setdefault(row.adapter, len(first_seen))
+    return sorted(range(len(rows)), key=lambda i: (rows[i].lora.dim if rows[i].lora else 0,  # type: ignore[union-attr]
+                                                   first_seen[rows[i].adapter]))
 
 
 def _draw(base: Base, targets: Sequence[Target], rows: Sequence[Row], sampler: Sampler, latent_size: int) -> Tensor:

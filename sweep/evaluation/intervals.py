@@ -46,6 +46,19 @@ def mean_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> In
     return jackknife_interval(float(x.mean()) if n else math.nan, left_out, confidence)
 
 
+def standard_error(values: Sequence[float]) -> float:
+    """Of the mean; 0 for fewer than two values."""
+    return float(np.std(values, ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+
+
+def widened(interval: Interval, value: float, other_error: float) -> Interval:
+    """The interval of a difference whose other side has a standard error of its own; errors add in squares."""
+    if interval.low is None or interval.high is None:
+        return interval
+    margin = math.hypot((interval.high - interval.low) / 2, t_quantile(interval.n - 1) * other_error)
+    return Interval(value - margin, value + margin, interval.n, interval.reason)
+
+
 def rate_interval(count: int, n: int, confidence: float = CONFIDENCE) -> Interval:
     """Of a share: count of n. Wilson 1927, which stays honest at 0 of n."""
     if n == 0:
@@ -56,7 +69,8 @@ def rate_interval(count: int, n: int, confidence: float = CONFIDENCE) -> Interva
     p = count / n
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     margin = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return Interval(max(0.0, centre - margin), min(1.0, centre + margin), n)
+    low = 0.0 if count == 0 else max(0.0, centre - margin)
+    return Interval(low, 1.0 if count == n else min(1.0, centre + margin), n)
 
 
 def t_quantile(degrees: int, confidence: float = CONFIDENCE) -> float:

@@ -17,10 +17,10 @@ from sweep.evaluation.adherence import ProbeTable, adherence, drop_failed_probes
 from sweep.evaluation.anchors import Anchors
 from sweep.evaluation.burn import KINDS, burn, log_ratios
 from sweep.evaluation.diversity import diversity
-from sweep.evaluation.intervals import Interval, jackknife_interval, rate_interval
+from sweep.evaluation.intervals import Interval, jackknife_interval, rate_interval, standard_error, widened
 from sweep.evaluation.likeness import likeness
 from sweep.evaluation.measure import Measured, MeasuredSet
-from sweep.evaluation.memorisation import memo_gap, memo_rate, memorisation
+from sweep.evaluation.memorisation import memo_gap, memo_rate, memorisation, normalised_gap
 from sweep.evaluation.settings import ScoringConfig
 from sweep.evaluation.usefulness import usefulness
 from sweep.evaluation.verdict import INVALID, Point, additions, possible_verdicts, verdict
@@ -73,11 +73,11 @@ def judge(measured: MeasuredSet, anchors: Anchors, scoring: ScoringConfig, stage
     values = axes_at(everything)
     left_out = [axes_at(np.delete(everything, i)) for i in everything]
     reasons = _invalid_axes(values, anchors, scoring, num_broken / max(len(measured.images), 1))
-    axes = {name: _estimate(name, values, left_out, table, images, scoring, reasons.get(name, ""))
+    axes = {name: _estimate(name, values, left_out, table, images, anchors, scoring, reasons.get(name, ""))
             for name in ("likeness", "adherence", "memorisation", "diversity", "usefulness")}
     details = _details(measured, images, values, anchors, scoring)
     details["broken_frac"] = num_broken / max(len(measured.images), 1)
-    words, more = _words(axes, details, reasons, values, left_out, scoring)
+    words, more = _words(axes, details, reasons, _gap_interval(values, left_out, anchors), scoring)
     return Judgement(axes=axes, details=details, verdict=words, notes=(*more, *notes),
                      replicates={p: row["usefulness"] for p, row in zip(table.prompts, left_out, strict=True)})
 
@@ -169,9 +169,9 @@ def _axes_at(table: Table, anchors: Anchors, scoring: ScoringConfig) -> Callable
         values["drift_to_natural"] = _mean(table.drift_P[keep])
         values["memo_rate"] = _mean(table.copies_P[keep])
         values["memo_gap"] = memo_gap(table.near_gen_P[keep], unseen) if unseen else math.nan
-        gap = values["memo_gap"] / max(_mean(unseen), 1e-6) if unseen else 0.0
-        values["memo_gap_norm"] = gap
-        values["memorisation"] = memorisation(values["memo_rate"], gap, scoring.weights.memo_rate_full)
+        values["memo_gap_norm"] = normalised_gap(values["memo_gap"], unseen) if unseen else math.nan
+        values["memorisation"] = (memorisation(values["memo_rate"], values["memo_gap_norm"],
+                                               scoring.weights.memo_rate_full) if unseen else math.nan)
         ratios = [row for i in keep for row in table.ratios[i]]
         values["burn"] = burn(ratios, dataclasses.asdict(scoring.burn)) if ratios else math.nan
         for kind in KINDS:
@@ -217,7 +217,7 @@ def _invalid_axes(values: dict[str, float], anchors: Anchors, scoring: ScoringCo
 
 
 def _estimate(name: str, values: dict[str, float], left_out: Sequence[dict[str, float]], table: Table,
-              images: Sequence[Measured], scoring: ScoringConfig, reason: str) -> Estimate:
+              images: Sequence[Measured], anchors: Anchors, scoring: ScoringConfig, reason: str) -> Estimate:
     raw = {"likeness": _mean(table.face_gen_P), "diversity": _mean(table.variety_gen_P),
            "adherence": _mean(table.clip_gen_P)}.get(name, values.get("memo_rate" if name == "memorisation" else name))
     column = {"likeness": table.face_gen_P, "diversity": table.variety_gen_P}.get(name)
@@ -226,7 +226,7 @@ def _estimate(name: str, values: dict[str, float], left_out: Sequence[dict[str, 
     if reason:
         return Estimate(value=None, low=None, high=None, raw=raw, n=len(measuring), reason=reason)
     if name == "memorisation":
-        interval = _memorisation_interval(values, left_out, len(images), scoring)
+        interval = _memorisation_interval(values, _gap_interval(values, left_out, anchors), anchors, len(images), scoring)
     else:
         interval = jackknife_interval(values[name], [left_out[i][name] for i in measuring])
     low, high = interval.low, interval.high
@@ -235,15 +235,21 @@ def _estimate(name: str, values: dict[str, float], left_out: Sequence[dict[str, 
     return Estimate(value=values[name], low=low, high=high, raw=raw, n=interval.n, reason=interval.reason)
 
 
-def _memorisation_interval(values: dict[str, float], left_out: Sequence[dict[str, float]], num_images: int,
+def _gap_interval(values: dict[str, float], left_out: Sequence[dict[str, float]], anchors: Anchors) -> Interval:
+    """Of memo_gap, a difference of two means: the unseen photos are few too, so their spread counts as well."""
+    return widened(jackknife_interval(values["memo_gap"], [row["memo_gap"] for row in left_out]), values["memo_gap"],
+                   standard_error(anchors.real.unseen_nearest))
+
+
+def _memorisation_interval(values: dict[str, float], gap: Interval, anchors: Anchors, num_images: int,
                            scoring: ScoringConfig) -> Interval:
     """M rises in each of its parts, so the parts' bounds bound it."""
     rate = rate_interval(round(values["memo_rate"] * num_images), num_images)
-    gap = jackknife_interval(values["memo_gap_norm"], [row["memo_gap_norm"] for row in left_out])
     if rate.low is None or rate.high is None or gap.low is None or gap.high is None:
         return Interval(None, None, gap.n, rate.reason or gap.reason)
-    full = scoring.weights.memo_rate_full
-    return Interval(memorisation(rate.low, gap.low, full), memorisation(rate.high, gap.high, full), gap.n)
+    full, unseen = scoring.weights.memo_rate_full, anchors.real.unseen_nearest
+    return Interval(memorisation(rate.low, normalised_gap(gap.low, unseen), full),
+                    memorisation(rate.high, normalised_gap(gap.high, unseen), full), gap.n)
 
 
 def _details(measured: MeasuredSet, images: Sequence[Measured], values: dict[str, float], anchors: Anchors,
@@ -272,14 +278,12 @@ def _details(measured: MeasuredSet, images: Sequence[Measured], values: dict[str
 
 
 def _words(axes: dict[str, Estimate], details: dict[str, float | None], reasons: dict[str, str],
-           values: dict[str, float], left_out: Sequence[dict[str, float]],
-           scoring: ScoringConfig) -> tuple[str, list[str]]:
+           gap: Interval, scoring: ScoringConfig) -> tuple[str, list[str]]:
     """The verdict and its notes."""
     if "usefulness" in reasons:
         return INVALID, [reasons["usefulness"]]
     value = {name: estimate.value for name, estimate in axes.items()}
     assert value["likeness"] is not None and value["adherence"] is not None and value["memorisation"] is not None
-    gap = jackknife_interval(values["memo_gap"], [row["memo_gap"] for row in left_out])
     point = Point(likeness=value["likeness"], adherence=value["adherence"], diversity=value["diversity"],
                   memorisation=value["memorisation"], is_burnt=(details["burn"] or 0.0) > 1,
                   detect_rate=details["detect_rate"] or 0.0, memo_rate=details["memo_rate"] or 0.0,

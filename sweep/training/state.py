@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,14 +62,22 @@ def _save(pack: Pack, member: Member, state_dir: Path, steps: Mapping[str, int])
     assert member.optimizer is not None
     tensors: dict[str, Tensor] = {"adapter": pack.flat_of(member).detach().cpu().contiguous()}
     scalars: dict[str, Any] = {}
-    for index, entries in member.optimizer.state_dict()["state"].items():
-        for name, value in entries.items():
-            if hasattr(value, "shape"):
-                tensors[f"optimizer/{index}/{name}"] = value.detach().cpu().contiguous()
-            else:
-                scalars[f"optimizer/{index}/{name}"] = value
+    for key, value in _leaves(member.optimizer.state_dict()["state"], "optimizer"):
+        if hasattr(value, "shape"):
+            tensors[key] = value.detach().cpu().clone().contiguous()  # bitsandbytes shares its tables
+        else:
+            scalars[key] = value
     metadata = {"pack_steps": json.dumps(steps), "scalars": json.dumps(scalars)}
     write_bytes(state_path(state_dir, member.step), safetensors.torch.save(tensors, metadata=metadata))
+
+
+def _leaves(tree: Mapping[Any, Any], path: str) -> Iterator[tuple[str, Any]]:
+    """Tensors and scalars of an optimizer's state by path; bitsandbytes nests what it has quantised."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{path}/{key}")
+        else:
+            yield f"{path}/{key}", value
 
 
 def _load(pack: Pack, member: Member, path: Path) -> None:
@@ -84,8 +92,11 @@ def _load(pack: Pack, member: Member, path: Path) -> None:
         pack.flat_of(member).copy_(values.pop("adapter"))
     state: dict[int, dict[str, Any]] = {}
     for key, value in [*values.items(), *json.loads(metadata["scalars"]).items()]:
-        _, index, name = key.split("/", 2)
-        state.setdefault(int(index), {})[name] = value
+        _, index, *path, name = key.split("/")
+        place = state.setdefault(int(index), {})
+        for step in path:
+            place = place.setdefault(step, {})
+        place[name] = value
     groups = member.optimizer.state_dict()["param_groups"]
     member.optimizer.load_state_dict({"state": state, "param_groups": groups})
     member.step = json.loads(metadata["pack_steps"])[member.train_id]

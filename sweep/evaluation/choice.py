@@ -1,0 +1,89 @@
+"""Which file, at which strength: the best by mean - 1 standard error, and what can't be told apart from it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from sweep.evaluation.intervals import jackknife_interval, t_quantile
+from sweep.trial import Estimate, Score
+
+Replicates = Mapping[int, float]  # usefulness with each prompt left out, by prompt
+_GONE_TOO_FAR = ("memorised", "overtrained", "broken")
+
+
+def cautious(usefulness: Estimate) -> float:
+    """mean - 1 standard error, so that a lucky draw is not taken for a good file; -inf if it is invalid."""
+    if usefulness.value is None:
+        return -math.inf
+    if usefulness.low is None or usefulness.n < 2:
+        return usefulness.value
+    return usefulness.value - (usefulness.value - usefulness.low) / t_quantile(usefulness.n - 1)
+
+
+def best_of(scores: Sequence[Score], count: int = 1) -> list[int]:
+    """Indices of the best few, best first; of equals the later one last."""
+    order = sorted(range(len(scores)), key=lambda i: -cautious(scores[i].axes["usefulness"]))
+    return order[:count]
+
+
+def are_tied(best: Score, best_replicates: Replicates, other: Score, other_replicates: Replicates) -> bool:
+    """Whether the interval of their paired difference in usefulness holds 0."""
+    a, b = best.axes["usefulness"].value, other.axes["usefulness"].value
+    shared = sorted(set(best_replicates) & set(other_replicates))
+    if a is None or b is None or not shared:
+        return False
+    if a == b:
+        return True
+    interval = jackknife_interval(a - b, [best_replicates[p] - other_replicates[p] for p in shared])
+    return interval.low is None or interval.high is None or interval.low <= 0 <= interval.high
+
+
+def label(score: Score, scores: Sequence[Score]) -> str:
+    """"epoch 4", or "step 500" where epochs don't tell the checkpoints apart."""
+    epochs = {(s.epoch, s.file) for s in scores}
+    is_unique = len({epoch for epoch, _ in epochs}) == len({file for _, file in epochs})
+    return f"epoch {score.epoch}" if is_unique and score.epoch > 0 else f"step {score.step}"
+
+
+def reason(chosen: Score, screened: Sequence[Score], replicates: Sequence[Replicates], *,
+           tied_strengths: Sequence[float], is_confirmed: bool) -> str:
+    """A sentence: "epoch 4 at 0.8; epochs 3 to 5 cannot be told apart; from epoch 8 on: overtrained"."""
+    name = label(chosen, screened)
+    parts = [f"{name} at {chosen.strength:g}"]
+    usefulness = chosen.axes["usefulness"]
+    if usefulness.value is None:
+        parts = [f"{name} at {chosen.strength:g}, the last one: no file can be preferred ({usefulness.reason})"]
+        return parts[0]
+    best = next((i for i, score in enumerate(screened) if score.file == chosen.file), None)
+    if best is not None:
+        tied = [i for i, score in enumerate(screened)
+                if i == best or are_tied(screened[best], replicates[best], score, replicates[i])]
+        if len(tied) > 1:
+            parts.append(f"{_spread([label(screened[i], screened) for i in tied], tied)} cannot be told apart")
+        far = _too_far_from(screened, best)
+        if far is not None:
+            parts.append(f"from {label(screened[far], screened)} on: {screened[far].verdict}")
+    if len(tied_strengths) > 1:
+        listed = ", ".join(f"{s:g}" for s in sorted(tied_strengths))
+        parts.append(f"strengths {listed} cannot be told apart")
+    if not is_confirmed:
+        parts.append("chosen and measured on the same images, so its score is optimistic")
+    return "; ".join(parts)
+
+
+def _spread(labels: Sequence[str], indices: Sequence[int]) -> str:
+    """"epochs 3 to 5" for neighbours, else "epochs 2, 4 and 5"."""
+    unit = labels[0].split()[0]
+    numbers = [text.split()[1] for text in labels]
+    if len(numbers) > 2 and list(indices) == list(range(indices[0], indices[-1] + 1)):
+        return f"{unit}s {numbers[0]} to {numbers[-1]}"
+    return f"{unit}s {', '.join(numbers[:-1])} and {numbers[-1]}"
+
+
+def _too_far_from(screened: Sequence[Score], best: int) -> int | None:
+    """The first checkpoint after the best from which on all are overtrained, memorised or broken."""
+    first = len(screened)
+    while first > best + 1 and screened[first - 1].verdict in _GONE_TOO_FAR:
+        first -= 1
+    return first if first < len(screened) else None
