@@ -56,9 +56,9 @@ def conduct(cells: Cells) -> list[TrialResult]:
         results = sweep.run(sweep.open(cells, checked, question))
     failed = [result for result in results if result.status == FAILED]
     if failed:
-        raise TrialsFailedError(f"{len(failed)} of {len(results)} trials failed: "
-                                f"{', '.join(str(result.trial.number) for result in failed)}. Each one's reason stands above "
-                                f"and in {sweep.dir / 'diary.md'}; the same command tries them again.")
+        numbers = ", ".join(str(result.trial.number) for result in failed)
+        raise TrialsFailedError(f"{len(failed)} of {len(results)} trials failed: {numbers}. Each one's reason stands "
+                                f"above and in {sweep.dir / 'diary.md'}; the same command tries them again.")
     return results
 
 
@@ -135,7 +135,8 @@ class Sweep:
     def _launch(self, trials: Sequence[Trial], todo: Sequence[Trial], tracker: Tracker) -> None:
         packs = self._plan_packs(todo)
         self._control_path.unlink(missing_ok=True)
-        show_plan(self.name, trials, already_done=[t.train_id for t in trials if t not in todo], num_packs=len(packs))
+        done = [trial.train_id for trial in trials if trial not in todo]
+        show_plan(self.name, trials, already_done=done, num_packs=len(packs))
         launcher = LocalLauncher(self.config.launcher, self.dir)
         view = make_view(trials, self.name)
         try:
@@ -145,7 +146,7 @@ class Sweep:
             view.close()
 
     def _follow(self, packs: Sequence[Sequence[Trial]], launcher: Launcher, view: View, tracker: Tracker) -> None:
-        """Keep the launcher's slots full until all packs have ended. Ctrl-C saves and stops; a second one just stops."""
+        """Keep the launcher's slots full until all packs ended. Ctrl-C saves and stops; a second one just stops."""
         waiting, running = list(packs), dict[Path, Sequence[Trial]]()
         try:
             while waiting or running:

@@ -143,8 +143,8 @@ def _refuse_resolvers(node: Any, path: str = "") -> None:
         for item in node:
             _refuse_resolvers(item, path)
     elif isinstance(node, str) and (match := re.search(r"\$\{\s*([\w.]+)\s*:", node)):
-        raise ConfigError(f"{path} = {node!r}: ${{{match[1]}:...}} changes from run to run, so a trial could not be found "
-                          "again. Write the value itself.")
+        raise ConfigError(f"{path} = {node!r}: ${{{match[1]}:...}} changes from run to run, so a trial could not be "
+                          "found again. Write the value itself.")
 
 
 def check_keys(arguments: Sequence[str], known: Iterable[str]) -> None:

@@ -43,7 +43,7 @@ def base_identity(config: BaseModelConfig, results_dir: Path) -> str:
     """
     folder = base_folder(config)
     files = [f for component in ("unet", "vae", "text_encoder") for f in weights_files(folder, component)]
-    files += sorted((folder / "tokenizer").glob("*.*")) + [folder / "scheduler" / "scheduler_config.json"]
+    files += [*sorted((folder / "tokenizer").glob("*.*")), folder / "scheduler" / "scheduler_config.json"]
     return stable_hash([[f.relative_to(folder).as_posix(), _remembered_sha256(f, results_dir)] for f in files
                         if f.is_file()])
 

@@ -28,8 +28,8 @@ def conductor_lock(sweep_dir: Path) -> Iterator[None]:
         if holder is not None and _is_alive(holder):
             raise LockedError(
                 f"The sweep {sweep_dir.name!r} is being run by process {holder['pid']} on {holder['host']} since "
-                f"{holder['started']} ({holder['command']}). Wait for it, stop it, or choose another sweep.name. If that "
-                f"machine is gone for good, delete {path}.")
+                f"{holder['started']} ({holder['command']}). Wait for it, stop it, or choose another sweep.name. If "
+                f"that machine is gone for good, delete {path}.")
         path.unlink(missing_ok=True)
     try:
         yield

@@ -52,14 +52,15 @@ class Preflight:
     def _check(self, cell: Cell, number: int) -> Checked:
         config = cell.config.train
         _check_combination(cell.config)
-        dataset = self._dataset(config)
         base_id = self._base(config)
+        dataset = self._dataset(config)
         repeats = [photo.repeats for photo in dataset.photos]
         steps = num_steps(repeats, config.train_batch_size, config.max_train_epochs, config.max_train_steps)
         trial = Trial(number=number, train_id=train_id(config, dataset, base_id), settings=dict(cell.settings),
                       config=to_tree(config), num_steps=steps)
+        per_epoch = steps_per_epoch(repeats, config.train_batch_size)
         return Checked(trial=trial, dataset=dataset, base_id=base_id,
-                       num_checkpoints=_num_checkpoints(config, steps_per_epoch(repeats, config.train_batch_size), steps))
+                       num_checkpoints=_num_checkpoints(config, per_epoch, steps))
 
     def _dataset(self, config: TrainConfig) -> Dataset:
         key = (config.dataset, config.trigger, config.class_noun, config.repeats)
@@ -81,15 +82,15 @@ def _check_combination(config: RunConfig) -> None:
         raise ConfigError(f"base_model.resolution={train.base_model.resolution} must be a multiple of 8.")
     if train.unet_lr == 0 and train.text_encoder_lr == 0:
         raise ConfigError("unet_lr=0 and text_encoder_lr=0 train nothing; set at least one of them above 0.")
-    if train.base_model.name != "pocket":
-        if train.dataset.dir is None:
-            raise ConfigError(f"base_model={train.base_model.name} needs dataset.dir=FOLDER: the photos that come with the "
-                              "pocket base are 64-pixel renders.")
+    if train.base_model.name != "pocket" and train.dataset.dir is None:
+        raise ConfigError(f"base_model={train.base_model.name} needs dataset.dir=FOLDER: the photos that come with the "
+                          "pocket base are 64-pixel renders.")
     check_fits(config.scoring, train.base_model.name)
 
 
 def _num_checkpoints(config: TrainConfig, per_epoch: int, steps: int) -> int:
-    due = set(range(per_epoch * config.save_every_n_epochs, steps + 1, per_epoch * config.save_every_n_epochs)) | {steps}
+    every = per_epoch * config.save_every_n_epochs
+    due = {*range(every, steps + 1, every), steps}
     if config.save_every_n_steps is not None:
         due |= set(range(config.save_every_n_steps, steps + 1, config.save_every_n_steps))
     return len(due)

@@ -59,16 +59,16 @@ def build(cls: type[T], tree: Any, path: str = "") -> T:
     missing = [_join(path, name) for name in fields if name not in tree]
     if missing:
         raise ConfigError(f"Missing: {', '.join(missing)}. Every key has its default in conf/; was a file edited?")
-    hints = _hints(cls)
+    hints = _hints(typing.cast(Any, cls))
     values = {name: _value(hints[name], f.metadata, tree[name], _join(path, name)) for name, f in fields.items()}
     return cls(**values)
 
 
 def build_family(members: Mapping[str, type], tree: Any, path: str = "") -> Any:
     """Build the member of a family that the tree's `name` picks."""
-    name = tree.get("name") if isinstance(tree, Mapping) else tree
+    name = str(tree.get("name") if isinstance(tree, Mapping) else tree)
     if name not in members:
-        raise ConfigError(f"{path}.name = {name!r} is unknown.{near_match(str(name), members)} "
+        raise ConfigError(f"{path}.name = {name!r} is unknown.{near_match(name, members)} "
                           f"Known: {', '.join(sorted(members))}.")
     return build(members[name], tree, path)
 
@@ -159,7 +159,8 @@ def _check(metadata: Mapping[str, Any], value: Any, path: str) -> None:
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"{path} = {value} must be a finite number.")
     low, high, above = metadata.get("low"), metadata.get("high"), metadata.get("above")
-    if low is not None and value < low or high is not None and value > high or above is not None and value <= above:
+    is_low = (low is not None and value < low) or (above is not None and value <= above)
+    if is_low or (high is not None and value > high):
         parts = [f"at least {low:g}" if low is not None else "", f"greater than {above:g}" if above is not None else "",
                  f"at most {high:g}" if high is not None else ""]
         raise ConfigError(f"{path} = {value:g} must be {' and '.join(p for p in parts if p)}.")

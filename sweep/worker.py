@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,9 +70,7 @@ class TrialRun:
     dataset: Dataset
     folder: TrialFolder
     status: Status
-    member: Member | None = None
     requests: list[ScoreRequest] = field(default_factory=list)  # one per checkpoint
-    epoch_files: list[str] = field(default_factory=list)
 
     @property
     def output_name(self) -> str:
@@ -190,9 +188,7 @@ class PackRun:
         for run in self.runs:
             run.requests = _existing_requests(run) if run.status.is_trained else []
         pack = self._resume()
-        num_passes = 0
-        for rows in train(pack):
-            num_passes += 1
+        for num_passes, rows in enumerate(train(pack), start=1):
             for row in rows:
                 self._record_step(row)
             due = [m for m in pack.members if m.is_at_checkpoint and not m.diverged]
@@ -211,12 +207,13 @@ class PackRun:
         """Score the trials to the end and say which file to use; then they are done."""
         for run in self.runs:
             run.update(phase="scoring")
+        for scorer, runs in self._by_scorer(run for run in self.runs if run.requests):
+            started = time.perf_counter()
+            scorer.finish([run.requests for run in runs])
+            share_s = (time.perf_counter() - started) / len(runs)
+            for run in runs:
+                run.update(attributed_s=run.status.attributed_s + share_s)
         for run in self.runs:
-            scorer = self.scorers[run.trial.train_id]
-            if scorer is not None and run.requests:
-                started = time.perf_counter()
-                scorer.finish([run.requests])
-                run.update(attributed_s=run.status.attributed_s + time.perf_counter() - started)
             run.update(status=DIVERGED if run.status.reason else DONE, phase="")
 
     def _resume(self) -> Pack:
@@ -231,7 +228,6 @@ class PackRun:
             pack = Pack(self.base, self.targets, untrained)
         for member in pack.members:
             run = self.by_id[member.train_id]
-            run.member = member
             _rewind_metrics(run.folder, member.step)
             run.requests = [r for r in _existing_requests(run) if r.step <= member.step]
             run.update(step=member.step, attributed_s=_attributed_s(run.folder))
@@ -262,27 +258,30 @@ class PackRun:
 
     def _save_checkpoints(self, pack: Pack, due: Sequence[Member]) -> None:
         """Write the LoRA files that are due, and screen them together."""
-        by_scorer: dict[int, tuple[Scorer, list[TrialRun], list[ScoreRequest]]] = {}
         for member in due:
             run = self.by_id[member.train_id]
             request = _write_checkpoint(pack, self.base, run, member)
             run.requests.append(request)
             append_jsonl(run.folder.metrics, {"kind": "checkpoint", "step": member.step, "epoch": member.epoch,
                                               "file": request.file.name})
-            scorer = self.scorers[member.train_id]
-            if scorer is not None:
-                _, runs, requests = by_scorer.setdefault(id(scorer), (scorer, [], []))
-                runs.append(run)
-                requests.append(request)
-        for scorer, runs, requests in by_scorer.values():
+        for scorer, runs in self._by_scorer(self.by_id[member.train_id] for member in due):
             started = time.perf_counter()
-            scores = scorer.screen(requests)
-            share_s = (time.perf_counter() - started) / len(requests)
+            scores = scorer.screen([run.requests[-1] for run in runs])
+            share_s = (time.perf_counter() - started) / len(runs)
             for run, score in zip(runs, scores, strict=True):
                 run.update(attributed_s=run.status.attributed_s + share_s)
                 append_jsonl(run.folder.metrics, {"kind": "score", "step": score.step, "epoch": score.epoch,
                                                   "score": to_json(score),
                                                   "attributed_s": run.status.attributed_s})
+
+    def _by_scorer(self, runs: Iterable[TrialRun]) -> list[tuple[Scorer, list[TrialRun]]]:
+        """Trials on the same photos are scored together; without scoring there is no group."""
+        groups: dict[int, tuple[Scorer, list[TrialRun]]] = {}
+        for run in runs:
+            scorer = self.scorers[run.trial.train_id]
+            if scorer is not None:
+                groups.setdefault(id(scorer), (scorer, []))[1].append(run)
+        return list(groups.values())
 
     def _leave(self, pack: Pack, finished: Sequence[Member]) -> None:
         """Take finished members out. The order matters to a kill in between: first they are known as trained, then the

@@ -74,13 +74,13 @@ def read_dataset(config: DatasetConfig, *, trigger: str | None, class_noun: str 
     """
     root = SUBJECT_DIR / "train" if config.dir is None else Path(config.dir).expanduser()
     if not root.is_dir():
-        raise DataError(f"dataset.dir={config.dir}: there is no such folder. Give the folder that holds your photos, or "
-                        "<repeats>_<trigger> <class> subfolders of them.")
+        raise DataError(f"dataset.dir={config.dir}: there is no such folder. Give the folder that holds your photos, "
+                        "or <repeats>_<trigger> <class> subfolders of them.")
     skipped: list[str] = []
     subsets = list(_subsets(root, skipped))
     if not subsets:
-        raise DataError(f"{root} holds no photos ({', '.join(IMAGE_SUFFIXES)}), neither itself nor in subfolders named "
-                        "<repeats>_<trigger> <class>, e.g. \"10_alexq man\".")
+        raise DataError(f"{root} holds no photos ({', '.join(IMAGE_SUFFIXES)}), neither itself nor in subfolders "
+                        "named <repeats>_<trigger> <class>, e.g. \"10_alexq man\".")
     words = subsets[0][1].split()
     trigger = trigger or (words[0] if words else "")
     class_noun = class_noun or " ".join(words[1:]) or "person"
@@ -173,8 +173,8 @@ def _holdout(config: DatasetConfig, photos: list[Photo]) -> tuple[Path, ...]:
         return ()
     folder = SUBJECT_DIR / "holdout" if config.holdout_dir is None else Path(config.holdout_dir).expanduser()
     if not folder.is_dir():
-        raise DataError(f"dataset.holdout_dir={config.holdout_dir}: there is no such folder. Give one with photos of the "
-                        "subject that are not trained on, or null.")
+        raise DataError(f"dataset.holdout_dir={config.holdout_dir}: there is no such folder. Give one with photos of "
+                        "the subject that are not trained on, or null.")
     held_out = tuple(_images(folder))
     if not held_out:
         raise DataError(f"dataset.holdout_dir={config.holdout_dir} holds no photos ({', '.join(IMAGE_SUFFIXES)}).")

@@ -78,7 +78,7 @@ class PocketBackends:
         return float(self.clip.logit_scale.exp())
 
     def perceptual_vectors(self, images_BCHW: Tensor) -> Tensor:
-        """[B, P], so that the squared Euclidean distance of two rows is their LPIPS distance (Zhang et al. 2018, Eq. 1).
+        """[B, P]: the squared Euclidean distance of two rows is their LPIPS distance (Zhang et al. 2018, Eq. 1).
 
         That distance is a weighted mean of squared differences of normalised feature maps, so roots of the weights go
         into the vectors once and distances of all pairs are one matrix product.

@@ -40,10 +40,13 @@ def are_tied(best: Score, best_replicates: Replicates, other: Score, other_repli
 
 
 def label(score: Score, scores: Sequence[Score]) -> str:
-    """"epoch 4", or "step 500" where epochs don't tell the checkpoints apart."""
-    epochs = {(s.epoch, s.file) for s in scores}
-    is_unique = len({epoch for epoch, _ in epochs}) == len({file for _, file in epochs})
-    return f"epoch {score.epoch}" if is_unique and score.epoch > 0 else f"step {score.step}"
+    """"epoch 4", or "step 500" where epochs don't tell the files apart, or else the file's name."""
+    num_files = len({s.file for s in scores})
+    if score.epoch > 0 and len({s.epoch for s in scores}) == num_files:
+        return f"epoch {score.epoch}"
+    if score.step > 0 and len({s.step for s in scores}) == num_files:
+        return f"step {score.step}"
+    return score.file.removesuffix(".safetensors")
 
 
 def reason(chosen: Score, screened: Sequence[Score], replicates: Sequence[Replicates], *,
@@ -53,8 +56,7 @@ def reason(chosen: Score, screened: Sequence[Score], replicates: Sequence[Replic
     parts = [f"{name} at {chosen.strength:g}"]
     usefulness = chosen.axes["usefulness"]
     if usefulness.value is None:
-        parts = [f"{name} at {chosen.strength:g}, the last one: no file can be preferred ({usefulness.reason})"]
-        return parts[0]
+        return f"{name} at {chosen.strength:g}, the last one: no file can be preferred while usefulness can't be known"
     best = next((i for i, score in enumerate(screened) if score.file == chosen.file), None)
     if best is not None:
         tied = [i for i, score in enumerate(screened)
@@ -73,8 +75,10 @@ def reason(chosen: Score, screened: Sequence[Score], replicates: Sequence[Replic
 
 
 def _spread(labels: Sequence[str], indices: Sequence[int]) -> str:
-    """"epochs 3 to 5" for neighbours, else "epochs 2, 4 and 5"."""
+    """"epochs 3 to 5" for neighbours, else "epochs 2, 4 and 5", or the files' names."""
     unit = labels[0].split()[0]
+    if unit not in ("epoch", "step") or any(not text.startswith(f"{unit} ") for text in labels):
+        return f"{', '.join(labels[:-1])} and {labels[-1]}"
     numbers = [text.split()[1] for text in labels]
     if len(numbers) > 2 and list(indices) == list(range(indices[0], indices[-1] + 1)):
         return f"{unit}s {numbers[0]} to {numbers[-1]}"

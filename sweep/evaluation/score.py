@@ -24,7 +24,7 @@ from sweep.evaluation.memorisation import memo_gap, memo_rate, memorisation, nor
 from sweep.evaluation.settings import ScoringConfig
 from sweep.evaluation.usefulness import usefulness
 from sweep.evaluation.verdict import INVALID, Point, additions, possible_verdicts, verdict
-from sweep.trial import Estimate
+from sweep.trial import AXES, Estimate
 
 Floats = NDArray[np.float64]
 Keep = NDArray[np.intp]
@@ -67,6 +67,8 @@ def judge(measured: MeasuredSet, anchors: Anchors, scoring: ScoringConfig, stage
     """Normalise, combine, and put into words."""
     images = [m for m in measured.images if m.kind == "prompt" and not m.is_broken]
     num_broken = sum(m.is_broken for m in measured.images)
+    if not images:
+        return _all_broken(num_broken)
     table, notes = _table(measured, images, anchors, scoring, stage)
     axes_at = _axes_at(table, anchors, scoring)
     everything = np.arange(len(table.prompts))
@@ -74,12 +76,20 @@ def judge(measured: MeasuredSet, anchors: Anchors, scoring: ScoringConfig, stage
     left_out = [axes_at(np.delete(everything, i)) for i in everything]
     reasons = _invalid_axes(values, anchors, scoring, num_broken / max(len(measured.images), 1))
     axes = {name: _estimate(name, values, left_out, table, images, anchors, scoring, reasons.get(name, ""))
-            for name in ("likeness", "adherence", "memorisation", "diversity", "usefulness")}
+            for name in AXES}
     details = _details(measured, images, values, anchors, scoring)
     details["broken_frac"] = num_broken / max(len(measured.images), 1)
     words, more = _words(axes, details, reasons, _gap_interval(values, left_out, anchors), scoring)
     return Judgement(axes=axes, details=details, verdict=words, notes=(*more, *notes),
                      replicates={p: row["usefulness"] for p, row in zip(table.prompts, left_out, strict=True)})
+
+
+def _all_broken(num_broken: int) -> Judgement:
+    """A file whose images all hold nothing, e.g. after its weights became NaN."""
+    reason = f"all {num_broken} images are broken (not finite, or one flat colour)"
+    nothing = Estimate(value=None, low=None, high=None, raw=None, n=0, reason=reason)
+    return Judgement(axes=dict.fromkeys(AXES, nothing), details={"broken_frac": 1.0}, verdict=INVALID, notes=(reason,),
+                     replicates={})
 
 
 def _table(measured: MeasuredSet, images: Sequence[Measured], anchors: Anchors, scoring: ScoringConfig,
@@ -159,7 +169,8 @@ def _axes_at(table: Table, anchors: Anchors, scoring: ScoringConfig) -> Callable
         face = keep[~np.isnan(table.face_gen_P[keep])]
         varied = keep[~np.isnan(table.variety_gen_P[keep]) & ~np.isnan(table.variety_base_P[keep])]
         values = {f"probe_{name}": probes.value(keep) for name, probes in table.probes.items()}
-        values["likeness"] = likeness(table.face_gen_P[face], table.face_base_P[face], ceiling) if len(face) else math.nan
+        values["likeness"] = (likeness(table.face_gen_P[face], table.face_base_P[face], ceiling)
+                              if len(face) else math.nan)
         values["clip_retained"] = _retained(table, keep, scoring.validity.min_clip_range)
         retained = None if math.isnan(values["clip_retained"]) else values["clip_retained"]
         values["adherence"] = adherence({name: values[f"probe_{name}"] for name in table.probes}, retained,
@@ -168,7 +179,7 @@ def _axes_at(table: Table, anchors: Anchors, scoring: ScoringConfig) -> Callable
                                if len(varied) else math.nan)
         values["drift_to_natural"] = _mean(table.drift_P[keep])
         values["memo_rate"] = _mean(table.copies_P[keep])
-        values["memo_gap"] = memo_gap(table.near_gen_P[keep], unseen) if unseen else math.nan
+        values["memo_gap"] = memo_gap(table.near_gen_P[keep].tolist(), unseen) if unseen else math.nan
         values["memo_gap_norm"] = normalised_gap(values["memo_gap"], unseen) if unseen else math.nan
         values["memorisation"] = (memorisation(values["memo_rate"], values["memo_gap_norm"],
                                                scoring.weights.memo_rate_full) if unseen else math.nan)
@@ -208,8 +219,7 @@ def _invalid_axes(values: dict[str, float], anchors: Anchors, scoring: ScoringCo
         reasons["memorisation"] = "there is one training photo and none held out, so nothing to compare copies with"
     if broken_frac > scoring.validity.max_broken_frac:
         broken = f"{broken_frac:.0%} of the images are broken (not finite, or one flat colour)"
-        reasons.update({name: broken for name in ("likeness", "adherence", "memorisation", "diversity")})
-        reasons["usefulness"] = broken
+        reasons.update(dict.fromkeys(AXES, broken))
     missing = [f"{name}: {reasons[name]}" for name in ("likeness", "adherence", "memorisation") if name in reasons]
     if missing and "usefulness" not in reasons:
         reasons["usefulness"] = "; ".join(missing)
@@ -226,7 +236,8 @@ def _estimate(name: str, values: dict[str, float], left_out: Sequence[dict[str, 
     if reason:
         return Estimate(value=None, low=None, high=None, raw=raw, n=len(measuring), reason=reason)
     if name == "memorisation":
-        interval = _memorisation_interval(values, _gap_interval(values, left_out, anchors), anchors, len(images), scoring)
+        gap = _gap_interval(values, left_out, anchors)
+        interval = _memorisation_interval(values, gap, anchors, len(images), scoring)
     else:
         interval = jackknife_interval(values[name], [left_out[i][name] for i in measuring])
     low, high = interval.low, interval.high
@@ -256,7 +267,7 @@ def _details(measured: MeasuredSet, images: Sequence[Measured], values: dict[str
              scoring: ScoringConfig) -> dict[str, float | None]:
     """Everything that stands behind the axes, by name."""
     details = dict(values)
-    for name in ("likeness", "adherence", "memorisation", "diversity", "usefulness"):
+    for name in AXES:
         del details[name]
     faces = [m for m in images if scoring.prompts[m.index].face]
     found = [m.face for m in faces if m.face is not None]
@@ -290,8 +301,8 @@ def _words(axes: dict[str, Estimate], details: dict[str, float | None], reasons:
                   memo_gap_low=-1.0 if gap.low is None else gap.low,
                   hair=details.get("probe_hair"), drift=details["drift_to_natural"])
     words = verdict(point, scoring.thresholds)
-    bounds = {name: (axes[name].low, axes[name].high) for name in ("likeness", "adherence", "memorisation", "diversity")}
-    known = {name: (low, high) for name, (low, high) in bounds.items() if low is not None and high is not None}
+    known = {name: (axis.low, axis.high) for name, axis in axes.items()
+             if name != "usefulness" and axis.low is not None and axis.high is not None}
     others = [name for name in possible_verdicts(point, known, scoring.thresholds) if name != words]
     notes = additions(point, scoring.thresholds)
     if others:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sweep.data.folder import Dataset
 from sweep.errors import ScoringError
@@ -79,8 +79,9 @@ class Scorer:
     def __init__(self, base: Base, targets: Sequence[Target], scoring: ScoringConfig, dataset: Dataset,
                  results_dir: Path, *, resolution: int | None = None, backends: PocketBackends | None = None):
         check_fits(scoring, base.name)
-        self.base, self.targets, self.scoring, self.dataset, self.results_dir = base, targets, scoring, dataset, results_dir
-        self.resolution = resolution or int(base.unet.config.sample_size) * base.vae_scale
+        self.base, self.targets, self.scoring = base, targets, scoring
+        self.dataset, self.results_dir = dataset, results_dir
+        self.resolution = resolution or _own_resolution(base)
         self.backends = backends or load_backends(scoring.weights_dir)
         self.scoring_id = scoring_id(scoring, base.identity, self.backends.identities)
         self._measuring = stable_hash([measuring_id(scoring, base.identity, self.backends.identities), self.resolution])
@@ -192,7 +193,8 @@ class Scorer:
         loras: dict[Path, LoraFile] = {}
         for job in jobs:
             loras.setdefault(job.request.file, read_lora(job.request.file, self.targets))
-        rows = [Row(loras[job.request.file], job.request.strength, cell.text, cell.seed) for job in jobs for cell in cells]
+        rows = [Row(loras[job.request.file], job.request.strength, cell.text, cell.seed)
+                for job in jobs for cell in cells]
         images = self._draw(rows, progress)
         for job, drawn in zip(jobs, images.split(len(cells)), strict=True):
             measured = self.observer.look(drawn, cells)
@@ -218,8 +220,8 @@ class Scorer:
         """A stored score as this request names it: the same bytes may lie under another name or epoch."""
         score = score_from_json(read_json(job.score_path))
         if score.scoring_id != self.scoring_id:
-            raise ScoringError(f"{job.score_path} was scored under {score.scoring_id}, this is {self.scoring_id}; scores "
-                               "of different scorings are never compared. Delete it to score again.")
+            raise ScoringError(f"{job.score_path} was scored under {score.scoring_id}, this is {self.scoring_id}; "
+                               "scores of different scorings are never compared. Delete it to score again.")
         return replace(score, file=job.request.file.name, epoch=job.request.epoch, step=job.request.step)
 
     def _draw(self, rows: Sequence[Row], progress: _Progress | None) -> Tensor:
@@ -237,7 +239,8 @@ class Scorer:
             asked = self.scoring.prompts[image.index].probes if image.kind == "prompt" else {}
             found = [f"{name} {value} {image.probes[name][value]:.2f}" for name, value in asked.items()]
             face = "no face" if image.face is None else f"face {image.face:.2f}"
-            lines.append("broken" if image.is_broken else ", ".join([face, *found, f"copy distance {image.nearest:.2f}"]))
+            near = f"nearest photo {image.nearest:.2f}"
+            lines.append("broken" if image.is_broken else ", ".join([face, *found, near]))
         write_sheet(job.request.images_dir / f"{job.score_id}.png", images, self._cells[job.stage], lines, title)
 
     def _answer(self, final: _Scored, screened: Sequence[_Scored], refined: Sequence[_Scored], chosen: int) -> Answer:
@@ -255,6 +258,12 @@ class Scorer:
         return (sum(len(requests) for requests in trial_requests) * per_stage["screen"]
                 + num_arms * per_stage["refine"]
                 + (len(trial_requests) * per_stage["confirm"] if self.scoring.choice.confirm else 0))
+
+
+def _own_resolution(base: Base) -> int:
+    """The resolution that a base was trained at, by its UNet's config (SD 1.5: 64 latents of 8 pixels)."""
+    config: Any = base.unet.config
+    return int(config.sample_size) * base.vae_scale
 
 
 class _Progress:

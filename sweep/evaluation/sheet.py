@@ -31,18 +31,18 @@ def write_sheet(path: Path, images_BCHW: Tensor, cells: Sequence[Cell], captions
     side = tiles[0].width
     texts = [_wrapped(cell, line, side) for cell, line in zip(cells, captions, strict=True)]
     num_columns = min(NUM_COLUMNS, len(tiles))
-    num_rows = -(-len(tiles) // num_columns)
-    cell_height = side + LINE_HEIGHT * max(text.count("\n") + 1 for text in texts) + 2 * MARGIN
+    heights = [tiles[0].height + LINE_HEIGHT * max(text.count("\n") + 1 for text in texts[i:i + num_columns]) + 2 * MARGIN
+               for i in range(0, len(texts), num_columns)]
     width = num_columns * (side + MARGIN) + MARGIN
     title = "\n".join(line for part in title.splitlines() for line in textwrap.wrap(part, width // 7) or [""])
     header = LINE_HEIGHT * (title.count("\n") + 1) + 3 * MARGIN
-    sheet = Image.new("RGB", (width, header + num_rows * cell_height), "white")
+    sheet = Image.new("RGB", (width, header + sum(heights)), "white")
     draw = ImageDraw.Draw(sheet)
     _write(draw, (MARGIN, MARGIN), title, "black")
     for i, (tile, text) in enumerate(zip(tiles, texts, strict=True)):
-        x, y = MARGIN + (i % num_columns) * (side + MARGIN), header + (i // num_columns) * cell_height
+        x, y = MARGIN + (i % num_columns) * (side + MARGIN), header + sum(heights[:i // num_columns])
         sheet.paste(tile, (x, y))
-        _write(draw, (x, y + side + 2), text, "#333333")
+        _write(draw, (x, y + tile.height + 2), text, "#333333")
     buffer = io.BytesIO()
     sheet.save(buffer, "PNG")
     write_bytes(path, buffer.getvalue())

@@ -89,14 +89,13 @@ class _Slot:
         if self.running is None or self._process is None:
             return None
         exit_code = self._process.poll()
+        reason: str | None = None
         try:
             self._answers.get_nowait()
         except queue.Empty:
             if exit_code is None:
                 return None
             reason = f"the worker process ended with exit code {exit_code}; see {self._log}"
-        else:
-            reason = None
         ended, self.running = self.running, None
         return ended, reason
 

@@ -16,7 +16,7 @@ from sweep.schema import bounds, one_of
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor, nn
+    from torch import Tensor
 
 COMPONENTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 
@@ -37,9 +37,9 @@ class BaseModelConfig:
 class Base:
     """A frozen base in evaluation mode. Nothing in it is ever trained or changed; adapters come as forward hooks."""
 
-    unet: nn.Module
-    vae: nn.Module
-    text_encoder: nn.Module
+    unet: Any
+    vae: Any
+    text_encoder: Any
     tokenizer: Any
     alphas_cumprod: Tensor  # [T], the products of (1 - beta) of Ho et al. 2020
     scheduler_config: dict[str, Any]
@@ -65,7 +65,8 @@ class Base:
 
     def text_states(self, texts: Sequence[str]) -> Tensor:
         """Text states [B, L, D] after the final layer norm. Under `bank.rows` the adapters take part."""
-        return self.text_encoder(self.tokenize(texts))[0]
+        states_BLD: Tensor = self.text_encoder(self.tokenize(texts))[0]
+        return states_BLD
 
     def encode_moments(self, pixels_BCHW: Tensor) -> Tensor:
         """Mean and standard deviation of the latents, [B, 2C, h, w], unscaled; pixels in [-1, 1]."""

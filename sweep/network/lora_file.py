@@ -92,7 +92,8 @@ def read_lora(path: Path, targets: Sequence[Target]) -> LoraFile:
     return _one_rank(weights, alphas, metadata)
 
 
-def _one_rank(weights: dict[str, tuple[Tensor, Tensor]], alphas: dict[str, float], metadata: dict[str, str]) -> LoraFile:
+def _one_rank(weights: dict[str, tuple[Tensor, Tensor]], alphas: dict[str, float],
+              metadata: dict[str, str]) -> LoraFile:
     """Pad layers of smaller rank with zeros and fold their scale into `up`, so that one (dim, alpha) holds for all."""
     import torch
 

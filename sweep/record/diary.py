@@ -107,7 +107,7 @@ def _table(sweep: SweepEntry, results: Sequence[TrialResult]) -> str:
 
 def _question(sweep: SweepEntry) -> str:
     lines = [f"base_model = {sweep.base_model}", f"images = {sweep.num_photos} ({sweep.dataset})"]
-    lines += [f"{key} = {value_text(value)}" for key, value in sweep.question.items()]
+    lines += [", ".join(f"{key} = {value_text(value)}" for key, value in sweep.question.items())]
     lines += [f"swept: {', '.join(sweep.swept_keys) or 'nothing, one trial'}"]
     versions = ", ".join(f"{name} {version}" for name, version in sweep.versions.items())
     lines += [f"`{sweep.command}`", f"started {sweep.started} on {sweep.hardware}"]
@@ -120,9 +120,10 @@ def _trial(sweep: SweepEntry, result: TrialResult) -> str:
     lines = [f"**Trial {result.trial.number}** ({result.trial.train_id})", *settings, f"total_steps = {result.step}"]
     checkpoints = [s for s in result.scores if s.stage == "screen"]
     if len(checkpoints) > 1:
-        lines.append("Epoch by epoch: " + ", ".join(
-            f"{s.epoch}: {_short(s.axes['usefulness'].value) or '?'} {s.verdict}" for s in checkpoints
-            if "usefulness" in s.axes))
+        by_epoch = len({s.epoch for s in checkpoints}) == len(checkpoints)
+        lines.append(f"{'Epoch by epoch' if by_epoch else 'Step by step'}: " + ", ".join(
+            f"{s.epoch if by_epoch else s.step}: {_short(s.axes['usefulness'].value) or '?'} {s.verdict}"
+            for s in checkpoints if "usefulness" in s.axes))
     lines.append(f"Results: {results_sentence(result)}")
     if result.answer is not None:
         lines.append(f"Use: {use_sentence(result.answer)}")

@@ -36,11 +36,11 @@ def verdict_sentence(verdict: str) -> str:
 
 
 def figure(estimate: Estimate | None) -> str:
-    """"0.82 (0.74 to 0.89)", or why it can't be known."""
+    """"0.82 (0.74 to 0.89)"; why one can't be known stands in the score's notes."""
     if estimate is None:
         return "not measured"
     if estimate.value is None:
-        return f"unknown ({estimate.reason})" if estimate.reason else "unknown"
+        return "unknown"
     if estimate.low is None or estimate.high is None:
         return f"{estimate.value:.2f} (no interval)"
     return f"{estimate.value:.2f} ({estimate.low:.2f} to {estimate.high:.2f})"

@@ -286,7 +286,7 @@ def _events(trial: Trial, before: Progress, now: Progress) -> list[str]:
 def _latest(score: Score | None) -> str:
     if score is None:
         return ""
-    return (f"epoch {score.epoch}: likeness {_figure_of(score, 'likeness')}, usefulness "
+    return (f"step {score.step}: likeness {_figure_of(score, 'likeness')}, usefulness "
             f"{_figure_of(score, 'usefulness')}, {score.verdict}")
 
 

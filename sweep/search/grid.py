@@ -25,7 +25,10 @@ class Cell:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cells:
-    """A whole grid. fixed: the composed config without the swept overrides, which is what the sweep's name stands for."""
+    """A whole grid.
+
+    fixed: the composed config without the swept overrides; the sweep's name stands for it.
+    """
 
     cells: tuple[Cell, ...]
     swept_keys: tuple[str, ...]

@@ -106,8 +106,10 @@ class Pack:
                               enabled=self.members[0].config.mixed_precision == "bf16")
 
     def clip_gradients(self) -> list[float]:
-        """Scale each member's gradients to its `max_grad_norm`; returns the norms before. Parts that are not trained get
-        no gradient and count for nothing."""
+        """Scale each member's gradients to its `max_grad_norm`; returns the norms before.
+
+        Parts that are not trained get no gradient and count for nothing.
+        """
         import torch
 
         norms = []
@@ -177,10 +179,11 @@ class Pack:
 
 
 def _views(bank: AdapterBank, k: int, member: Member) -> Mapping[Part, list[tuple[Tensor, Tensor]]]:
-    """(parameter, gradient) views per part: one flat pair for an elementwise optimizer, else a pair per layer tensor."""
+    """(parameter, gradient) views per part: a flat pair for an elementwise optimizer, else a pair per layer tensor."""
     flat_N, grad_N = bank.flat(k), bank.flat_grad(k)
     if member.config.optimizer.is_elementwise:
-        return {part: [(flat_N[bank.columns(k, part)], grad_N[bank.columns(k, part)])] for part in member.trained_parts}
+        columns = {part: bank.columns(k, part) for part in member.trained_parts}
+        return {part: [(flat_N[span], grad_N[span])] for part, span in columns.items()}
     group, row = bank.group_of(k)
     views: dict[Part, list[tuple[Tensor, Tensor]]] = {part: [] for part in member.trained_parts}
     for target, down, up in zip(bank.targets, group.down, group.up, strict=True):

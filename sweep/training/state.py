@@ -92,10 +92,10 @@ def _load(pack: Pack, member: Member, path: Path) -> None:
         pack.flat_of(member).copy_(values.pop("adapter"))
     state: dict[int, dict[str, Any]] = {}
     for key, value in [*values.items(), *json.loads(metadata["scalars"]).items()]:
-        _, index, *path, name = key.split("/")
+        _, index, *levels, name = key.split("/")
         place = state.setdefault(int(index), {})
-        for step in path:
-            place = place.setdefault(step, {})
+        for level in levels:
+            place = place.setdefault(level, {})
         place[name] = value
     groups = member.optimizer.state_dict()["param_groups"]
     member.optimizer.load_state_dict({"state": state, "param_groups": groups})

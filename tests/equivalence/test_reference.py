@@ -74,7 +74,8 @@ def test_gradients_of_the_first_step(base, targets, reference) -> None:
     group, _ = pack.bank.group_of(0)
     worst = 0.0
     for target, down, up in zip(pack.bank.targets, group.down, group.up, strict=True):
-        for ours, theirs in ((down.grad[0], parameters[target.key][0].grad), (up.grad[0], parameters[target.key][1].grad)):
+        reference_down, reference_up = parameters[target.key]
+        for ours, theirs in ((down.grad[0], reference_down.grad), (up.grad[0], reference_up.grad)):
             theirs = theirs.reshape(ours.shape)
             if theirs.norm() > 0:
                 worst = max(worst, float((ours - theirs).norm() / theirs.norm()))

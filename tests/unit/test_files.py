@@ -22,7 +22,7 @@ def test_a_file_that_can_not_be_replaced_stays_as_it_was(tmp_path: Path, monkeyp
     def fail(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr("sweep.files.os.replace", fail)
+    monkeypatch.setattr(Path, "replace", fail)
     with pytest.raises(OSError, match="disk full"):
         write_bytes(path, b"new")
     assert path.read_bytes() == b"old"

@@ -1,0 +1,84 @@
+"""Finding LoRA files and what they say of themselves, by their headers alone: no torch."""
+
+from __future__ import annotations
+
+import glob
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from sweep.errors import AdapterFileError
+
+MAX_HEADER_BYTES = 100_000_000  # the format's own limit
+_EPOCH = re.compile(r"-(\d{6})$")  # sd-scripts: NAME-000004.safetensors
+_STEP = re.compile(r"step(\d+)$")  # NAME-step00000500.safetensors
+
+
+@dataclass(frozen=True, slots=True)
+class FoundLora:
+    """A LoRA file. epoch, step: 0 where neither its metadata nor its name tells."""
+
+    path: Path
+    epoch: int
+    step: int
+
+
+def find_loras(pattern: str) -> tuple[list[FoundLora], list[str]]:
+    """The LoRA files of a path, a folder or a glob, in the order of their training; and what was skipped, in words.
+
+    Raises AdapterFileError if nothing matches, or nothing that matches is a LoRA.
+    """
+    given = Path(pattern).expanduser()
+    if given.is_file():
+        paths = [given]
+    elif given.is_dir():
+        paths = sorted(given.glob("*.safetensors")) or sorted(given.rglob("*.safetensors"))
+    else:
+        paths = sorted(Path(p) for p in glob.glob(str(given), recursive=True)  # noqa: PTH207 - may be absolute
+                       if Path(p).is_file())
+    if not paths:
+        raise AdapterFileError(f"lora={pattern} matches no file. Give a .safetensors file, a folder with such files, "
+                               "or a pattern like 'loras/*.safetensors'.")
+    found, problems = [], []
+    for path in paths:
+        try:
+            found.append(_described(path, read_header(path)))
+        except AdapterFileError as error:
+            problems.append(str(error))
+    if not found:
+        raise AdapterFileError(f"lora={pattern} matches no LoRA file:\n  " + "\n  ".join(problems[:10]))
+    return sorted(found, key=lambda lora: (lora.step, lora.epoch, lora.path.name)), problems
+
+
+def read_header(path: Path) -> dict[str, dict[str, object]]:
+    """A safetensors file's header: tensors by name, and `__metadata__`.
+
+    Raises AdapterFileError if the file is not whole safetensors, or has no LoRA in it.
+    """
+    try:
+        with path.open("rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            if not 0 < size < MAX_HEADER_BYTES:
+                raise ValueError("no safetensors header")
+            header = json.loads(file.read(size))
+        if not isinstance(header, dict):
+            raise ValueError("no safetensors header")
+    except (OSError, ValueError) as error:
+        raise AdapterFileError(f"{path} can't be read as safetensors ({error}).") from error
+    if not any(".lora_down." in key or ".lora_A." in key or ".lora.down." in key for key in header):
+        raise AdapterFileError(f"{path} holds no LoRA: none of its tensors is called *.lora_down.*.")
+    return header
+
+
+def _described(path: Path, header: dict[str, dict[str, object]]) -> FoundLora:
+    metadata = header.get("__metadata__", {})
+    return FoundLora(path, epoch=_number(metadata.get("ss_epoch"), _EPOCH, path),
+                     step=_number(metadata.get("ss_steps"), _STEP, path))
+
+
+def _number(told: object, pattern: re.Pattern[str], path: Path) -> int:
+    if isinstance(told, str) and told.isdigit():
+        return int(told)
+    match = pattern.search(path.stem)
+    return int(match[1]) if match else 0

@@ -1,0 +1,151 @@
+"""train.py as a user runs it: a sweep on the pocket base, again, extended, killed and gone on with."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.conftest import ROOT
+
+# few steps and few, short drawings: the way of the data is under test here, not its quality
+SMALL = ("max_train_steps=12", "save_every_n_steps=6", "dataset.num_images=4", "launcher.threads=1", "tracker=none",
+         "scoring.sampler.num_steps=4", "scoring.choice.strengths=[1.0]", "scoring.confirm.num_seeds=1",
+         "scoring.confirm.prompts=screen", "scoring.refine.prompts=screen")
+
+
+def rows_of(sweep_dir: Path) -> list[dict[str, str]]:
+    with (sweep_dir / "trials.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """A finished sweep of two ranks; returns results/."""
+    results = tmp_path_factory.mktemp("results")
+    run = train("-m", "network_dim=4,8", f"sweep.results_dir={results}", "sweep.name=ranks", *SMALL)
+    assert run.returncode == 0, run.stdout + run.stderr
+    return results
+
+
+def train(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "train.py", *arguments], cwd=ROOT, capture_output=True, text=True,
+                          timeout=600)
+
+
+def test_a_sweep_leaves_its_whole_record(finished: Path) -> None:
+    rows = rows_of(finished / "ranks")
+    assert [(row["number"], row["status"], row["network_dim"], row["steps"]) for row in rows] == [
+        ("1", "done", "4", "12"), ("2", "done", "8", "12")]
+    for axis in ("likeness", "adherence", "memorisation", "diversity", "usefulness"):
+        assert {axis, f"{axis}_low", f"{axis}_high"} <= set(rows[0])
+    assert all(float(row["attributed_minutes"]) > 0 for row in rows)
+    assert all(row["verdict"] and row["file"] and row["strength"] for row in rows)
+    entry = yaml.safe_load((finished / "ranks" / "sweep.yaml").read_text())
+    assert entry["swept_keys"] == ["network_dim"] and entry["versions"]["torch"]
+    for row in rows:
+        trial = finished / "trials" / row["identity"]
+        kinds = [json.loads(line)["kind"] for line in (trial / "metrics.jsonl").read_text().splitlines()]
+        assert (kinds.count("train"), kinds.count("checkpoint"), kinds.count("score")) == (12, 2, 2)
+        assert (trial / "checkpoints" / row["file"]).exists()
+        assert list((trial / "images").glob("*.png"))
+        assert not list((trial / "state").glob("*")), "a finished trial needs no state"
+    diary = (finished / "ranks" / "diary.md").read_text()
+    assert "Trial 1" in diary and "Results:" in diary
+    assert "ranks" in (finished / "DIARY.md").read_text()
+
+
+def test_the_same_command_again_does_nothing_and_says_so(finished: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in (finished / "trials").rglob("*") if path.is_file()}
+    started = time.monotonic()
+    run = train("-m", "network_dim=4,8", f"sweep.results_dir={finished}", "sweep.name=ranks", *SMALL)
+    assert run.returncode == 0, run.stderr
+    assert time.monotonic() - started < 10
+    assert "all trials are done" in run.stdout
+    assert before == {path: path.stat().st_mtime_ns for path in (finished / "trials").rglob("*") if path.is_file()}
+
+
+def test_one_value_more_runs_that_value_alone(finished: Path) -> None:
+    run = train("-m", "network_dim=4,8,16", f"sweep.results_dir={finished}", "sweep.name=ranks", *SMALL)
+    assert run.returncode == 0, run.stderr
+    assert "3 trials, 2 already done" in run.stdout
+    assert [row["network_dim"] for row in rows_of(finished / "ranks")] == ["4", "8", "16"]
+
+
+def test_a_trial_of_another_sweep_is_found(finished: Path) -> None:
+    run = train("network_dim=4", f"sweep.results_dir={finished}", "sweep.name=again", *SMALL)
+    assert run.returncode == 0, run.stderr
+    assert "1 already done" in run.stdout
+    assert rows_of(finished / "again")[0]["identity"] == rows_of(finished / "ranks")[0]["identity"]
+
+
+def test_a_name_that_stands_for_another_question_is_refused(finished: Path) -> None:
+    run = train("-m", "network_dim=4,8", "seed=7", f"sweep.results_dir={finished}", "sweep.name=ranks", *SMALL)
+    assert run.returncode == 2
+    assert "'ranks' stands for another question" in run.stderr and "seed: 42 there, 7 here" in run.stderr
+
+
+def test_a_plan_starts_nothing(tmp_path: Path) -> None:
+    run = train("-m", "network_dim=4,8", "plan=true", f"sweep.results_dir={tmp_path}", *SMALL)
+    assert run.returncode == 0, run.stderr
+    assert "2 trials" in run.stdout and "24 steps" in run.stdout and "1 pack" in run.stdout
+    assert not (tmp_path / "trials").exists()
+
+
+def test_a_killed_sweep_goes_on_to_the_same_files(tmp_path: Path) -> None:
+    """SIGKILL to conductor and worker in the middle of the training; then the same command."""
+    arguments = ["-m", "network_dim=4,8", "max_train_steps=24", "save_every_n_steps=12", "dataset.num_images=4",
+                 "launcher.threads=1", "tracker=none", "scoring=none", "pack.save_state_every_n_steps=4", "sweep.name=k"]
+    whole = train(*arguments, f"sweep.results_dir={tmp_path / 'whole'}")
+    assert whole.returncode == 0, whole.stderr
+
+    killed = subprocess.Popen([sys.executable, "train.py", *arguments, f"sweep.results_dir={tmp_path / 'killed'}"],
+                              cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True)
+    deadline = time.monotonic() + 300
+    while not list((tmp_path / "killed").glob("trials/*/state/step-00000004*")):
+        assert time.monotonic() < deadline and killed.poll() is None
+        time.sleep(0.05)
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.wait()
+    assert not list((tmp_path / "killed").glob("trials/*/checkpoints/alexq-????????.safetensors")), "killed too late"
+
+    resumed = train(*arguments, f"sweep.results_dir={tmp_path / 'killed'}")
+    assert resumed.returncode == 0, resumed.stderr
+    files = {path.relative_to(tmp_path / "whole"): path.read_bytes()
+             for path in (tmp_path / "whole").glob("trials/*/checkpoints/*")}
+    assert len(files) == 4
+    for path, content in files.items():
+        assert (tmp_path / "killed" / path).read_bytes() == content, path
+    steps = [json.loads(line)["step"] for trial in (tmp_path / "killed" / "trials").iterdir()
+             for line in (trial / "metrics.jsonl").read_text().splitlines() if json.loads(line)["kind"] == "train"]
+    assert sorted(steps) == sorted([*range(1, 25)] * 2), "no step is logged twice, none is missing"
+
+
+def test_ctrl_c_saves_and_a_dead_conductor_takes_its_worker_along(tmp_path: Path) -> None:
+    arguments = ["network_dim=4", "max_train_steps=5000", "dataset.num_images=4", "launcher.threads=1", "tracker=none",
+                 "scoring=none", f"sweep.results_dir={tmp_path}", "sweep.name=c"]
+    running = subprocess.Popen([sys.executable, "train.py", *arguments], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 300
+    while not any(path.stat().st_size for path in tmp_path.glob("trials/*/metrics.jsonl")):
+        assert time.monotonic() < deadline and running.poll() is None
+        time.sleep(0.1)
+    running.send_signal(signal.SIGINT)
+    _, errors = running.communicate(timeout=120)
+    assert running.returncode == 130 and "goes on from here" in errors
+    assert list(tmp_path.glob("trials/*/state/step-*.safetensors")), "the state is saved"
+
+    again = subprocess.Popen([sys.executable, "train.py", *arguments], cwd=ROOT)
+    import psutil
+
+    while not (workers := psutil.Process(again.pid).children(recursive=True)):
+        time.sleep(0.1)
+    again.kill()
+    again.wait()
+    _, alive = psutil.wait_procs(workers, timeout=60)
+    assert not alive, "an orphaned worker would share the trial's folder with the next one"

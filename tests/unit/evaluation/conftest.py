@@ -1,0 +1,32 @@
+"""LoRA files and photos for tests that really draw."""
+
+from pathlib import Path
+
+import pytest
+
+from sweep.data.folder import Dataset, DatasetConfig, read_dataset
+
+
+@pytest.fixture(scope="session")
+def subject_dataset() -> Dataset:
+    """The smaller set of the pocket's own subject."""
+    config = DatasetConfig(name="folder", dir=None, holdout_dir=None, num_images=14, captions=True,
+                           caption_extension=".txt")
+    return read_dataset(config, trigger=None, class_noun=None, repeats=None)
+
+
+@pytest.fixture(scope="session")
+def make_lora(targets):
+    """Writes a LoRA of random weights."""
+    import torch
+
+    from sweep.network.lora_file import write_lora
+
+    def make(path: Path, *, dim: int = 4, seed: int = 0, size: float = 0.1, metadata: dict[str, str] | None = None) -> Path:
+        generator = torch.Generator().manual_seed(seed)
+        weights = {t.key: (torch.randn(dim, t.in_features, generator=generator) * size,
+                           torch.randn(t.out_features, dim, generator=generator) * size) for t in targets}
+        write_lora(path, targets, weights, alpha=dim, dtype=torch.float16, metadata=metadata or {})
+        return path
+
+    return make

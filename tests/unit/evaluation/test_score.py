@@ -1,0 +1,108 @@
+"""Known images get the scores and words that they deserve; what can't be known is invalid with a reason."""
+
+import dataclasses
+import json
+
+import pytest
+
+from sweep.errors import ScoringError
+from sweep.evaluation.score import judge
+from sweep.trial import AXES, to_json
+from tests.unit.evaluation.evaluation_examples import CEILING, FLOOR, LOOK, SCORING, anchors, images, real_photos
+
+
+def judged(measured, stage="confirm", **changes):
+    judgement = judge(measured, anchors(**changes), SCORING, stage)
+    json.dumps(to_json(judgement.axes), allow_nan=False)
+    json.dumps(judgement.details, allow_nan=False)
+    return judgement
+
+
+def test_the_base_itself_is_at_the_floor_of_likeness_and_the_ceiling_of_adherence():
+    scored = judged(images("confirm", lambda _: FLOOR, 0.9))
+    assert scored.axes["likeness"].value == pytest.approx(0, abs=1e-9)
+    assert scored.axes["adherence"].value == pytest.approx(1)
+    assert scored.axes["diversity"].value == pytest.approx(1)
+    assert scored.verdict == "does not look like the subject"
+
+
+def test_the_subject_in_what_was_asked_for_is_very_good():
+    scored = judged(images("confirm", lambda _: CEILING, 0.9))
+    assert scored.axes["likeness"].value == pytest.approx(1)
+    assert scored.axes["usefulness"].value > 0.95
+    assert scored.verdict == "very good"
+    for axis in scored.axes.values():
+        assert axis.low <= axis.value <= axis.high
+
+
+def test_the_subject_in_nothing_that_was_asked_for_is_overtrained_and_drifts():
+    scored = judged(images("confirm", lambda _: CEILING, 0.15, natural_hair=0.8))
+    assert scored.verdict == "overtrained"
+    assert scored.details["drift_to_natural"] > 0.7
+    assert scored.details["probe_hair"] < 0.2
+
+
+def test_a_face_that_is_not_found_counts_as_the_floor():
+    half = judged(images("confirm", lambda i: CEILING if i % 2 else None, 0.9))
+    share = sum(SCORING.prompts[i].face and i % 2 == 1 for i in range(16)) / sum(p.face for p in SCORING.prompts)
+    assert half.axes["likeness"].value == pytest.approx(share, abs=0.05)
+    assert half.details["detect_rate"] == pytest.approx(share)
+    assert half.details["face_similarity_detected"] == pytest.approx(CEILING, abs=0.02)
+
+
+def test_copies_are_memorised_whatever_else_is_good():
+    scored = judged(images("confirm", lambda _: CEILING, 0.9, nearest=0.2))
+    assert scored.axes["memorisation"].value == 1
+    assert scored.axes["usefulness"].value == 0
+    assert scored.verdict == "memorised"
+
+
+def test_as_near_to_training_photos_as_unseen_photos_are_is_no_memorisation():
+    assert judged(images("confirm", lambda _: CEILING, 0.9, nearest=1.2)).axes["memorisation"].value < 0.02
+
+
+def test_burnt_images_are_overtrained():
+    hot = {**LOOK, "contrast": LOOK["contrast"] * 2, "saturation": LOOK["saturation"] * 2}
+    scored = judged(images("confirm", lambda _: CEILING, 0.9, look=hot))
+    assert scored.details["burn"] > 1
+    assert scored.verdict == "overtrained"
+
+
+def test_screening_leaves_diversity_out_and_says_so():
+    scored = judged(images("screen", lambda _: CEILING, 0.9), "screen")
+    assert scored.axes["diversity"].value is None and "two seeds" in scored.axes["diversity"].reason
+    assert scored.axes["usefulness"].value > 0.95
+    assert any("diversity not measured" in note for note in scored.notes)
+
+
+@pytest.mark.parametrize(("real", "words"), [
+    ({"ceiling_faces": (0.09, 0.12, 0.1)}, "cannot tell the subject"),
+    ({"num_faces": 2}, "found on 2 training photos"),
+    ({"ceiling_faces": ()}, "0 of the photos"),
+])
+def test_likeness_without_an_anchor_is_invalid_with_its_reason(real, words):
+    scored = judged(images("confirm", lambda _: CEILING, 0.9), real=real_photos(**real))
+    assert scored.axes["likeness"].value is None and words in scored.axes["likeness"].reason
+    assert scored.axes["usefulness"].value is None
+    assert scored.verdict == "invalid" and words in scored.notes[0]
+
+
+def test_a_probe_that_the_base_fails_is_dropped_for_all():
+    failing = {stage: images(stage, lambda _: FLOOR, 0.12) for stage in ("screen", "refine", "confirm")}
+    scored = judged(images("confirm", lambda _: CEILING, 0.9), base=failing)
+    assert scored.details["probe_clothes"] is None
+    assert any("dropped the clothes probes" in note for note in scored.notes)
+
+
+def test_broken_images_make_the_file_invalid_above_five_percent():
+    few = judged(images("confirm", lambda _: CEILING, 0.9))
+    many = judged(images("confirm", lambda _: CEILING, 0.9, broken=(3,)))
+    assert few.verdict == "very good"
+    assert many.verdict == "invalid" and "6% of the images are broken" in many.notes[0]
+    every = judged(images("confirm", lambda _: CEILING, 0.9, broken=tuple(range(16))))
+    assert every.verdict == "invalid" and all(every.axes[axis].value is None for axis in AXES)
+
+
+def test_anchors_of_another_scoring_are_refused():
+    with pytest.raises(ScoringError, match="another prompt set, sampler, backend or base"):
+        dataclasses.replace(anchors(), scoring_key="old").check_key("new")

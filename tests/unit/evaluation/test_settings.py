@@ -1,0 +1,82 @@
+"""The scoring config: complete, checked, and known by what it would draw and by what it would say."""
+
+import pytest
+
+from sweep.errors import ConfigError, ScoringError
+from sweep.evaluation.cells import cells_of
+from sweep.evaluation.settings import STAGES, ScoringConfig, check_fits, measuring_id, scoring_id
+from sweep.schema import build
+from tests.unit.evaluation.evaluation_examples import SCORING, TREE
+
+BACKENDS = {"face": "a", "prompt": "b", "perceptual": "c"}
+
+
+def changed(**changes):
+    return build(ScoringConfig, {**TREE, **changes}, "scoring")
+
+
+def test_the_shipped_set_screens_eight_and_ends_on_sixteen():
+    assert len(SCORING.prompts_of("screen")) == 8
+    assert len(SCORING.prompts_of("confirm")) == 16
+    for attribute in ("hair", "clothes", "glasses"):
+        assert any(attribute in SCORING.prompts[i].probes for i in SCORING.prompts_of("screen"))
+
+
+def test_thresholds_change_the_score_but_not_what_is_drawn():
+    other = changed(thresholds={**TREE["thresholds"], "underfit_likeness": 0.5})
+    assert scoring_id(other, "base", BACKENDS) != scoring_id(SCORING, "base", BACKENDS)
+    assert measuring_id(other, "base", BACKENDS) == measuring_id(SCORING, "base", BACKENDS)
+
+
+@pytest.mark.parametrize("change", [
+    {"sampler": {**TREE["sampler"], "num_steps": 21}},
+    {"prompts": TREE["prompts"][:-1]},
+    {"face_confidence": 0.6},
+])
+def test_what_is_drawn_or_measured_changes_both_keys(change):
+    other = changed(**change)
+    assert scoring_id(other, "base", BACKENDS) != scoring_id(SCORING, "base", BACKENDS)
+    assert measuring_id(other, "base", BACKENDS) != measuring_id(SCORING, "base", BACKENDS)
+
+
+def test_the_base_and_the_backends_are_part_of_the_key():
+    key = scoring_id(SCORING, "base", BACKENDS)
+    assert key != scoring_id(SCORING, "other base", BACKENDS)
+    assert key != scoring_id(SCORING, "base", {**BACKENDS, "face": "x"})
+    assert key == scoring_id(changed(batch_size=7), "base", dict(reversed(BACKENDS.items())))
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"prompts": [{**TREE["prompts"][0], "text": "photo of a man"}]}, "lacks {subject}"),
+    ({"prompts": [{**TREE["prompts"][0], "probes": {"hair": "purple"}}]}, "asks for hair = 'purple'"),
+    ({"prompts": [{**TREE["prompts"][0], "probes": {"shoes": "red"}}]}, "probes 'shoes'"),
+    ({"prompts": TREE["prompts"][:2]}, "at least 3"),
+    ({"prompts": [{**p, "face": False} for p in TREE["prompts"]]}, "likeness can't be measured"),
+])
+def test_a_prompt_set_that_cannot_work_is_refused(change, message):
+    with pytest.raises(ScoringError, match=message):
+        changed(**change)
+
+
+def test_a_typo_is_refused_with_the_near_match():
+    with pytest.raises(ConfigError, match='Did you mean "strengths"'):
+        changed(choice={**{k: v for k, v in TREE["choice"].items() if k != "strengths"}, "strenghts": [1.0]})
+
+
+def test_the_pocket_scoring_refuses_real_bases():
+    check_fits(SCORING, "pocket")
+    with pytest.raises(ScoringError, match="Use scoring=none"):
+        check_fits(SCORING, "sd15")
+
+
+def test_cells_hold_the_trigger_for_a_lora_and_the_class_noun_for_the_base(subject_dataset):
+    cells = cells_of(SCORING, "confirm", subject_dataset)
+    assert len(cells) == 16 * 2 + 2 + 4
+    assert len({cell.key for cell in cells}) == len(cells)
+    for cell in cells:
+        assert "alexq man" in cell.text
+        assert "alexq" not in cell.class_text and "a man" in cell.class_text
+    captions = [cell.text for cell in cells if cell.kind == "caption"]
+    assert set(captions) <= {photo.caption for photo in subject_dataset.photos}
+    seeds = {stage: {cell.seed for cell in cells_of(SCORING, stage, subject_dataset)} for stage in STAGES}
+    assert not seeds["confirm"] & seeds["refine"], "the result is reported on seeds that played no part in the choice"
