@@ -21,17 +21,18 @@ from sweep.lock import conductor_lock
 from sweep.model.base import BaseModelConfig
 from sweep.packing import pack_id, plan_packs
 from sweep.preflight import Checked, Preflight
+from sweep.record import rates
 from sweep.record.diary import write_collected, write_diary
 from sweep.record.entry import SweepEntry, read_entry, write_entry
 from sweep.record.provenance import commit, hardware, versions
-from sweep.record.results import is_complete, latest_score, read_result, read_status
+from sweep.record.results import is_complete, read_result, read_score, read_status
 from sweep.record.sweep_log import note
 from sweep.record.table import write_csv
 from sweep.record.terminal import Progress, View, make_view, show_plan, show_results
 from sweep.record.tracker import Tracker, make_tracker
 from sweep.schema import build, to_tree
 from sweep.search.grid import Cells
-from sweep.trial import FAILED, FINISHED, RUNNING, WAITING, PackSpec, Trial, TrialResult, to_json, trial_folder
+from sweep.trial import DONE, FAILED, FINISHED, RUNNING, WAITING, PackSpec, Trial, TrialResult, to_json, trial_folder
 
 POLL_S = 0.25
 NOT_ASKED = ("plan", "note", "sweep", "pack", "launcher", "tracker", "search", "experiment")
@@ -96,7 +97,7 @@ class Sweep:
             if one.trial.train_id not in known:
                 append_jsonl(self._trials_path, to_json(replace(one.trial, number=len(known) + 1)))
                 known.add(one.trial.train_id)
-        for line in dict.fromkeys(line for one in checked for line in one.dataset.skipped):
+        for line in dict.fromkeys(line for one in checked for line in (*one.dataset.skipped, *one.merged)):
             note(self.dir, line)
         return entry
 
@@ -108,9 +109,10 @@ class Sweep:
         """Say what would run; nothing is written."""
         trials = [one.trial for one in checked]
         todo = [one for one in checked if not self._is_complete(one.trial)]
-        show_plan(self.name, trials, already_done=[t.train_id for t in trials if t not in [one.trial for one in todo]],
-                  num_packs=len(self._plan_packs([one.trial for one in todo])),
-                  num_files=sum(one.num_checkpoints for one in todo))
+        waiting = [one.trial for one in todo]
+        show_plan(self.name, trials, already_done=[trial.train_id for trial in trials if trial not in waiting],
+                  num_packs=len(self._plan_packs(waiting)), num_files=sum(one.num_checkpoints for one in todo),
+                  estimated_s=self._expected_s(waiting))
 
     def run(self, entry: SweepEntry) -> list[TrialResult]:
         """Launch what is not complete, follow it, and write the record."""
@@ -122,6 +124,9 @@ class Sweep:
                 self._launch(trials, todo, tracker)
         finally:
             results = [read_result(self.results_dir, trial, self._scoring_id(trial)) for trial in trials]
+            done = [result for result in results if result.trial in todo and result.status == DONE]
+            rates.remember(self.results_dir, self._rate_key, sum(result.attributed_s for result in done),
+                           sum(result.step for result in done))
             for result in results:
                 if todo and result.status in FINISHED:
                     tracker.end(result)
@@ -136,7 +141,7 @@ class Sweep:
         packs = self._plan_packs(todo)
         self._control_path.unlink(missing_ok=True)
         done = [trial.train_id for trial in trials if trial not in todo]
-        show_plan(self.name, trials, already_done=done, num_packs=len(packs))
+        show_plan(self.name, trials, already_done=done, num_packs=len(packs), estimated_s=self._expected_s(todo))
         launcher = LocalLauncher(self.config.launcher, self.dir)
         view = make_view(trials, self.name)
         try:
@@ -155,8 +160,8 @@ class Sweep:
                     running[self._start(pack, launcher)] = pack
                     for trial in pack:
                         tracker.follow(trial)
-                self._collect(launcher, running)
-                view.update(self._progress(running.values()))
+                ended = self._collect(launcher, running)
+                view.update(self._progress([*running.values(), *ended]))
         except KeyboardInterrupt:
             write_json(self._control_path, {"command": "stop"})
             note(self.dir, "stopped by Ctrl-C; the same command goes on from here")
@@ -164,16 +169,19 @@ class Sweep:
                 self._collect(launcher, running)
             raise
 
-    def _collect(self, launcher: Launcher, running: dict[Path, Sequence[Trial]]) -> None:
-        """Wait a moment; take in the packs that ended."""
+    def _collect(self, launcher: Launcher, running: dict[Path, Sequence[Trial]]) -> list[Sequence[Trial]]:
+        """Wait a moment; take in the packs that ended, and return them."""
         time.sleep(POLL_S)
+        ended = []
         for spec, reason in launcher.poll():
-            for trial in running.pop(spec):
+            ended.append(running.pop(spec))
+            for trial in ended[-1]:
                 status = read_status(self.results_dir, trial)
                 # A worker that died leaves its trials running; they fail here and are tried again by the same command.
                 if reason is not None and status.status in (RUNNING, WAITING):
                     write_json(trial_folder(self.results_dir, trial.train_id).status,
                                to_json(replace(status, status=FAILED, phase="", reason=reason)))
+        return ended
 
     def _start(self, pack: Sequence[Trial], launcher: Launcher) -> Path:
         device, threads = launcher.device_of_next()
@@ -199,9 +207,20 @@ class Sweep:
         stands = {}
         for trial in (trial for pack in packs for trial in pack):
             status = read_status(self.results_dir, trial)
+            newest = read_score(self.results_dir, trial.train_id, status.newest_score) if status.newest_score else None
             stands[trial.train_id] = Progress(status=status.status, step=status.step, num_steps=trial.num_steps,
-                                              phase=status.phase, latest=latest_score(self.results_dir, trial))
+                                              phase=status.phase, latest=newest)
         return stands
+
+    def _expected_s(self, todo: Sequence[Trial]) -> float | None:
+        """Wall time of what is to do, from what earlier trials cost here; None if there were none."""
+        total_s = rates.expected_s(self.results_dir, self._rate_key, sum(trial.num_steps for trial in todo))
+        return None if total_s is None else total_s / self.config.launcher.devices
+
+    @property
+    def _rate_key(self) -> str:
+        base = self.config.train.base_model
+        return f"{base.name} {base.resolution}px {self.config.launcher.device} scoring={self.config.scoring.name}"
 
     def _is_complete(self, trial: Trial) -> bool:
         return is_complete(self.results_dir, trial, self._scoring_id(trial))

@@ -6,7 +6,7 @@ Imports no torch.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sweep.config import RunConfig, TrainConfig
@@ -28,6 +28,7 @@ class Checked:
     dataset: Dataset
     base_id: str
     num_checkpoints: int
+    merged: tuple[str, ...] = ()  # other cells that would train the same, in words
 
 
 class Preflight:
@@ -46,7 +47,10 @@ class Preflight:
         checked: dict[str, Checked] = {}
         for cell in cells:
             one = self._check(cell, number=len(checked) + 1)
-            checked.setdefault(one.trial.train_id, one)
+            first = checked.setdefault(one.trial.train_id, one)
+            if first is not one:
+                same = f"{dict(cell.settings)} trains the same as {dict(first.trial.settings)} and is not run twice"
+                checked[one.trial.train_id] = replace(first, merged=(*first.merged, same))
         return list(checked.values())
 
     def _check(self, cell: Cell, number: int) -> Checked:

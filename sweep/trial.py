@@ -197,6 +197,7 @@ class Status:
     num_steps: int
     is_trained: bool  # its last file is written (it may still have to be scored)
     attributed_s: float  # its share of the time of all passes and of scoring
+    newest_score: str = ""  # score_id of the checkpoint screened last
     reason: str = ""
 
 

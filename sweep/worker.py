@@ -269,7 +269,7 @@ class PackRun:
             scores = scorer.screen([run.requests[-1] for run in runs])
             share_s = (time.perf_counter() - started) / len(runs)
             for run, score in zip(runs, scores, strict=True):
-                run.update(attributed_s=run.status.attributed_s + share_s)
+                run.update(attributed_s=run.status.attributed_s + share_s, newest_score=score.score_id)
                 append_jsonl(run.folder.metrics, {"kind": "score", "step": score.step, "epoch": score.epoch,
                                                   "score": to_json(score),
                                                   "attributed_s": run.status.attributed_s})

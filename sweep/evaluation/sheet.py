@@ -31,7 +31,8 @@ def write_sheet(path: Path, images_BCHW: Tensor, cells: Sequence[Cell], captions
     side = tiles[0].width
     texts = [_wrapped(cell, line, side) for cell, line in zip(cells, captions, strict=True)]
     num_columns = min(NUM_COLUMNS, len(tiles))
-    heights = [tiles[0].height + LINE_HEIGHT * max(text.count("\n") + 1 for text in texts[i:i + num_columns]) + 2 * MARGIN
+    num_lines = [text.count("\n") + 1 for text in texts]
+    heights = [tiles[0].height + LINE_HEIGHT * max(num_lines[i:i + num_columns]) + 2 * MARGIN
                for i in range(0, len(texts), num_columns)]
     width = num_columns * (side + MARGIN) + MARGIN
     title = "\n".join(line for part in title.splitlines() for line in textwrap.wrap(part, width // 7) or [""])

@@ -79,8 +79,9 @@ def train_base(
     torch.manual_seed(7)
     module = TrainBase(tokenizer)
     if device == "cpu":
-        # Measured: at these small heads plain products train 1.3 times faster than the CPU's fused attention.
+        # Measured: at these small heads plain products train 1.3 times as fast as the CPU's fused attention.
         module.unet.set_attn_processor(AttnProcessor())
+        module.text_encoder.set_attn_implementation("eager")
     latents_NCHW = np.load(latents_path, mmap_mode="r")
     texts = [caption.text for of_one in pictures.captions for caption in of_one]
     tokens_NKL = tokens_of(texts, tokenizer).view(len(pictures), -1, MAX_LENGTH)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 
 from sweep.files import read_json, read_jsonl
@@ -57,7 +58,7 @@ def read_result(results_dir: Path, trial: Trial, scoring_id: str | None) -> Tria
                        answer=answer, scores=tuple(scores), reason=status.reason)
 
 
-def latest_score(results_dir: Path, trial: Trial) -> Score | None:
-    """The newest score of a trial's checkpoints."""
-    rows = [row for row in read_jsonl(trial_folder(results_dir, trial.train_id).metrics) if row["kind"] == "score"]
-    return score_from_json(rows[-1]["score"]) if rows else None
+@lru_cache(maxsize=1024)
+def read_score(results_dir: Path, train_id: str, score_id: str) -> Score:
+    """One score; it never changes once it is written."""
+    return score_from_json(read_json(trial_folder(results_dir, train_id).scores / f"{score_id}.json"))

@@ -22,7 +22,8 @@ def make_lora(targets):
 
     from sweep.network.lora_file import write_lora
 
-    def make(path: Path, *, dim: int = 4, seed: int = 0, size: float = 0.1, metadata: dict[str, str] | None = None) -> Path:
+    def make(path: Path, *, dim: int = 4, seed: int = 0, size: float = 0.1, metadata: dict[str, str] | None = None
+             ) -> Path:
         generator = torch.Generator().manual_seed(seed)
         weights = {t.key: (torch.randn(dim, t.in_features, generator=generator) * size,
                            torch.randn(t.out_features, dim, generator=generator) * size) for t in targets}

@@ -37,7 +37,8 @@ def probabilities(attribute: str, value: str | None, p: float) -> dict[str, floa
 
 
 def images(stage: str, face: Callable[[int], float | None], hit: float, *, nearest: float = 1.2,
-           look: dict[str, float] = LOOK, natural_hair: float | None = None, broken: tuple[int, ...] = ()) -> MeasuredSet:
+           look: dict[str, float] = LOOK, natural_hair: float | None = None,
+           broken: tuple[int, ...] = ()) -> MeasuredSet:
     """One image per cell of a stage. face: by prompt; hit: probability that a prompt's attributes are met."""
     rows = []
     for index in SCORING.prompts_of(stage):
@@ -61,7 +62,8 @@ def images(stage: str, face: Callable[[int], float | None], hit: float, *, neare
 
 def real_photos(**changes: Any) -> RealPhotos:
     real = RealPhotos(num_faces=14, duplicates=(), ceiling_faces=(CEILING - 0.02, CEILING, CEILING + 0.02),
-                      probes={"hair": probabilities("hair", "black", 0.91), "clothes": probabilities("clothes", "red", 0.1),
+                      probes={"hair": probabilities("hair", "black", 0.91),
+                              "clothes": probabilities("clothes", "red", 0.1),
                               "glasses": probabilities("glasses", "none", 0.9)},
                       clip=dict.fromkeys(range(len(SCORING.prompts)), 0.2),
                       unseen_nearest=(1.1, 1.2, 1.3), trained_nearest=(1.1, 1.2, 1.3))

@@ -7,8 +7,10 @@ from sweep.trial import Estimate, Score
 
 
 def score(epoch, usefulness, half_width=0.1, verdict="good", strength=1.0, file=None):
-    estimate = (Estimate(value=None, low=None, high=None, raw=None, n=8, reason="no faces") if usefulness is None else
-                Estimate(value=usefulness, low=usefulness - half_width, high=usefulness + half_width, raw=usefulness, n=8))
+    estimate = Estimate(value=None, low=None, high=None, raw=None, n=8, reason="no faces")
+    if usefulness is not None:
+        estimate = Estimate(value=usefulness, low=usefulness - half_width, high=usefulness + half_width, raw=usefulness,
+                            n=8)
     return Score(score_id=f"{epoch}{strength}", scoring_id="s", file=file or f"a-{epoch:06d}.safetensors",
                  file_sha256="0", epoch=epoch, step=epoch * 100, strength=strength, stage="screen", num_images=8,
                  axes={"usefulness": estimate}, details={}, verdict=verdict, notes=(), elapsed_s=0)
@@ -31,8 +33,8 @@ def test_paired_differences_tell_apart_what_intervals_do_not():
 
 
 def test_the_sentence_names_ties_and_where_it_goes_wrong():
-    scores = [score(1, 0.2, verdict="underfit"), *(score(e, 0.6) for e in (2, 3, 4)), score(5, 0.3, verdict="overtrained"),
-              score(6, 0.2, verdict="memorised")]
+    scores = [score(1, 0.2, verdict="underfit"), *(score(e, 0.6) for e in (2, 3, 4)),
+              score(5, 0.3, verdict="overtrained"), score(6, 0.2, verdict="memorised")]
     reps = [replicates(s.axes["usefulness"].value, 0.001) for s in scores]
     text = reason(score(3, 0.61, strength=0.8), scores, reps, tied_strengths=[0.8], is_confirmed=True)
     assert text == "epoch 3 at 0.8; epochs 2 to 4 cannot be told apart; from epoch 5 on: overtrained"
@@ -55,4 +57,4 @@ def test_files_of_several_trainings_go_by_name():
 
 def test_nothing_valid_is_said():
     text = reason(score(2, None), [score(1, None), score(2, None)], [{}, {}], tied_strengths=[], is_confirmed=True)
-    assert "no file can be preferred (no faces)" in text
+    assert "epoch 2 at 1, the last one: no file can be preferred" in text

@@ -65,17 +65,17 @@ def test_adherence_weighs_probes_and_clip():
     assert np.isnan(adherence({"hair": float("nan")}, 0.9, 0.6))
 
 
-def test_planted_copies_are_counted_although_the_photos_hold_duplicates():
-    photos = torch.rand(10, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    photos = F.interpolate(F.avg_pool2d(photos, 16), 64)  # patches, so that photos differ in what is seen
-    photos = torch.cat([photos, (photos[:4] + 0.01).clamp(0, 1)])
-    fresh = F.interpolate(F.avg_pool2d(torch.rand(12, 3, 64, 64, generator=torch.Generator().manual_seed(1)), 16), 64)
+def test_planted_copies_are_counted_although_the_photos_hold_duplicates(subject_dataset):
+    from sweep.data.cache import load_pixels
+
+    photos = torch.stack([load_pixels(photo.path, 64) for photo in subject_dataset.photos])
+    fresh = torch.stack([load_pixels(path, 64) for path in subject_dataset.holdout[:12]])
+    again = (photos[:4] * 255 + 1).clamp(0, 255) / 255
     vectors = load_backends(None).perceptual_vectors
-    photos_RP = vectors(photos)
+    photos_RP = vectors(torch.cat([photos, again]))
     kept = without_duplicates(perceptual_distances(photos_RP, photos_RP), SCORING.copies.duplicate_distance)
-    assert kept == list(range(10))
-    images = torch.cat([fresh, (photos[:4] + 0.01).clamp(0, 1)])
-    distances, which = nearest(perceptual_distances(vectors(images), photos_RP[kept]))
+    assert kept == list(range(14))
+    distances, which = nearest(perceptual_distances(vectors(torch.cat([fresh, again])), photos_RP[kept]))
     assert memo_rate(distances, SCORING.copies.copy_distance) == 4 / 16
     assert which[-4:] == [0, 1, 2, 3]
 
