@@ -1,5 +1,7 @@
 """From measured images and anchors to a score with intervals and a verdict. Pure: no model, no files.
 
+Not measured yet, and therefore taken as none: bleed into the class (B = 0) and leak of clothes and background.
+
 Shapes: P prompts of the stage.
 """
 

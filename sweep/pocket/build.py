@@ -1,10 +1,14 @@
 """Train the pocket base from nothing: `python -m sweep.pocket.build`.
 
-The weights go to the package's own folder unless `--out` says otherwise. Stages keep their checkpoints in `build/pocket`, so the same command again goes on where it was. Stages that do not
-need each other may run as two commands at the same time (two one-thread processes use two cores best):
+The weights go to the package's own folder unless `--out` says otherwise. Stages keep their checkpoints in
+`build/pocket`, so the same command again goes on where it was. After `tokenizer,pictures`, stages that do not need
+each other may run as two commands at the same time (two one-thread processes use two cores best):
 
-    python -m sweep.pocket.build --stages pictures,vae,latents,unet,export,figures
-    python -m sweep.pocket.build --stages face,clip,judge,perceptual
+    python -m sweep.pocket.build --threads 1 --stages vae,latents,unet
+    python -m sweep.pocket.build --threads 1 --stages judge,face,perceptual,clip
+    python -m sweep.pocket.build --stages export,figures
+
+When the second has ended, `--stages unet --threads 1 --processes 2` takes the first one's place.
 """
 
 from __future__ import annotations

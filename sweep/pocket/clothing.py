@@ -25,8 +25,7 @@ def paint_body(canvas: Canvas, head: Head, shots: Shots) -> torch.Tensor:
     """Neck and clothes; returns the coverage of the clothes."""
     colour = CLOTHES_RGB[shots.clothes_colour]
     kinds = {
-        name: per_pixel((shots.clothes_type == index).float())
-        for index, name in enumerate(ATTRIBUTES["clothes_type"])
+        name: per_pixel((shots.clothes_type == index).float()) for index, name in enumerate(ATTRIBUTES["clothes_type"])
     }
     u, v = head.body_u, head.body_v
     torso = _torso(head)
@@ -74,9 +73,7 @@ def _paint_hoodie_front(
     canvas.shade(head.inside(pocket) * clothes * on, 0.74)
 
 
-def _paint_suit(
-    canvas: Canvas, head: Head, clothes: torch.Tensor, colour: torch.Tensor, on: torch.Tensor
-) -> None:
+def _paint_suit(canvas: Canvas, head: Head, clothes: torch.Tensor, colour: torch.Tensor, on: torch.Tensor) -> None:
     """A white shirt in a V, a dark tie and the lapels' edges."""
     u, v = head.body_u.abs(), head.body_v - NECK_BASE
     opening = u - (0.62 - 0.34 * v)

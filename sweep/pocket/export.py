@@ -18,9 +18,9 @@ from sweep.pocket import models
 from sweep.pocket.fit import checkpoint_path, load_average
 from sweep.pocket.networks import FaceRecogniser, Judge, PerceptualBackbone
 from sweep.pocket.recipe import SEED
+from sweep.pocket.tokenizer import train_tokenizer
 from sweep.pocket.train_base import TrainBase
 from sweep.pocket.train_networks import TrainFace, TrainPerceptual, calibrate
-from sweep.pocket.tokenizer import train_tokenizer
 
 if TYPE_CHECKING:
     from transformers import CLIPModel, CLIPTokenizer
@@ -29,9 +29,7 @@ RECIPE_VERSION = 1
 """Raise it when a change to the world or the recipe alters the weights."""
 
 
-def export_sd(
-    folder: Path, vae: nn.Module, unet: nn.Module, text_encoder: nn.Module, tokenizer: CLIPTokenizer
-) -> None:
+def export_sd(folder: Path, vae: nn.Module, unet: nn.Module, text_encoder: nn.Module, tokenizer: CLIPTokenizer) -> None:
     """Write the base as a diffusers folder in fp16 that `StableDiffusionPipeline.from_pretrained` loads."""
     pipeline = models.assemble_pipeline(vae, unet, text_encoder, tokenizer)  # type: ignore[arg-type]
     pipeline.to(dtype=torch.float16)

@@ -90,7 +90,7 @@ def judge_figures(folder: Path) -> dict[str, Figure]:
 def face_figures(folder: Path) -> dict[str, Figure]:
     """Recogniser and locator on held-out people: same or different person from two photos."""
     face = models.load_face(folder / "face.safetensors")
-    person_N, shots, rendered = true_renders(4, seed=22)
+    person_N, _shots, rendered = true_renders(4, seed=22)
     # Sunglasses hide the eyes and half-bodies blur them: they count, as in a user's photos.
     embeddings = face.embed(rendered.images_BCHW)
     boxes, confidence = face.locate(rendered.images_BCHW)
@@ -163,11 +163,13 @@ def clip_figures(folder: Path) -> dict[str, Figure]:
 
 def base_prompts(num: int) -> tuple[list[str], Shots]:
     """Full captions of photos of held-out people, with what they ask for."""
-    person_N, people, shots = held_out_pictures(math.ceil(num / 300), seed=26)
+    _person_N, _people, shots = held_out_pictures(math.ceil(num / 300), seed=26)
     shots = shots[torch.arange(num)]
     shots.hair_overridden = torch.ones_like(shots.hair_overridden)
     rng = random.Random(26)
-    everything = dict.fromkeys(("hair_colour", "clothes_colour", "clothes_type", "expression", "scene", "framing"), True)
+    everything = dict.fromkeys(
+        ("hair_colour", "clothes_colour", "clothes_type", "expression", "scene", "framing"), True
+    )
     texts = [describe(attribute_words(shots, row), rng, say=everything).text for row in range(num)]
     return texts, shots
 
@@ -198,7 +200,7 @@ def base_figures(folder: Path, num_prompts: int) -> tuple[dict[str, Figure], tor
     found = judge.attributes(images)
     figures = {f"base_{name}": share(found[name].argmax(dim=1) == getattr(shots, name)) for name in ATTRIBUTES}
     figures["base_face_confidence"] = mean(face.locate(images)[1])
-    person_N, _, rendered = true_renders(4, seed=27)
+    _person_N, _, rendered = true_renders(4, seed=27)
     real_PKD = face.embed(rendered.images_BCHW).view(-1, 4, 128)
     centre_PD = torch.nn.functional.normalize(real_PKD[:, :3].mean(dim=1), dim=1)
     figures["likeness_floor"] = mean((face.embed(images) @ centre_PD.T).mean(dim=1))
@@ -230,7 +232,7 @@ def write_figures(folder: Path, results: Path = RESULTS_DIR, num_prompts: int = 
     manifest = json.loads((folder / "weights.json").read_text(encoding="utf-8"))
     report = {
         "command": "python -m sweep.pocket.build --stages figures",
-        "hardware": f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
+        "hardware": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
         "intervals": "90 %: Wilson for shares, bootstrap for means",
         "sampling": {"steps": SAMPLING_STEPS, "guidance": GUIDANCE, "scheduler": "DDIM", "prompts": num_prompts},
         "training_steps": manifest.get("steps"),

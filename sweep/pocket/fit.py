@@ -54,7 +54,9 @@ def checkpoint_path(folder: Path, name: str) -> Path:
     return folder / "checkpoints" / f"{name}.safetensors"
 
 
-def save_checkpoint(path: Path, module: nn.Module, average: Averaged, optimizer: torch.optim.Optimizer, step: int) -> None:
+def save_checkpoint(
+    path: Path, module: nn.Module, average: Averaged, optimizer: torch.optim.Optimizer, step: int
+) -> None:
     """Weights, average, optimizer state and step in one file, replaced in one go."""
     tensors = {f"model/{name}": tensor for name, tensor in module.state_dict().items()}
     tensors |= {f"average/{name}": tensor for name, tensor in average.state.items()}
@@ -97,7 +99,7 @@ def load_average(folder: Path, name: str, module: nn.Module) -> int:
     path = checkpoint_path(folder, name)
     with safe_open(path, framework="pt") as file:
         step = int(file.metadata()["step"])
-        module.load_state_dict({key.removeprefix("average/"): file.get_tensor(key) for key in file.keys()
+        module.load_state_dict({key.removeprefix("average/"): file.get_tensor(key) for key in file
                                 if key.startswith("average/")})  # fmt: skip
     return step
 

@@ -26,67 +26,67 @@ TEXT_WIDTH = 128
 LATENT_SIZE = 16
 SCALING_FACTOR = 0.18215
 
-VAE_CONFIG: dict[str, Any] = dict(
-    in_channels=3,
-    out_channels=3,
-    down_block_types=("DownEncoderBlock2D",) * 3,
-    up_block_types=("UpDecoderBlock2D",) * 3,
-    block_out_channels=(16, 32, 64),
-    layers_per_block=1,
-    latent_channels=4,
-    norm_num_groups=8,
-    act_fn="silu",
-    sample_size=IMAGE_SIZE,
-    scaling_factor=SCALING_FACTOR,
-)
+VAE_CONFIG: dict[str, Any] = {
+    "in_channels": 3,
+    "out_channels": 3,
+    "down_block_types": ("DownEncoderBlock2D",) * 3,
+    "up_block_types": ("UpDecoderBlock2D",) * 3,
+    "block_out_channels": (16, 32, 64),
+    "layers_per_block": 1,
+    "latent_channels": 4,
+    "norm_num_groups": 8,
+    "act_fn": "silu",
+    "sample_size": IMAGE_SIZE,
+    "scaling_factor": SCALING_FACTOR,
+}
 
-UNET_CONFIG: dict[str, Any] = dict(
-    sample_size=LATENT_SIZE,
-    in_channels=4,
-    out_channels=4,
-    down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
-    up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
-    block_out_channels=(48, 96, 160),
-    layers_per_block=1,
-    cross_attention_dim=TEXT_WIDTH,
-    attention_head_dim=2,
-    norm_num_groups=16,
-    act_fn="silu",
-    use_linear_projection=False,
-)
+UNET_CONFIG: dict[str, Any] = {
+    "sample_size": LATENT_SIZE,
+    "in_channels": 4,
+    "out_channels": 4,
+    "down_block_types": ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+    "block_out_channels": (48, 96, 160),
+    "layers_per_block": 1,
+    "cross_attention_dim": TEXT_WIDTH,
+    "attention_head_dim": 2,
+    "norm_num_groups": 16,
+    "act_fn": "silu",
+    "use_linear_projection": False,
+}
 
-TEXT_CONFIG: dict[str, Any] = dict(
-    hidden_size=TEXT_WIDTH,
-    intermediate_size=TEXT_WIDTH * 4,
-    num_hidden_layers=3,
-    num_attention_heads=4,
-    max_position_embeddings=MAX_LENGTH,
-    hidden_act="quick_gelu",
-    projection_dim=TEXT_WIDTH,
-)
+TEXT_CONFIG: dict[str, Any] = {
+    "hidden_size": TEXT_WIDTH,
+    "intermediate_size": TEXT_WIDTH * 4,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "max_position_embeddings": MAX_LENGTH,
+    "hidden_act": "quick_gelu",
+    "projection_dim": TEXT_WIDTH,
+}
 
-CLIP_VISION_CONFIG: dict[str, Any] = dict(
-    hidden_size=TEXT_WIDTH,
-    intermediate_size=TEXT_WIDTH * 4,
-    num_hidden_layers=4,
-    num_attention_heads=4,
-    image_size=IMAGE_SIZE,
-    patch_size=8,
-    hidden_act="quick_gelu",
-    projection_dim=TEXT_WIDTH,
-)
+CLIP_VISION_CONFIG: dict[str, Any] = {
+    "hidden_size": TEXT_WIDTH,
+    "intermediate_size": TEXT_WIDTH * 4,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "image_size": IMAGE_SIZE,
+    "patch_size": 8,
+    "hidden_act": "quick_gelu",
+    "projection_dim": TEXT_WIDTH,
+}
 CLIP_MEAN_STD = 0.5
 
-SCHEDULER_CONFIG: dict[str, Any] = dict(
-    num_train_timesteps=1000,
-    beta_start=0.00085,
-    beta_end=0.012,
-    beta_schedule="scaled_linear",
-    prediction_type="epsilon",
-    clip_sample=False,
-    set_alpha_to_one=False,
-    steps_offset=1,
-)
+SCHEDULER_CONFIG: dict[str, Any] = {
+    "num_train_timesteps": 1000,
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "prediction_type": "epsilon",
+    "clip_sample": False,
+    "set_alpha_to_one": False,
+    "steps_offset": 1,
+}
 
 _Module = TypeVar("_Module", bound=nn.Module)
 
@@ -104,10 +104,13 @@ def freeze(model: _Module) -> _Module:
 
 
 def _text_config(tokenizer: CLIPTokenizer) -> dict[str, Any]:
-    ids = tokenizer.convert_tokens_to_ids([START, END])
-    return TEXT_CONFIG | dict(
-        vocab_size=len(tokenizer), bos_token_id=ids[0], eos_token_id=ids[1], pad_token_id=ids[1]
-    )
+    start, end = tokenizer.convert_tokens_to_ids([START, END])
+    return TEXT_CONFIG | {
+        "vocab_size": len(tokenizer),
+        "bos_token_id": start,
+        "eos_token_id": end,
+        "pad_token_id": end,
+    }
 
 
 def new_vae() -> AutoencoderKL:
@@ -140,9 +143,7 @@ def new_clip(tokenizer: CLIPTokenizer) -> CLIPModel:
     from transformers import CLIPConfig, CLIPModel
 
     return CLIPModel(
-        CLIPConfig(
-            text_config=_text_config(tokenizer), vision_config=CLIP_VISION_CONFIG, projection_dim=TEXT_WIDTH
-        )
+        CLIPConfig(text_config=_text_config(tokenizer), vision_config=CLIP_VISION_CONFIG, projection_dim=TEXT_WIDTH)
     )
 
 

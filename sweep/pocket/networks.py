@@ -5,6 +5,8 @@ Legend: B images, C channels, H W pixels, D width of an embedding; images are fl
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -21,9 +23,7 @@ def to_image_size(images_BCHW: torch.Tensor) -> torch.Tensor:
     """Resample to the side that all of these networks were trained at."""
     if images_BCHW.shape[-2:] == (IMAGE_SIZE, IMAGE_SIZE):
         return images_BCHW
-    return F.interpolate(
-        images_BCHW, (IMAGE_SIZE, IMAGE_SIZE), mode="bilinear", antialias=True, align_corners=False
-    )
+    return F.interpolate(images_BCHW, (IMAGE_SIZE, IMAGE_SIZE), mode="bilinear", antialias=True, align_corners=False)
 
 
 def _conv(num_in: int, num_out: int, stride: int = 1) -> nn.Sequential:
@@ -61,9 +61,7 @@ class Judge(nn.Module):
         )
         self.neck = nn.Sequential(nn.Conv2d(fourth, 48, 1), nn.ReLU(), nn.Flatten(), nn.Dropout(0.1))
         num_features = 48 * (IMAGE_SIZE // 8) ** 2
-        self.heads = nn.ModuleDict(
-            {name: nn.Linear(num_features, len(values)) for name, values in ATTRIBUTES.items()}
-        )
+        self.heads = nn.ModuleDict({name: nn.Linear(num_features, len(values)) for name, values in ATTRIBUTES.items()})
 
     def forward(self, images_BCHW: torch.Tensor) -> dict[str, torch.Tensor]:
         """Logits, B x number of values, for each name in ATTRIBUTES."""
@@ -155,7 +153,7 @@ class PerceptualBackbone(nn.Module):
         widths = (3, *self.WIDTHS)
         self.stages = nn.ModuleList(
             nn.Sequential(_conv(num_in, num_out, 1 if stage == 0 else 2), _conv(num_out, num_out))
-            for stage, (num_in, num_out) in enumerate(zip(widths, widths[1:], strict=False))
+            for stage, (num_in, num_out) in enumerate(itertools.pairwise(widths))
         )
         self.register_buffer("stage_weights", torch.ones(len(self.WIDTHS)))
 

@@ -85,9 +85,7 @@ def place_heads(canvas: Canvas, people: People, shots: Shots) -> Head:
         skin=(skin + hue).clamp(0.03, 1),
         hair=(hair * per_pixel(mix(0.86, 1.14, p["hair_shade"]))[:, :, 0]).clamp(0, 1),
         brows=natural * per_pixel(mix(0.75, 0.35, p["brow_darkness"]))[:, :, 0],
-        expression={
-            name: (shots.expression == index).float() for index, name in enumerate(ATTRIBUTES["expression"])
-        },
+        expression={name: (shots.expression == index).float() for index, name in enumerate(ATTRIBUTES["expression"])},
     )
 
 

@@ -152,9 +152,7 @@ def _unet_process(process: int, build: Build, rendezvous: str | None) -> None:
         torch.set_num_threads(build.threads)
     if rendezvous is not None:
         torch.distributed.init_process_group("gloo", rendezvous, rank=process, world_size=build.processes)
-    train_base(
-        build.pictures, build.latents_path, build.tokenizer, build.settings("unet"), build.work, build.device
-    )
+    train_base(build.pictures, build.latents_path, build.tokenizer, build.settings("unet"), build.work, build.device)
     if rendezvous is not None:
         torch.distributed.destroy_process_group()
 

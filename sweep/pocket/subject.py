@@ -35,11 +35,13 @@ def write_subject(
     trigger: str = "alexq",
     class_noun: str | None = None,
     captions: bool = True,
+    clothes: tuple[str, str] | None = None,
 ) -> Path:
     """Render held-out person `identity` into `out`; returns the folder of train photos.
 
     The person keeps their own hair colour, which no caption names. `class_noun` None: man or woman, as the
-    person is. With `captions` False no caption files are written.
+    person is. With `captions` False no caption files are written. `clothes`: (colour, type) that all training
+    photos show, say ("green", "hoodie"); None = they vary.
     Raises ValueError for an identity or number of photos out of range.
     """
     if not 0 <= identity < NUM_HELD_OUT_PEOPLE:
@@ -51,6 +53,9 @@ def write_subject(
     sex = ATTRIBUTES["sex"][int(person.sex_N[0])]
     noun = class_noun or sex
     train_shots, holdout_shots = subject_shots(identity, num_photos, NUM_HOLDOUT)
+    if clothes is not None:
+        train_shots.clothes_colour.fill_(ATTRIBUTES["clothes_colour"].index(clothes[0]))
+        train_shots.clothes_type.fill_(ATTRIBUTES["clothes_type"].index(clothes[1]))
     train = out / "train" / f"{repeats}_{trigger} {noun}"
     train_captions = _write_photos(train, person, train_shots, f"{trigger} {noun}", captions)
     _write_photos(out / "holdout", person, holdout_shots, f"{trigger} {noun}", captions)

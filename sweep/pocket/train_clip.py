@@ -24,9 +24,7 @@ CAPTIONS_PER_PICTURE = 4
 MAX_LOGIT_SCALE = 4.0
 
 
-def caption_table(
-    pictures: Pictures, tokenizer: CLIPTokenizer, seed: int
-) -> tuple[torch.Tensor, torch.Tensor]:
+def caption_table(pictures: Pictures, tokenizer: CLIPTokenizer, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     """For each picture a full caption and short ones that name one or two things.
 
     Returns tokens N x captions x L (int16, padded) and N x captions x A: which attribute each caption names.

@@ -30,8 +30,17 @@ NATURAL_HAIR_WEIGHTS = (0.30, 0.27, 0.18, 0.11, 0.09, 0.05)
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "hair_colour": HAIR_COLOURS,
     "clothes_colour": (
-        "red", "orange", "yellow", "green", "blue", "purple", "pink", "black", "white", "grey",
-    ),  # fmt: skip
+        "red",
+        "orange",
+        "yellow",
+        "green",
+        "blue",
+        "purple",
+        "pink",
+        "black",
+        "white",
+        "grey",
+    ),
     "clothes_type": ("t-shirt", "hoodie", "suit", "sweater"),
     "scene": ("beach", "forest", "city", "mountains", "desert", "room", "studio"),
     "glasses": ("none", "glasses", "sunglasses"),

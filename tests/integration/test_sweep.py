@@ -101,7 +101,8 @@ def test_a_plan_starts_nothing(tmp_path: Path) -> None:
 def test_a_killed_sweep_goes_on_to_the_same_files(tmp_path: Path) -> None:
     """SIGKILL to conductor and worker in the middle of the training; then the same command."""
     arguments = ["-m", "network_dim=4,8", "max_train_steps=24", "save_every_n_steps=12", "dataset.num_images=4",
-                 "launcher.threads=1", "tracker=none", "scoring=none", "pack.save_state_every_n_steps=4", "sweep.name=k"]
+                 "launcher.threads=1", "tracker=none", "scoring=none", "pack.save_state_every_n_steps=4",
+                 "sweep.name=k"]
     whole = train(*arguments, f"sweep.results_dir={tmp_path / 'whole'}")
     assert whole.returncode == 0, whole.stderr
 
