@@ -7,7 +7,7 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from sweep.entry import run_guarded
+from sweep.entry import past_hydra, run_guarded
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
@@ -15,7 +15,8 @@ def main(cfg: DictConfig) -> None:
     """Rank the files of `lora=` and name one."""
     from sweep.evaluation.standalone import evaluate, load
 
-    evaluate(load(cfg))
+    with past_hydra():
+        evaluate(load(cfg))
 
 
 if __name__ == "__main__":

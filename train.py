@@ -7,7 +7,7 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from sweep.entry import run_guarded
+from sweep.entry import past_hydra, run_guarded
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
@@ -16,7 +16,8 @@ def main(cfg: DictConfig) -> None:
     from sweep.conductor import conduct
     from sweep.search.grid import one_cell
 
-    conduct(one_cell(cfg))
+    with past_hydra():
+        conduct(one_cell(cfg))
 
 
 if __name__ == "__main__":

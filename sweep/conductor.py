@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from sweep.config import RunConfig
-from sweep.errors import SweepExistsError, TrialsFailedError
+from sweep.data.folder import read_dataset
+from sweep.errors import ConfigError, SweepExistsError, TrialsFailedError
 from sweep.evaluation.backends import backend_identities
-from sweep.evaluation.settings import NoScoring, scoring_id
+from sweep.evaluation.settings import NoScoring, dataset_key, scoring_id
 from sweep.files import append_jsonl, read_jsonl, stable_hash, write_json
 from sweep.identity import base_identity
 from sweep.launch.local import Launcher, LocalLauncher
 from sweep.lock import conductor_lock
-from sweep.model.base import BaseModelConfig
 from sweep.packing import pack_id, plan_packs
 from sweep.preflight import Checked, Preflight
 from sweep.record import rates
@@ -30,13 +31,16 @@ from sweep.record.sweep_log import note
 from sweep.record.table import write_csv
 from sweep.record.terminal import Progress, View, make_view, show_plan, show_results
 from sweep.record.tracker import Tracker, make_tracker
-from sweep.schema import build, to_tree
+from sweep.schema import to_tree
 from sweep.search.grid import Cells
+from sweep.train_config import train_from_tree
 from sweep.trial import DONE, FAILED, FINISHED, RUNNING, WAITING, PackSpec, Trial, TrialResult, to_json, trial_folder
 
 POLL_S = 0.25
 NOT_ASKED = ("plan", "note", "sweep", "pack", "launcher", "tracker", "search", "experiment")
 """Top-level keys that change no trial, so they may differ when a sweep goes on."""
+PLACES = ("dataset.dir", "dataset.holdout_dir", "base_model.path")
+"""Where things lie; what is in them is compared."""
 
 
 def conduct(cells: Cells) -> list[TrialResult]:
@@ -48,8 +52,9 @@ def conduct(cells: Cells) -> list[TrialResult]:
     results_dir = Path(config.sweep.results_dir)
     checked = Preflight(results_dir).check(cells.cells)
     question = _question(cells, checked)
-    name = config.sweep.name or _default_name(cells.swept_keys, question)
-    sweep = Sweep(name=name, dir=results_dir / name, config=config)
+    name = _checked_name(config.sweep.name) or _default_name(cells.swept_keys, question)
+    backends = {} if isinstance(config.scoring, NoScoring) else backend_identities(config.scoring.weights_dir)
+    sweep = Sweep(name=name, dir=results_dir / name, config=config, backends=backends)
     if config.plan:
         sweep.show_plan(checked)
         return []
@@ -70,6 +75,8 @@ class Sweep:
     name: str
     dir: Path
     config: RunConfig
+    backends: dict[str, str]  # hash of the weights that score, by role; empty if the sweep does not score
+    scoring_ids: dict[Any, str] = field(default_factory=dict)  # of the photos and bases seen so far
 
     @property
     def results_dir(self) -> Path:
@@ -107,10 +114,9 @@ class Sweep:
 
     def show_plan(self, checked: Sequence[Checked]) -> None:
         """Say what would run; nothing is written."""
-        trials = [one.trial for one in checked]
         todo = [one for one in checked if not self._is_complete(one.trial)]
         waiting = [one.trial for one in todo]
-        show_plan(self.name, trials, already_done=[trial.train_id for trial in trials if trial not in waiting],
+        show_plan(self.name, [one.trial for one in checked], already_done=_others(checked, todo),
                   num_packs=len(self._plan_packs(waiting)), num_files=sum(one.num_checkpoints for one in todo),
                   estimated_s=self._expected_s(waiting))
 
@@ -124,7 +130,8 @@ class Sweep:
                 self._launch(trials, todo, tracker)
         finally:
             results = [read_result(self.results_dir, trial, self._scoring_id(trial)) for trial in trials]
-            done = [result for result in results if result.trial in todo and result.status == DONE]
+            ids = {trial.train_id for trial in todo}
+            done = [result for result in results if result.trial.train_id in ids and result.status == DONE]
             rates.remember(self.results_dir, self._rate_key, sum(result.attributed_s for result in done),
                            sum(result.step for result in done))
             for result in results:
@@ -140,8 +147,9 @@ class Sweep:
     def _launch(self, trials: Sequence[Trial], todo: Sequence[Trial], tracker: Tracker) -> None:
         packs = self._plan_packs(todo)
         self._control_path.unlink(missing_ok=True)
-        done = [trial.train_id for trial in trials if trial not in todo]
-        show_plan(self.name, trials, already_done=done, num_packs=len(packs), estimated_s=self._expected_s(todo))
+        ids = {trial.train_id for trial in todo}
+        show_plan(self.name, trials, already_done=[t.train_id for t in trials if t.train_id not in ids],
+                  num_packs=len(packs), estimated_s=self._expected_s(todo))
         launcher = LocalLauncher(self.config.launcher, self.dir)
         view = make_view(trials, self.name)
         try:
@@ -165,6 +173,7 @@ class Sweep:
         except KeyboardInterrupt:
             write_json(self._control_path, {"command": "stop"})
             note(self.dir, "stopped by Ctrl-C; the same command goes on from here")
+            print("saving what is running; Ctrl-C again stops at once", file=sys.stderr)
             while running:
                 self._collect(launcher, running)
             raise
@@ -194,10 +203,11 @@ class Sweep:
         return path
 
     def _plan_packs(self, todo: Sequence[Trial]) -> list[list[Trial]]:
-        """Packs of what is left; trials that trained together before a kill stay together."""
+        """Packs of what is left; trials that were interrupted together go on together."""
         earlier: list[list[str]] = []
         for trial in todo:
-            memberships = list(read_jsonl(trial_folder(self.results_dir, trial.train_id).packs))
+            folder = trial_folder(self.results_dir, trial.train_id)
+            memberships = list(read_jsonl(folder.packs)) if any(folder.state.glob("*.safetensors")) else []
             if memberships and (members := list(memberships[-1]["members"])) not in earlier:
                 earlier.append(members)
         return plan_packs(todo, self.config.pack.max_trials, earlier)
@@ -230,8 +240,13 @@ class Sweep:
         scoring = self.config.scoring
         if isinstance(scoring, NoScoring):
             return None
-        base_id = base_identity(build(BaseModelConfig, trial.config["base_model"]), self.results_dir)
-        return scoring_id(scoring, base_id, backend_identities(scoring.weights_dir))
+        config = train_from_tree(trial.config)
+        key = (config.base_model, config.dataset, config.trigger, config.class_noun)
+        if key not in self.scoring_ids:
+            dataset = read_dataset(config.dataset, trigger=config.trigger, class_noun=config.class_noun, repeats=None)
+            self.scoring_ids[key] = scoring_id(scoring, base_identity(config.base_model, self.results_dir),
+                                               self.backends, dataset_key(dataset))
+        return self.scoring_ids[key]
 
     @property
     def _entry_path(self) -> Path:
@@ -247,16 +262,31 @@ class Sweep:
 
 
 def _question(cells: Cells, checked: Sequence[Checked]) -> dict[str, Any]:
-    """The fixed settings that a sweep's name stands for: flat keys, the photos' and the base's content, and how it is
-    scored (as one hash: the prompts are long)."""
+    """The fixed settings that a sweep's name stands for: flat keys, the content of photos and base (not where they
+    lie), and how it is scored, as one hash (the prompts are long)."""
     flat = _flat({key: value for key, value in cells.fixed.items() if key not in (*NOT_ASKED, "scoring")})
-    question = {key: value for key, value in flat.items() if key.split(".")[0] not in cells.swept_keys
-                and key not in cells.swept_keys}
-    datasets = sorted({one.dataset.identity for one in checked})
-    if not any(key.split(".")[0] in ("dataset", "repeats", "experiment") for key in cells.swept_keys):
-        question["photos"] = datasets[0]
-    question["scoring"] = f"{cells.fixed['scoring']['name']} {stable_hash(cells.fixed['scoring'], num_digits=6)}"
+    swept = {*cells.swept_keys, *(key.split(".")[0] for key in cells.swept_keys)}
+    question = {key: value for key, value in flat.items()
+                if key not in PLACES and key not in swept and key.split(".")[0] not in swept}
+    if not swept & {"dataset", "experiment"}:
+        question["photos"] = checked[0].dataset.content
+    if not swept & {"base_model", "experiment"}:
+        question["base"] = checked[0].base_id
+    scoring = {key: value for key, value in cells.fixed["scoring"].items() if key not in ("batch_size", "weights_dir")}
+    question["scoring"] = f"{scoring['name']} {stable_hash(scoring, num_digits=6)}"
     return question
+
+
+def _others(checked: Sequence[Checked], todo: Sequence[Checked]) -> list[str]:
+    ids = {one.trial.train_id for one in todo}
+    return [one.trial.train_id for one in checked if one.trial.train_id not in ids]
+
+
+def _checked_name(name: str | None) -> str | None:
+    if name is not None and (not re.fullmatch(r"[\w][\w.-]*", name) or name in ("trials", "cache")):
+        raise ConfigError(f"sweep.name={name!r} can't be a folder of results: use letters, digits, '.', '_' and '-', "
+                          "and not 'trials' or 'cache'.")
+    return name
 
 
 def _flat(tree: Mapping[str, Any], path: str = "") -> dict[str, Any]:

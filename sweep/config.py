@@ -10,54 +10,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sweep.data.folder import DatasetConfig
 from sweep.errors import ConfigError
 from sweep.evaluation.settings import SCORINGS
 from sweep.launch.settings import LAUNCHERS
-from sweep.model.base import BaseModelConfig
-from sweep.network.settings import NETWORKS
 from sweep.record.tracker import TRACKERS
-from sweep.schema import bounds, build, family, near_match, one_of
+from sweep.schema import bounds, build, family, near_match
 from sweep.search.settings import SEARCHES
-from sweep.training.optimizer import OPTIMIZERS
-from sweep.training.scheduler import SCHEDULERS
+from sweep.train_config import TrainConfig
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 GROUPS = ("base_model", "dataset", "network", "optimizer", "scheduler", "scoring", "search", "launcher", "tracker",
           "experiment")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainConfig:
-    """All that decides what a trial trains; its hash (with the photos' and the weights') is the trial's identity.
-
-    Names are the ones that LoRA trainers know from sd-scripts. Units and ranges stand in conf/config.yaml too.
-    """
-
-    base_model: BaseModelConfig
-    dataset: DatasetConfig
-    trigger: str | None
-    class_noun: str | None
-    network: Any = family(NETWORKS)
-    network_dim: int = bounds(1, 4096)
-    network_alpha: float = bounds(above=0)
-    optimizer: Any = family(OPTIMIZERS)
-    unet_lr: float = bounds(0, 10)
-    text_encoder_lr: float = bounds(0, 10)
-    scheduler: Any = family(SCHEDULERS)
-    lr_warmup_steps: int = bounds(0)
-    train_batch_size: int = bounds(1, 1024)
-    repeats: int | None = bounds(1, 100_000)
-    max_train_epochs: int = bounds(1, 100_000)
-    max_train_steps: int | None = bounds(1)
-    max_grad_norm: float = bounds(0)
-    mixed_precision: str = one_of("no", "bf16")
-    save_every_n_epochs: int = bounds(1)
-    save_every_n_steps: int | None = bounds(1)
-    save_precision: str = one_of("fp32", "fp16", "bf16")
-    seed: int = bounds(0, 2**63 - 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,11 +83,6 @@ def from_tree(tree: Mapping[str, Any]) -> RunConfig:
     return build(RunConfig, {**run, "train": build(TrainConfig, _resolved(train))})
 
 
-def train_from_tree(tree: Mapping[str, Any]) -> TrainConfig:
-    """The typed training config of `to_tree(TrainConfig)`."""
-    return build(TrainConfig, tree)
-
-
 def _resolved(train: dict[str, Any]) -> dict[str, Any]:
     """sd-scripts reads an alpha of 0 or none as alpha = dim; the rates that an optimizer brings have already gone into
     the flat keys by interpolation."""
@@ -157,8 +117,8 @@ def check_keys(arguments: Sequence[str], known: Iterable[str]) -> None:
 
     keys = {*known, *GROUPS}
     for argument in arguments:
-        if argument.startswith("-"):
-            continue
+        if "=" not in argument and argument[:1] not in ("+", "~"):
+            continue  # a switch of Hydra's, or its value
         try:
             key = OverridesParser.create().parse_override(argument).key_or_group
         except OverrideParseException as error:

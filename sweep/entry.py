@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from sweep.errors import SweepError, TrialsFailedError
 
 TRIALS_FAILED, USER_ERROR, INTERRUPTED = 1, 2, 130
+_DEFERRED: list[SweepError] = []
 
 CONF_DIR = Path(__file__).parent.parent / "conf"
 
@@ -26,6 +28,8 @@ def run_guarded(main: Callable[[], object], config_name: str) -> int:
     try:
         check_keys(sys.argv[1:], known_keys(config_name))
         main()
+        if _DEFERRED:
+            raise _DEFERRED[0]
     except TrialsFailedError as error:
         print(f"error: {error}", file=sys.stderr)
         return TRIALS_FAILED
@@ -36,6 +40,15 @@ def run_guarded(main: Callable[[], object], config_name: str) -> int:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return INTERRUPTED
     return 0
+
+
+@contextmanager
+def past_hydra() -> Iterator[None]:
+    """Inside a Hydra job: carry a user's error past Hydra, which would print the overrides above its message."""
+    try:
+        yield
+    except SweepError as error:
+        _DEFERRED.append(error)
 
 
 def known_keys(config_name: str) -> list[str]:

@@ -32,11 +32,11 @@ class SweepExistsError(SweepError):
 
 
 class LockedError(SweepError):
-    """Another conductor runs this sweep."""
+    """Another process runs this sweep or trains this trial."""
 
 
-class WorkerError(SweepError):
-    """A worker process ended without finishing its pack."""
+class TrialChangedError(SweepError):
+    """A trial's photos or base are no longer those it is known by."""
 
 
 class TrialsFailedError(SweepError):

@@ -5,9 +5,24 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+_T = TypeVar("_T")
+_WAITS_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4)  # a reader holds a small file for milliseconds
+
+
+def patiently(act: Callable[[], _T]) -> _T:
+    """What `act` returns, tried again for 0.8 s while it raises PermissionError: Windows refuses to replace or rename
+    what another process has open, and to open what is being replaced."""
+    for wait_s in _WAITS_S:
+        try:
+            return act()
+        except PermissionError:
+            time.sleep(wait_s)
+    return act()
 
 
 def write_bytes(path: Path, content: bytes, *, durable: bool = True) -> None:
@@ -22,7 +37,7 @@ def write_bytes(path: Path, content: bytes, *, durable: bool = True) -> None:
         if durable:
             file.flush()
             os.fsync(file.fileno())
-    temporary.replace(path)
+    patiently(lambda: temporary.replace(path))
 
 
 def write_text(path: Path, text: str, *, durable: bool = True) -> None:
@@ -34,7 +49,7 @@ def write_json(path: Path, tree: Any, *, durable: bool = True) -> None:
 
 
 def read_json(path: Path) -> Any:
-    return json.loads(path.read_text())
+    return json.loads(patiently(lambda: path.read_text(encoding="utf-8")))
 
 
 def append_jsonl(path: Path, row: Mapping[str, Any]) -> None:
@@ -52,7 +67,7 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     """The whole rows of a JSONL file; nothing if it does not exist."""
     if not path.exists():
         return
-    with path.open() as file:
+    with patiently(lambda: path.open(encoding="utf-8")) as file:
         for line in file:
             if not line.endswith("\n"):
                 return  # the writer was killed inside this row, or is writing it now

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sweep.config import TrainConfig
 from sweep.data.folder import Dataset
 from sweep.files import read_json, sha256_of, stable_hash, write_json
 from sweep.model.base import BaseModelConfig, base_folder, weights_files
 from sweep.schema import to_tree
+from sweep.train_config import TrainConfig
 
 TRAINING_VERSION = 1
 """Raised when a change to the code makes the same config train something else."""
@@ -42,7 +42,8 @@ def base_identity(config: BaseModelConfig, results_dir: Path) -> str:
     Raises ModelError if the base can't be loaded.
     """
     folder = base_folder(config)
-    files = [f for component in ("unet", "vae", "text_encoder") for f in weights_files(folder, component)]
+    files = [f for component in ("unet", "vae", "text_encoder")
+             for f in (*weights_files(folder, component), folder / component / "config.json")]
     files += [*sorted((folder / "tokenizer").glob("*.*")), folder / "scheduler" / "scheduler_config.json"]
     return stable_hash([[f.relative_to(folder).as_posix(), _remembered_sha256(f, results_dir)] for f in files
                         if f.is_file()])

@@ -1,75 +1,195 @@
-"""One conductor per sweep: a lock file that names its holder, and that a dead holder does not keep."""
+"""Folders that one process at a time may write: a lock names its holder, and a dead holder does not keep it.
+
+A lock is a folder `NAME.lock` with one file, `holder.json`. It is made under another name and then renamed: a rename
+is whole or not at all and never replaces a folder that holds something, on every file system and also where hard links
+are missing (exFAT, network mounts). So a lock that can be seen is complete.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
+import secrets
+import shutil
 import socket
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
+from types import TracebackType
 
 from sweep.errors import LockedError
-from sweep.files import read_json
+from sweep.files import patiently, read_json
+
+_HOLDER = "holder.json"
+_CLEARING_S = 10.0  # how long another process may take to clear a dead holder's lock; it needs milliseconds
 
 
-@contextmanager
-def conductor_lock(sweep_dir: Path) -> Iterator[None]:
-    """Hold `sweep_dir` against other conductors.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holder:
+    """The process that holds a lock."""
 
-    Raises LockedError naming the process that holds it. A holder that died on this machine is taken over from.
-    """
+    pid: int
+    process_started: float  # seconds since the epoch; tells it from a later process with the same pid
+    host: str
+    started: str  # when it took the lock, for people
+    command: str
+    token: str  # tells this lock from every other one, also of the same process
+
+
+class FolderLock:
+    """A lock that is held until `release`, or until the end of a `with` block."""
+
+    def __init__(self, path: Path, token: str):
+        self._path = path
+        self._token = token
+
+    def release(self) -> None:
+        """Give the folder free. A lock that is no longer this one's (deleted by hand, taken by another) stays."""
+        with contextlib.suppress(FileNotFoundError):
+            holder = _read(self._path)
+            if holder is not None and holder.token == self._token:
+                _remove(self._path)
+
+    def __enter__(self) -> FolderLock:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 traceback: TracebackType | None) -> None:
+        self.release()
+
+
+def conductor_lock(sweep_dir: Path) -> FolderLock:
+    """Hold a sweep against other conductors. Raises LockedError naming the process that runs it."""
     path = sweep_dir / "conductor.lock"
-    sweep_dir.mkdir(parents=True, exist_ok=True)
-    while not _create(path):
-        holder = _holder(path)
+    return _held(path, lambda holder: (
+        f"The sweep {sweep_dir.name!r} is being run by {_named(holder)}. Wait for it, stop it, or choose another "
+        f"sweep.name. {_if_gone(path)}"))
+
+
+def trial_lock(trial_dir: Path) -> FolderLock:
+    """Hold a trial's folder against other workers. Raises LockedError naming the process that trains it."""
+    path = _trial_lock_path(trial_dir)
+    return _held(path, lambda holder: (
+        f"The trial {trial_dir.name} is being trained by {_named(holder)}. Wait for it or stop it. {_if_gone(path)}"))
+
+
+def try_trial_lock(trial_dir: Path) -> FolderLock | None:
+    """Hold a trial's folder against other workers; None if another process trains it."""
+    taken = _take(_trial_lock_path(trial_dir))
+    return taken if isinstance(taken, FolderLock) else None
+
+
+def _trial_lock_path(trial_dir: Path) -> Path:
+    return trial_dir / "worker.lock"
+
+
+def _named(holder: Holder) -> str:
+    return f"process {holder.pid} on {holder.host} since {holder.started} ({holder.command})"
+
+
+def _if_gone(path: Path) -> str:
+    return f"If that machine is gone for good, delete the folder {path}."
+
+
+def _held(path: Path, refusal: Callable[[Holder], str]) -> FolderLock:
+    taken = _take(path)
+    if isinstance(taken, Holder):
+        raise LockedError(refusal(taken))
+    return taken
+
+
+def _take(path: Path) -> FolderLock | Holder:
+    """The lock, or the live process that holds it. A holder that died on this machine is taken over from."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    me = _this_process()
+    give_up_s = time.monotonic() + _CLEARING_S
+    while not _create(path, me):
+        try:
+            holder = _read(path)
+        except FileNotFoundError:  # released just now, or a folder emptied by hand, which only Windows minds
+            with contextlib.suppress(OSError):
+                path.rmdir()
+            continue
         if holder is not None and _is_alive(holder):
-            raise LockedError(
-                f"The sweep {sweep_dir.name!r} is being run by process {holder['pid']} on {holder['host']} since "
-                f"{holder['started']} ({holder['command']}). Wait for it, stop it, or choose another sweep.name. If "
-                f"that machine is gone for good, delete {path}.")
-        path.unlink(missing_ok=True)
+            return holder
+        clearing = _clear(path)
+        if clearing is not None and time.monotonic() > give_up_s:
+            return clearing
+    return FolderLock(path, me.token)
+
+
+def _clear(path: Path) -> Holder | None:
+    """Remove a dead holder's lock, or say who is at it.
+
+    Under a lock of its own: of two processes that judged the same holder dead, the slower one would else remove the
+    live lock of the one that took over. Only who clears removes a lock that is not its own, so what is read dead here
+    stays the same lock until it is gone.
+    """
+    guard = _take(path.with_name(f"{path.name}.clearing"))
+    if isinstance(guard, Holder):
+        time.sleep(0.01)
+        return guard
+    with guard, contextlib.suppress(FileNotFoundError):
+        holder = _read(path)
+        if holder is None or not _is_alive(holder):
+            _remove(path)
+    return None
+
+
+def _create(path: Path, me: Holder) -> bool:
+    """Put a lock at `path` unless there is one."""
+    made = path.with_name(f"{path.name}.{me.token}")
+    made.mkdir(exist_ok=True)
+    (made / _HOLDER).write_text(json.dumps(asdict(me)), encoding="utf-8")
     try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
-
-
-def _create(path: Path) -> bool:
-    import psutil
-
-    me = {"pid": os.getpid(), "process_started": psutil.Process().create_time(), "host": socket.gethostname(),
-          "started": datetime.now().isoformat(timespec="seconds"), "command": " ".join(sys.argv)[:200]}
-    temporary = path.with_name(f"{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(me))
-    try:
-        os.link(temporary, path)  # appears whole or not at all, and never over another's
+        patiently(lambda: made.rename(path))
         return True
-    except FileExistsError:
-        return False
-    finally:
-        temporary.unlink()
+    except OSError as error:
+        shutil.rmtree(made, ignore_errors=True)
+        if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+            return False
+        raise
 
 
-def _holder(path: Path) -> dict[str, object] | None:
+def _remove(path: Path) -> None:
+    """Take a lock away: at once by a rename, as one without its file would look like no lock at all."""
+    gone = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+    patiently(lambda: path.rename(gone))
+    shutil.rmtree(gone, ignore_errors=True)
+
+
+def _read(path: Path) -> Holder | None:
+    """Who holds a lock; None if its file can't be understood (a power cut). Raises FileNotFoundError without a lock."""
     try:
-        holder: dict[str, object] = read_json(path)
-        return holder
-    except (FileNotFoundError, ValueError):
+        return Holder(**read_json(path / _HOLDER))
+    except (ValueError, TypeError):
         return None
 
 
-def _is_alive(holder: dict[str, object]) -> bool:
-    """A holder on another machine can't be asked, so it counts as alive. A process id that was given out again is told
-    by its time of start."""
+def _this_process() -> Holder:
     import psutil
 
-    if holder["host"] != socket.gethostname():
+    return Holder(pid=os.getpid(), process_started=psutil.Process().create_time(), host=socket.gethostname(),
+                  started=datetime.now().isoformat(timespec="seconds"), command=" ".join(sys.argv)[:200],
+                  token=secrets.token_hex(4))
+
+
+def _is_alive(holder: Holder) -> bool:
+    """A holder that can't be asked, because it is on another machine or another user's, counts as alive. A process id
+    that was given out again is told by its time of start."""
+    import psutil
+
+    if holder.host != socket.gethostname():
         return True
     try:
-        created = psutil.Process(int(str(holder["pid"]))).create_time()
+        process = psutil.Process(holder.pid)
+        return process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - holder.process_started) < 1
     except psutil.NoSuchProcess:
         return False
-    return abs(created - float(str(holder["process_started"]))) < 1
+    except psutil.AccessDenied:
+        return True

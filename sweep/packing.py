@@ -15,21 +15,23 @@ def plan_packs(trials: Sequence[Trial], max_trials: int,
 
     Trials of a pack agree on what one forward pass shares: the base, its precision, the resolution. Inside a pack
     trials of one rank and optimizer stand together, so that the bank can stack them.
-    earlier: packs (train ids) that have begun before; their trials stay together, since a resume must repeat them.
+    earlier: packs (train ids) that were interrupted; their trials stay together, since a resume repeats them, unless
+    they are more than `max_trials` now. A trial that several of them name goes with the largest.
     """
-    by_id = {trial.train_id: trial for trial in trials}
-    packs = [[by_id[i] for i in members if i in by_id] for members in earlier]
-    begun = {trial.train_id for pack in packs for trial in pack}
-    fresh = [trial for trial in trials if trial.train_id not in begun]
-    for _, group in groupby(sorted(fresh, key=lambda t: (_shared_key(t), t.number)), key=_shared_key):
-        members = list(group)
-        # even packs rather than full ones and a rest: 9 trials at 8 run as 5 and 4
-        num_packs = -(-len(members) // max_trials)
-        for i in range(num_packs):
-            chunk = members[i * len(members) // num_packs:(i + 1) * len(members) // num_packs]
-            packs.append(chunk)
-    packs = [sorted(pack, key=_bank_order) for pack in packs if pack]
+    waiting = {trial.train_id: trial for trial in trials}
+    groups: list[list[Trial]] = []
+    for members in sorted(earlier, key=len, reverse=True):
+        groups.append([waiting.pop(i) for i in members if i in waiting])
+    fresh = sorted(waiting.values(), key=lambda trial: (_shared_key(trial), trial.number))
+    groups += [list(group) for _, group in groupby(fresh, key=_shared_key)]
+    packs = [sorted(pack, key=_bank_order) for group in groups for pack in _evenly(group, max_trials)]
     return sorted(packs, key=lambda pack: min(trial.number for trial in pack))
+
+
+def _evenly(trials: Sequence[Trial], max_trials: int) -> list[Sequence[Trial]]:
+    """Even packs rather than full ones and a rest: 9 trials at 8 run as 4 and 5."""
+    num_packs = -(-len(trials) // max_trials)
+    return [trials[i * len(trials) // num_packs:(i + 1) * len(trials) // num_packs] for i in range(num_packs)]
 
 
 def pack_id(train_ids: Sequence[str]) -> str:

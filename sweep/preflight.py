@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sweep.config import RunConfig, TrainConfig
+from sweep.config import RunConfig
 from sweep.data.batches import num_steps, steps_per_epoch
 from sweep.data.folder import Dataset, DatasetConfig, read_dataset
 from sweep.errors import ConfigError
@@ -17,6 +17,7 @@ from sweep.evaluation.settings import check_fits
 from sweep.identity import base_identity, train_id
 from sweep.schema import to_tree
 from sweep.search.grid import Cell
+from sweep.train_config import TrainConfig
 from sweep.trial import Trial
 
 

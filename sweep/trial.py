@@ -3,7 +3,8 @@
 A trial's folder, `results/trials/<train_id>/`, holds everything about it; other processes meet here and only here:
 
     config.yaml                 the resolved training config
-    status.json                 {"status", "step", "num_steps", "attributed_s", "reason"}, replaced atomically
+    status.json                 a `Status`, replaced atomically
+    worker.lock/                while a worker trains or scores it
     metrics.jsonl               one row per logged step, checkpoint and score
     packs.jsonl                 which trials shared the pass, from which step on; written before it takes effect
     train.log                   tracebacks and warnings
@@ -11,7 +12,7 @@ A trial's folder, `results/trials/<train_id>/`, holds everything about it; other
     state/step-00000250.safetensors      what a resume needs; the last two are kept
     scores/<score_id>.json      one `Score` each
     scores/answer-<scoring_id>.json      the trial's `Answer` under one scoring config
-    images/<score_id>/NNN.png   the scored images, and sheet.png of them
+    images/<score_id>.png       a sheet of the scored images, with prompts and figures
 """
 
 from __future__ import annotations
@@ -65,6 +66,7 @@ class Score:
     num_images: int
     axes: Mapping[str, Estimate]  # keys: AXES
     details: Mapping[str, float | None]  # probes, detect_rate, memo_rate, memo_gap, drift_to_natural, burn ...
+    replicates: Mapping[str, float]  # usefulness with each prompt left out, by prompt; empty if it can't be known
     verdict: str
     notes: tuple[str, ...]  # additions to the verdict and what was dropped, in words
     elapsed_s: float
@@ -198,7 +200,8 @@ class Status:
     is_trained: bool  # its last file is written (it may still have to be scored)
     attributed_s: float  # its share of the time of all passes and of scoring
     newest_score: str = ""  # score_id of the checkpoint screened last
-    reason: str = ""
+    diverged: str = ""  # at which step and with which loss, if it has
+    reason: str = ""  # why it failed or diverged
 
 
 def status_from_json(tree: Mapping[str, Any]) -> Status:

@@ -20,7 +20,7 @@ def base():
     from sweep.identity import base_identity
     from sweep.model.base import BaseModelConfig, load_base
 
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)  # two test processes share the cores; threads that wait for each other are slower
     config = BaseModelConfig(name="pocket", path=None, resolution=64)
     return load_base(config, base_identity(config, Path("results")))
 

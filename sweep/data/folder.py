@@ -63,6 +63,11 @@ class Dataset:
         """Hash of what is trained on: image bytes, captions, repeats; not of where the files lie."""
         return stable_hash([[p.sha256, p.caption, p.repeats] for p in self.photos])
 
+    @property
+    def content(self) -> str:
+        """Hash of the photos and captions, however often each is shown."""
+        return stable_hash(sorted([p.sha256, p.caption] for p in self.photos))
+
 
 def read_dataset(config: DatasetConfig, *, trigger: str | None, class_noun: str | None,
                  repeats: int | None) -> Dataset:

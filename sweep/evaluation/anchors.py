@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sweep.data.folder import Dataset
 from sweep.errors import ScoringError
 from sweep.evaluation.cells import Cell
 from sweep.evaluation.likeness import why_invalid
@@ -21,27 +20,29 @@ from sweep.evaluation.measure import (
     set_to_json,
 )
 from sweep.evaluation.settings import STAGES, ScoringConfig
-from sweep.files import read_json, sha256_of, stable_hash, write_json
+from sweep.files import read_json, stable_hash, write_json
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Anchors:
-    """scoring_key: what was drawn and measured how; anchors of another key are never mixed with its scores."""
+    """scoring_key: what was drawn and measured how; anchors of another key are never mixed with its scores.
+
+    photos_key: what it was measured beside.
+    """
 
     scoring_key: str
-    dataset_key: str
+    photos_key: str
     base: Mapping[str, MeasuredSet]  # by stage: the base without LoRA on the same cells
     real: RealPhotos
 
-    def base_images(self) -> list[Measured]:
-        """The base's whole images on normal prompts, each once."""
-        images = {m.key: m for stage in STAGES for m in self.base[stage].images
-                  if m.kind == "prompt" and not m.is_broken}
-        return list(images.values())
+    def base_on(self, stage: str) -> dict[tuple[str, int, int], Measured]:
+        """The base's whole images on a stage's normal prompts, by cell."""
+        return {m.key: m for m in self.base[stage].images if m.kind == "prompt" and not m.is_broken}
 
     def likeness_problem(self, scoring: ScoringConfig) -> str:
-        """Why likeness is invalid; empty if it is not."""
-        floor = [m.face for m in self.base_images() if scoring.prompts[m.index].face and m.face is not None]
+        """Why likeness is invalid; empty if it is not. Judged on the cells of all stages, each once."""
+        images = {key: m for stage in STAGES for key, m in self.base_on(stage).items()}
+        floor = [m.face for m in images.values() if scoring.prompts[m.index].face and m.face is not None]
         return why_invalid(floor, self.real.ceiling_faces, self.real.num_faces, scoring.validity.min_dprime)
 
     def check_key(self, scoring_key: str) -> None:
@@ -51,14 +52,9 @@ class Anchors:
                                f"{self.scoring_key}: another prompt set, sampler, backend or base. Score again.")
 
 
-def dataset_key(dataset: Dataset) -> str:
-    """Content that scores depend on: training photos and captions, held-out photos, trigger and class noun."""
-    return stable_hash([dataset.identity, sorted(sha256_of(path) for path in dataset.holdout), dataset.trigger,
-                        dataset.class_noun])
-
-
-def anchors_path(results_dir: Path, scoring_key: str, dataset_identity: str, cells: Sequence[Cell]) -> Path:
-    key = stable_hash([scoring_key, dataset_identity, sorted([list(cell.key) for cell in cells])], num_digits=16)
+def anchors_path(results_dir: Path, scoring_key: str, photos_key: str, cells: Sequence[Cell]) -> Path:
+    drawn = sorted([*cell.key, cell.class_text] for cell in cells)
+    key = stable_hash([scoring_key, photos_key, drawn], num_digits=16)
     return results_dir / "cache" / "anchors" / f"{key}.json"
 
 
@@ -68,7 +64,7 @@ def read_anchors(path: Path) -> Anchors | None:
         return None
     try:
         tree = read_json(path)
-        return Anchors(scoring_key=tree["scoring_key"], dataset_key=tree["dataset_key"],
+        return Anchors(scoring_key=tree["scoring_key"], photos_key=tree["photos_key"],
                        base={stage: set_from_json(tree["base"][stage]) for stage in STAGES},
                        real=real_from_json(tree["real"]))
     except (ValueError, KeyError, TypeError):
@@ -76,7 +72,7 @@ def read_anchors(path: Path) -> Anchors | None:
 
 
 def write_anchors(path: Path, anchors: Anchors) -> None:
-    tree: dict[str, Any] = {"scoring_key": anchors.scoring_key, "dataset_key": anchors.dataset_key,
+    tree: dict[str, Any] = {"scoring_key": anchors.scoring_key, "photos_key": anchors.photos_key,
                             "base": {stage: set_to_json(measured) for stage, measured in anchors.base.items()},
                             "real": dataclasses.asdict(anchors.real)}
     write_json(path, tree)

@@ -2,41 +2,18 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from sweep.evaluation.intervals import jackknife_interval, t_quantile
-from sweep.trial import Estimate, Score
+from sweep.comparison import are_tied, cautious
+from sweep.trial import Score
 
-Replicates = Mapping[int, float]  # usefulness with each prompt left out, by prompt
 _GONE_TOO_FAR = ("memorised", "overtrained", "broken")
-
-
-def cautious(usefulness: Estimate) -> float:
-    """mean - 1 standard error, so that a lucky draw is not taken for a good file; -inf if it is invalid."""
-    if usefulness.value is None:
-        return -math.inf
-    if usefulness.low is None or usefulness.n < 2:
-        return usefulness.value
-    return usefulness.value - (usefulness.value - usefulness.low) / t_quantile(usefulness.n - 1)
 
 
 def best_of(scores: Sequence[Score], count: int = 1) -> list[int]:
     """Indices of the best few, best first; of equals the later one last."""
-    order = sorted(range(len(scores)), key=lambda i: -cautious(scores[i].axes["usefulness"]))
+    order = sorted(range(len(scores)), key=lambda i: -cautious(scores[i]))
     return order[:count]
-
-
-def are_tied(best: Score, best_replicates: Replicates, other: Score, other_replicates: Replicates) -> bool:
-    """Whether the interval of their paired difference in usefulness holds 0."""
-    a, b = best.axes["usefulness"].value, other.axes["usefulness"].value
-    shared = sorted(set(best_replicates) & set(other_replicates))
-    if a is None or b is None or not shared:
-        return False
-    if a == b:
-        return True
-    interval = jackknife_interval(a - b, [best_replicates[p] - other_replicates[p] for p in shared])
-    return interval.low is None or interval.high is None or interval.low <= 0 <= interval.high
 
 
 def label(score: Score, scores: Sequence[Score]) -> str:
@@ -49,18 +26,18 @@ def label(score: Score, scores: Sequence[Score]) -> str:
     return score.file.removesuffix(".safetensors")
 
 
-def reason(chosen: Score, screened: Sequence[Score], replicates: Sequence[Replicates], *,
-           tied_strengths: Sequence[float], is_confirmed: bool) -> str:
+def reason(chosen: Score, screened: Sequence[Score], *, tied_strengths: Sequence[float], is_confirmed: bool) -> str:
     """A sentence: "epoch 4 at 0.8; epochs 3 to 5 cannot be told apart; from epoch 8 on: overtrained"."""
     name = label(chosen, screened)
     parts = [f"{name} at {chosen.strength:g}"]
     usefulness = chosen.axes["usefulness"]
     if usefulness.value is None:
         return f"{name} at {chosen.strength:g}, the last one: no file can be preferred while usefulness can't be known"
-    best = next((i for i, score in enumerate(screened) if score.file == chosen.file), None)
+    best = next((i for i, score in enumerate(screened)
+                 if (score.file, score.file_sha256) == (chosen.file, chosen.file_sha256)), None)
     if best is not None:
         tied = [i for i, score in enumerate(screened)
-                if i == best or are_tied(screened[best], replicates[best], score, replicates[i])]
+                if i == best or are_tied(screened[best], score)]
         if len(tied) > 1:
             parts.append(f"{_spread([label(screened[i], screened) for i in tied], tied)} cannot be told apart")
         far = _too_far_from(screened, best)

@@ -77,14 +77,11 @@ def _draw(base: Base, targets: Sequence[Target], rows: Sequence[Row], sampler: S
     latents_BCHW = torch.stack([
         torch.randn(base.latent_channels, latent_size, latent_size, generator=generator(row.seed, 0, "latents"))
         for row in rows]).to(base.device)
-    dtype = next(base.unet.parameters()).dtype
-    is_half = dtype != torch.float32
-    with torch.no_grad(), torch.autocast(base.device.type, dtype=dtype if is_half else torch.bfloat16,
-                                         enabled=is_half), bank.attached() if bank else nullcontext():
+    with torch.no_grad(), bank.attached() if bank else nullcontext():
         states_BLD = _text_states(base, bank, rows, counts, sampler.negative_prompt)
         with bank.rows([2 * count for count in counts]) if bank else nullcontext():
             latents_BCHW = _sample(base, latents_BCHW, states_BLD, sampler)
-    return base.decode(latents_BCHW.to(next(base.vae.parameters()).dtype))
+    return base.decode(latents_BCHW)
 
 
 def _bank_of(base: Base, targets: Sequence[Target], rows: Sequence[Row]) -> tuple[AdapterBank | None, list[int]]:
@@ -139,7 +136,7 @@ def _sample(base: Base, latents_BCHW: Tensor, states_BLD: Tensor, sampler: Sampl
         doubled = latents_BCHW.repeat_interleave(2, dim=0)
         doubled = scheduler.scale_model_input(doubled, timestep)
         timesteps_B: torch.Tensor = timestep.expand(len(doubled)).to(base.device)
-        noise = base.unet(doubled, timesteps_B, encoder_hidden_states=states_BLD).sample.float()
+        noise = base.unet(doubled, timesteps_B, encoder_hidden_states=states_BLD).sample
         negative, positive = noise[0::2], noise[1::2]
         guided = negative + sampler.guidance_scale * (positive - negative)
         latents_BCHW = scheduler.step(guided, timestep, latents_BCHW).prev_sample

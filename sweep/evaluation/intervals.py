@@ -1,49 +1,13 @@
-"""90 % intervals about *this file*: prompts are the random thing. Never NaN; too few prompts say so."""
+"""90 % intervals of what is no plain jackknife (sweep/comparison.py has that one). Never NaN."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
-CONFIDENCE = 0.90
-MIN_UNITS = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """low, high: None where they can't be known; reason says why."""
-
-    low: float | None
-    high: float | None
-    n: int
-    reason: str = ""
-
-
-def jackknife_interval(value: float, replicates: Sequence[float], confidence: float = CONFIDENCE) -> Interval:
-    """value +- t * se, se from the statistic with each unit left out (Efron & Tibshirani 1993, Eq. 11.5).
-
-    For a mean, and for a mean of paired differences, this is the t interval itself.
-    """
-    n = len(replicates)
-    if n < MIN_UNITS:
-        return Interval(None, None, n, f"an interval needs at least {MIN_UNITS} prompts, there are {n}")
-    theta = np.asarray(replicates, dtype=float)
-    if not math.isfinite(value) or not np.isfinite(theta).all():
-        return Interval(None, None, n, "without one of its prompts the value can't be computed")
-    standard_error = math.sqrt((n - 1) / n * float(((theta - theta.mean()) ** 2).sum()))
-    margin = t_quantile(n - 1, confidence) * standard_error
-    return Interval(value - margin, value + margin, n)
-
-
-def mean_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Interval:
-    """The paired t interval of per-prompt values or differences (Student 1908)."""
-    x = np.asarray(values, dtype=float)
-    n = len(x)
-    left_out = [(x.sum() - v) / (n - 1) for v in x] if n > 1 else list(x)
-    return jackknife_interval(float(x.mean()) if n else math.nan, left_out, confidence)
+from sweep.comparison import CONFIDENCE, Interval, t_quantile
 
 
 def standard_error(values: Sequence[float]) -> float:
@@ -71,10 +35,3 @@ def rate_interval(count: int, n: int, confidence: float = CONFIDENCE) -> Interva
     margin = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     low = 0.0 if count == 0 else max(0.0, centre - margin)
     return Interval(low, 1.0 if count == n else min(1.0, centre + margin), n)
-
-
-def t_quantile(degrees: int, confidence: float = CONFIDENCE) -> float:
-    """Of Student's t, two-sided."""
-    from scipy.special import stdtrit
-
-    return float(stdtrit(degrees, (1 + confidence) / 2))

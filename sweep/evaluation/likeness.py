@@ -12,22 +12,26 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from sweep.evaluation.settings import MIN_REFERENCES
+
 if TYPE_CHECKING:
     from torch import Tensor
 
 Floats = NDArray[np.float64]
 
-MIN_FACES = 3
-
-
 def mean_pairwise(faces_BD: Tensor, references_RD: Tensor) -> Tensor:
-    """Mean cosine of each face to every reference face, [B]. Not to their centroid, whose distance shrinks with R."""
+    """Mean cosine of each face to every reference face, [B]. Not to their centroid, whose distance shrinks with R.
+
+    0 without a reference; `why_invalid` then says that nothing was measured.
+    """
+    if len(references_RD) == 0:
+        return faces_BD.new_zeros(len(faces_BD))
     return (faces_BD @ references_RD.T).mean(dim=1)
 
 
-def leave_one_out(references_RD: Tensor) -> list[float]:
-    """Mean cosine of each reference face to the others: the ceiling where no photo is held out."""
-    cosines_RR = references_RD @ references_RD.T
+def leave_one_out(faces_RD: Tensor, references_RD: Tensor) -> list[float]:
+    """Mean cosine of each photo's face to the reference faces of the other photos: how like the subject a photo is."""
+    cosines_RR = faces_RD @ references_RD.T
     num = len(references_RD)
     return [float((row.sum() - row[i]) / (num - 1)) for i, row in enumerate(cosines_RR)] if num > 1 else []
 
@@ -46,10 +50,12 @@ def dprime(floor: Sequence[float], ceiling: Sequence[float]) -> float:
 
 def why_invalid(floor: Sequence[float], ceiling: Sequence[float], num_references: int, min_dprime: float) -> str:
     """Why likeness can't be measured with these anchors; empty if it can."""
-    if num_references < MIN_FACES:
-        return f"a face was found on {num_references} training photos, likeness needs at least {MIN_FACES}"
+    if num_references < MIN_REFERENCES:
+        return (f"a face was found on {num_references} of the photos that likeness is measured against, it needs at "
+                f"least {MIN_REFERENCES}")
     if len(ceiling) < 2:
-        return f"a face was found on {len(ceiling)} of the photos that the ceiling is measured on, it needs at least 2"
+        return (f"the base model's autoencoder leaves a face on {len(ceiling)} of the photos that likeness is measured "
+                "against, it needs at least 2")
     if len(floor) < 2:
         return "the base model draws no faces on these prompts"
     distance = dprime(floor, ceiling)

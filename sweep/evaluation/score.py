@@ -15,11 +15,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from sweep.comparison import Interval, jackknife_interval
 from sweep.evaluation.adherence import ProbeTable, adherence, drop_failed_probes
 from sweep.evaluation.anchors import Anchors
 from sweep.evaluation.burn import KINDS, burn, log_ratios
 from sweep.evaluation.diversity import diversity
-from sweep.evaluation.intervals import Interval, jackknife_interval, rate_interval, standard_error, widened
+from sweep.evaluation.intervals import rate_interval, standard_error, widened
 from sweep.evaluation.likeness import likeness
 from sweep.evaluation.measure import Measured, MeasuredSet
 from sweep.evaluation.memorisation import memo_gap, memo_rate, memorisation, normalised_gap
@@ -34,16 +35,13 @@ Keep = NDArray[np.intp]
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """All of a score but where the file lies.
-
-    replicates: usefulness with each prompt left out, by prompt; differences of two files are paired through them.
-    """
+    """All of a score but where the file lies."""
 
     axes: dict[str, Estimate]
     details: dict[str, float | None]
     verdict: str
     notes: tuple[str, ...]
-    replicates: dict[int, float]
+    replicates: dict[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +58,7 @@ class Table:
     variety_gen_P: Floats
     variety_base_P: Floats
     near_gen_P: Floats
+    near_base_P: Floats
     copies_P: Floats
     drift_P: Floats
     ratios: list[list[dict[str, float]]]  # of each prompt's images, burn's log-ratios
@@ -67,7 +66,8 @@ class Table:
 
 def judge(measured: MeasuredSet, anchors: Anchors, scoring: ScoringConfig, stage: str) -> Judgement:
     """Normalise, combine, and put into words."""
-    images = [m for m in measured.images if m.kind == "prompt" and not m.is_broken]
+    base = anchors.base_on(stage)
+    images = [m for m in measured.images if m.key in base and not m.is_broken]
     num_broken = sum(m.is_broken for m in measured.images)
     if not images:
         return _all_broken(num_broken)
@@ -79,16 +79,19 @@ def judge(measured: MeasuredSet, anchors: Anchors, scoring: ScoringConfig, stage
     reasons = _invalid_axes(values, anchors, scoring, num_broken / max(len(measured.images), 1))
     axes = {name: _estimate(name, values, left_out, table, images, anchors, scoring, reasons.get(name, ""))
             for name in AXES}
-    details = _details(measured, images, values, anchors, scoring)
+    details = _details(measured, images, values, table, anchors, scoring)
     details["broken_frac"] = num_broken / max(len(measured.images), 1)
     words, more = _words(axes, details, reasons, _gap_interval(values, left_out, anchors), scoring)
-    return Judgement(axes=axes, details=details, verdict=words, notes=(*more, *notes),
-                     replicates={p: row["usefulness"] for p, row in zip(table.prompts, left_out, strict=True)})
+    replicates = {str(p): row["usefulness"] for p, row in zip(table.prompts, left_out, strict=True)}
+    if axes["usefulness"].value is None or not all(math.isfinite(value) for value in replicates.values()):
+        replicates = {}
+    return Judgement(axes=axes, details=details, verdict=words, notes=(*more, *notes), replicates=replicates)
 
 
 def _all_broken(num_broken: int) -> Judgement:
-    """A file whose images all hold nothing, e.g. after its weights became NaN."""
-    reason = f"all {num_broken} images are broken (not finite, or one flat colour)"
+    """A file whose images all hold nothing, e.g. after its weights became NaN; or a base that draws nothing."""
+    reason = (f"all {num_broken} images are broken (not finite, or one flat colour)" if num_broken
+              else "all images of the base model itself are broken (not finite, or one flat colour)")
     nothing = Estimate(value=None, low=None, high=None, raw=None, n=0, reason=reason)
     return Judgement(axes=dict.fromkeys(AXES, nothing), details={"broken_frac": 1.0}, verdict=INVALID, notes=(reason,),
                      replicates={})
@@ -96,13 +99,13 @@ def _all_broken(num_broken: int) -> Judgement:
 
 def _table(measured: MeasuredSet, images: Sequence[Measured], anchors: Anchors, scoring: ScoringConfig,
            stage: str) -> tuple[Table, list[str]]:
-    """Lay out the stage's prompts; says what is left out."""
+    """Lay out the stage's prompts, each image beside the base's on the same cell; says what is left out."""
+    on_cell = anchors.base_on(stage)
     prompts = sorted({m.index for m in images})
     gen = [[m for m in images if m.index == p] for p in prompts]
-    base_images = anchors.base_images()
-    base = [[m for m in base_images if m.index == p] for p in prompts]
+    base = [[on_cell[m.key] for m in rows] for rows in gen]
     base_face = [_mean([m.face for m in rows if m.face is not None]) for rows in base]
-    floor = _mean([m.face for m in base_images if m.face is not None and scoring.prompts[m.index].face])
+    floor = _mean([m.face for rows in base for m in rows if m.face is not None and scoring.prompts[m.index].face])
     base_face = [floor if math.isnan(face) else face for face in base_face]
     is_face = np.array([scoring.prompts[p].face for p in prompts], dtype=bool)
     face_gen = np.array([_mean([face if m.face is None else m.face for m in rows])  # no face counts as the floor
@@ -117,7 +120,6 @@ def _table(measured: MeasuredSet, images: Sequence[Measured], anchors: Anchors, 
     if measured.variety == {}:
         notes.append("diversity not measured: one seed per prompt")
     base_variety = anchors.base[stage].variety
-    by_key = {m.key: m for m in anchors.base[stage].images}
     return Table(
         prompts=prompts, probes=probes,
         face_gen_P=np.where(is_face, face_gen, np.nan), face_base_P=np.where(is_face, base_face, np.nan),
@@ -127,9 +129,10 @@ def _table(measured: MeasuredSet, images: Sequence[Measured], anchors: Anchors, 
         variety_gen_P=np.array([measured.variety.get(p, math.nan) for p in prompts]),
         variety_base_P=np.array([base_variety.get(p, math.nan) for p in prompts]),
         near_gen_P=_array([[m.nearest for m in rows] for rows in gen]),
+        near_base_P=_array([[m.nearest for m in rows] for rows in base]),
         copies_P=_array([[float(m.nearest < scoring.copies.copy_distance) for m in rows] for rows in gen]),
         drift_P=_drift(prompts, gen, base, anchors, scoring),
-        ratios=[[log_ratios(m.look, by_key[m.key].look) for m in rows if m.key in by_key] for rows in gen]), notes
+        ratios=[[log_ratios(m.look, on_cell[m.key].look) for m in rows] for rows in gen]), notes
 
 
 def _probe_table(name: str, prompts: Sequence[int], gen: Sequence[Sequence[Measured]],
@@ -145,7 +148,7 @@ def _probe_table(name: str, prompts: Sequence[int], gen: Sequence[Sequence[Measu
 
 
 def natural_hair(anchors: Anchors, scoring: ScoringConfig) -> str | None:
-    """The hair colour that a LoRA drifts to: the configured one, or the likeliest on the training photos."""
+    """The hair colour that a LoRA drifts to: the configured one, or the likeliest on the reference photos."""
     if "hair" not in scoring.attributes:
         return None
     photos = anchors.real.probes["hair"]
@@ -211,7 +214,8 @@ def _invalid_axes(values: dict[str, float], anchors: Anchors, scoring: ScoringCo
     reasons: dict[str, str] = {}
     problem = anchors.likeness_problem(scoring)
     if problem or math.isnan(values["likeness"]):
-        reasons["likeness"] = problem or "no image of a prompt that counts for likeness is whole"
+        reasons["likeness"] = problem or ("on the prompts that count for likeness no image is whole, or the base model "
+                                          "draws no face")
     if math.isnan(values["adherence"]):
         reasons["adherence"] = ("the base model fails every probe: nothing in its images is more often what the prompt "
                                 f"asks for than in the photos (by at least {scoring.validity.min_probe_range:g})")
@@ -265,8 +269,8 @@ def _memorisation_interval(values: dict[str, float], gap: Interval, anchors: Anc
                     memorisation(rate.high, normalised_gap(gap.high, unseen), full), gap.n)
 
 
-def _details(measured: MeasuredSet, images: Sequence[Measured], values: dict[str, float], anchors: Anchors,
-             scoring: ScoringConfig) -> dict[str, float | None]:
+def _details(measured: MeasuredSet, images: Sequence[Measured], values: dict[str, float], table: Table,
+             anchors: Anchors, scoring: ScoringConfig) -> dict[str, float | None]:
     """Everything that stands behind the axes, by name."""
     details = dict(values)
     for name in AXES:
@@ -275,11 +279,10 @@ def _details(measured: MeasuredSet, images: Sequence[Measured], values: dict[str
     found = [m.face for m in faces if m.face is not None]
     details["detect_rate"] = len(found) / len(faces) if faces else math.nan
     details["face_similarity_detected"] = _mean(found)
-    details["likeness_floor"] = _mean([m.face for m in anchors.base_images()
-                                       if m.face is not None and scoring.prompts[m.index].face])
+    details["likeness_floor"] = _mean(table.face_base_P)
     details["likeness_ceiling"] = _mean(anchors.real.ceiling_faces)
     details["nearest_prompts"] = _mean([m.nearest for m in images])
-    details["nearest_prompts_base"] = _mean([m.nearest for m in anchors.base_images()])
+    details["nearest_prompts_base"] = _mean(table.near_base_P)
     details["nearest_unseen_photos"] = _mean(anchors.real.unseen_nearest)
     for kind in ("bare", "caption"):
         near = [m.nearest for m in measured.images if m.kind == kind and not m.is_broken]

@@ -1,6 +1,7 @@
 """Scores LoRA files on one base and dataset: screen every checkpoint, refine the best, confirm one, name it.
 
-Everything drawn is kept by content: a file that was scored before costs nothing, and a kill loses one batch at most.
+Everything drawn is kept by content: a file that was scored before costs nothing, and a kill loses one group of images
+at most.
 """
 
 from __future__ import annotations
@@ -10,18 +11,27 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from sweep.comparison import are_tied
 from sweep.data.folder import Dataset
 from sweep.errors import ScoringError
-from sweep.evaluation.anchors import Anchors, anchors_path, dataset_key, read_anchors, write_anchors
+from sweep.evaluation.anchors import Anchors, anchors_path, read_anchors, write_anchors
 from sweep.evaluation.backends import PocketBackends, load_backends
 from sweep.evaluation.cells import Cell, cells_of
-from sweep.evaluation.choice import are_tied, best_of, reason
+from sweep.evaluation.choice import best_of, reason
 from sweep.evaluation.generate import OnProgress, Row, generate
 from sweep.evaluation.measure import MeasuredSet, Observer, set_from_json, set_to_json
 from sweep.evaluation.score import Judgement, judge
-from sweep.evaluation.settings import STAGES, ScoringConfig, check_fits, measuring_id, scoring_id
+from sweep.evaluation.settings import (
+    STAGES,
+    ScoringConfig,
+    check_fits,
+    dataset_key,
+    measuring_id,
+    photos_key,
+    scoring_id,
+)
 from sweep.evaluation.sheet import write_sheet
 from sweep.files import read_json, sha256_of, stable_hash, write_json
 from sweep.network.lora_file import LoraFile, read_lora
@@ -67,25 +77,23 @@ class _Job:
         return self.request.scores_dir / "cells" / f"{self.measure_id}.json"
 
 
-@dataclass(frozen=True, slots=True)
-class _Scored:
-    score: Score
-    replicates: dict[int, float]  # usefulness with each prompt left out
-
-
 class Scorer:
-    """Scores under one scoring config; `scoring_id` says which. resolution: in pixels, None = the base's own."""
+    """Scores under one scoring config; `scoring_id` says which.
+
+    Ways to end early: whatever `on_progress` raises ends `screen` or `finish` and is passed on as it is. It is told of
+    every batch, and of the last one of a group (`IMAGES_PER_GROUP`) after the group is written: what was drawn up to
+    there is kept, and the same call goes on from it.
+    """
 
     def __init__(self, base: Base, targets: Sequence[Target], scoring: ScoringConfig, dataset: Dataset,
-                 results_dir: Path, *, resolution: int | None = None, backends: PocketBackends | None = None):
+                 results_dir: Path, *, backends: PocketBackends | None = None):
         check_fits(scoring, base.name)
         self.base, self.targets, self.scoring = base, targets, scoring
         self.dataset, self.results_dir = dataset, results_dir
-        self.resolution = resolution or _own_resolution(base)
         self.backends = backends or load_backends(scoring.weights_dir)
-        self.scoring_id = scoring_id(scoring, base.identity, self.backends.identities)
-        self._measuring = stable_hash([measuring_id(scoring, base.identity, self.backends.identities), self.resolution])
-        self._dataset_key = dataset_key(dataset)
+        self.scoring_id = scoring_id(scoring, base.identity, self.backends.identities, dataset_key(dataset))
+        self._measuring = stable_hash([measuring_id(scoring, base.identity, self.backends.identities), base.resolution])
+        self._photos_key = photos_key(dataset)
         self._cells = {stage: cells_of(scoring, stage, dataset) for stage in STAGES}
         self._observer: Observer | None = None
         self._anchors: Anchors | None = None
@@ -93,15 +101,18 @@ class Scorer:
     def screen(self, requests: Sequence[ScoreRequest], on_progress: OnProgress | None = None) -> list[Score]:
         """Score checkpoints, of several trials at once, on the screening cells.
 
-        Raises AdapterFileError for a file that is no LoRA for this base.
+        Raises AdapterFileError, which names the file, for one that is no LoRA for this base.
         """
-        progress = _Progress(on_progress, len(requests) * len(self._cells["screen"]))
-        return [scored.score for scored in self._scored(requests, "screen", progress)]
+        return self._scored(requests, "screen", _Progress(on_progress, len(requests) * len(self._cells["screen"])))
 
     def finish(self, trial_requests: Sequence[Sequence[ScoreRequest]],
                on_progress: OnProgress | None = None) -> list[Answer]:
         """Name the file and strength of each trial: refine its best checkpoints over strengths, choose by mean - 1
-        standard error, and report the chosen one on fresh seeds."""
+        standard error, and report the chosen one on fresh seeds.
+
+        Raises AdapterFileError, which names the file, for one that is no LoRA for this base; called again without its
+        trial, the others go on from what was drawn.
+        """
         if any(not requests for requests in trial_requests):
             raise ScoringError("A trial without a checkpoint can't be finished: it has no file to name.")
         scoring, choice = self.scoring, self.scoring.choice
@@ -111,13 +122,13 @@ class Scorer:
                           [len(requests) for requests in trial_requests])
         arms: list[list[ScoreRequest]] = []
         for requests, scores, count in zip(trial_requests, screened, counts, strict=True):
-            best = best_of([s.score for s in scores], count)
-            if all(s.score.axes["usefulness"].value is None for s in scores):
+            best = best_of(scores, count)
+            if all(score.axes["usefulness"].value is None for score in scores):
                 best = [len(requests) - 1]  # nothing to go by: the last file, as trainers' users do
             arms.append([replace(requests[i], strength=strength) for i in best for strength in choice.strengths])
         refined = _split(self._scored([arm for trial in arms for arm in trial], "refine", progress),
                          [len(trial) for trial in arms])
-        chosen = [best_of([s.score for s in scores])[0] for scores in refined]
+        chosen = [best_of(scores)[0] for scores in refined]
         finals = [scores[i] for scores, i in zip(refined, chosen, strict=True)]
         if scoring.choice.confirm:
             finals = self._scored([trial[i] for trial, i in zip(arms, chosen, strict=True)], "confirm", progress)
@@ -132,7 +143,7 @@ class Scorer:
         """Measured on first use, or read from the cache."""
         if self._anchors is None:
             all_cells = list({cell.key: cell for stage in STAGES for cell in self._cells[stage]}.values())
-            path = anchors_path(self.results_dir, self._measuring, self._dataset_key, all_cells)
+            path = anchors_path(self.results_dir, self._measuring, self._photos_key, all_cells)
             anchors = read_anchors(path)
             if anchors is None:
                 anchors = self._measure_anchors(all_cells, path.with_suffix(".png"))
@@ -144,7 +155,7 @@ class Scorer:
     @property
     def observer(self) -> Observer:
         if self._observer is None:
-            self._observer = Observer(self.scoring, self.backends, self.dataset, self.resolution)
+            self._observer = Observer(self.scoring, self.backends, self.dataset, self.base)
         return self._observer
 
     def _measure_anchors(self, cells: Sequence[Cell], sheet: Path) -> Anchors:
@@ -157,10 +168,10 @@ class Scorer:
             base[stage] = self.observer.look(images[chosen], self._cells[stage])
         write_sheet(sheet, images, [replace(cell, text=cell.class_text) for cell in cells], [""] * len(cells),
                     "the base model alone: the anchors")
-        return Anchors(scoring_key=self._measuring, dataset_key=self._dataset_key, base=base,
+        return Anchors(scoring_key=self._measuring, photos_key=self._photos_key, base=base,
                        real=self.observer.real_photos())
 
-    def _scored(self, requests: Sequence[ScoreRequest], stage: str, progress: _Progress) -> list[_Scored]:
+    def _scored(self, requests: Sequence[ScoreRequest], stage: str, progress: _Progress) -> list[Score]:
         """Scores of all requests in order; what the cache lacks is drawn in packed groups."""
         jobs = [self._job(request, stage) for request in requests]
         cells = self._cells[stage]
@@ -181,14 +192,14 @@ class Scorer:
     def _job(self, request: ScoreRequest, stage: str) -> _Job:
         digest = sha256_of(request.file)
         cells = [[*cell.key, cell.text, cell.class_text] for cell in self._cells[stage]]
-        measure = stable_hash([digest, request.strength, cells, self._measuring, self._dataset_key])
+        measure = stable_hash([digest, request.strength, cells, self._measuring, self._photos_key])
         return _Job(request, stage, digest, measure, stable_hash([measure, stage, self.scoring_id]))
 
     def _is_known(self, job: _Job) -> bool:
         return job.score_path.exists() or _read_set(job.cells_path) is not None
 
     def _measure(self, jobs: Sequence[_Job], stage: str, progress: _Progress) -> None:
-        """Draw and measure a group of files in one go; write what was measured and the contact sheets."""
+        """Draw and measure a group of files in one go; write what was measured and the contact sheets, then say so."""
         cells = self._cells[stage]
         loras: dict[Path, LoraFile] = {}
         for job in jobs:
@@ -200,21 +211,22 @@ class Scorer:
             measured = self.observer.look(drawn, cells)
             self._write_sheet(job, judge(measured, self.anchors, self.scoring, stage), measured, drawn)
             write_json(job.cells_path, set_to_json(measured))
+        progress.add(len(rows))
 
-    def _judged(self, job: _Job, elapsed_s: float) -> _Scored:
-        measured = _read_set(job.cells_path)
-        judgement = None if measured is None else judge(measured, self.anchors, self.scoring, job.stage)
-        replicates = judgement.replicates if judgement is not None else {}
+    def _judged(self, job: _Job, elapsed_s: float) -> Score:
         if job.score_path.exists():
-            return _Scored(self._read(job), replicates)
-        assert measured is not None and judgement is not None, "a job is measured before it is judged"
+            return self._read(job)
+        measured = _read_set(job.cells_path)
+        assert measured is not None, "a job is measured before it is judged"
+        judgement = judge(measured, self.anchors, self.scoring, job.stage)
         request = job.request
         score = Score(score_id=job.score_id, scoring_id=self.scoring_id, file=request.file.name,
                       file_sha256=job.file_sha256, epoch=request.epoch, step=request.step, strength=request.strength,
                       stage=job.stage, num_images=len(measured.images), axes=judgement.axes, details=judgement.details,
-                      verdict=judgement.verdict, notes=judgement.notes, elapsed_s=round(elapsed_s, 3))
+                      replicates=judgement.replicates, verdict=judgement.verdict, notes=judgement.notes,
+                      elapsed_s=round(elapsed_s, 3))
         write_json(job.score_path, to_json(score))
-        return _Scored(score, replicates)
+        return score
 
     def _read(self, job: _Job) -> Score:
         """A stored score as this request names it: the same bytes may lie under another name or epoch."""
@@ -225,10 +237,12 @@ class Scorer:
         return replace(score, file=job.request.file.name, epoch=job.request.epoch, step=job.request.step)
 
     def _draw(self, rows: Sequence[Row], progress: _Progress | None) -> Tensor:
-        done_before = progress.done if progress is not None else 0
-        return generate(self.base, self.targets, rows, self.scoring.sampler, resolution=self.resolution,
-                        batch_size=self.scoring.batch_size,
-                        on_progress=None if progress is None else lambda done, _: progress.set(done_before + done))
+        def tell(done: int, total: int) -> None:
+            if progress is not None and done < total:  # the last batch counts when its group is written
+                progress.show(done)
+
+        return generate(self.base, self.targets, rows, self.scoring.sampler, resolution=self.base.resolution,
+                        batch_size=self.scoring.batch_size, on_progress=tell)
 
     def _write_sheet(self, job: _Job, judgement: Judgement, measured: MeasuredSet, images: Tensor) -> None:
         axes = "   ".join(f"{name} {_shown(estimate.value)}" for name, estimate in judgement.axes.items())
@@ -243,13 +257,12 @@ class Scorer:
             lines.append("broken" if image.is_broken else ", ".join([face, *found, near]))
         write_sheet(job.request.images_dir / f"{job.score_id}.png", images, self._cells[job.stage], lines, title)
 
-    def _answer(self, final: _Scored, screened: Sequence[_Scored], refined: Sequence[_Scored], chosen: int) -> Answer:
-        score, best = final.score, refined[chosen]
-        strengths = [s.score.strength for s in refined if s.score.file == score.file
-                     and (s is best or are_tied(best.score, best.replicates, s.score, s.replicates))]
-        sentence = reason(score, [s.score for s in screened], [s.replicates for s in screened],
-                          tied_strengths=strengths, is_confirmed=self.scoring.choice.confirm)
-        return Answer(file=score.file, epoch=score.epoch, step=score.step, strength=score.strength, score=score,
+    def _answer(self, final: Score, screened: Sequence[Score], refined: Sequence[Score], chosen: int) -> Answer:
+        best = refined[chosen]
+        strengths = [s.strength for s in refined if (s.file, s.file_sha256) == (final.file, final.file_sha256)
+                     and (s is best or are_tied(best, s))]
+        sentence = reason(final, screened, tied_strengths=strengths, is_confirmed=self.scoring.choice.confirm)
+        return Answer(file=final.file, epoch=final.epoch, step=final.step, strength=final.strength, score=final,
                       reason=sentence)
 
     def _num_images(self, trial_requests: Sequence[Sequence[ScoreRequest]], counts: Sequence[int]) -> int:
@@ -260,12 +273,6 @@ class Scorer:
                 + (len(trial_requests) * per_stage["confirm"] if self.scoring.choice.confirm else 0))
 
 
-def _own_resolution(base: Base) -> int:
-    """The resolution that a base was trained at, by its UNet's config (SD 1.5: 64 latents of 8 pixels)."""
-    config: Any = base.unet.config
-    return int(config.sample_size) * base.vae_scale
-
-
 class _Progress:
     """Images done of all; what the cache holds counts as done."""
 
@@ -273,12 +280,15 @@ class _Progress:
         self.on_progress, self.total, self.done = on_progress, total, 0
 
     def add(self, count: int) -> None:
-        self.set(self.done + count)
+        """So many more are done for good."""
+        self.done += count
+        self.show(0)
 
-    def set(self, done: int) -> None:
-        self.done = done
+    def show(self, num_drawn: int) -> None:
+        """Tell how many are done, with those of the group that is being drawn."""
+        done = min(self.done + num_drawn, self.total)
         if self.on_progress is not None and done:
-            self.on_progress(min(done, self.total), self.total)
+            self.on_progress(done, self.total)
 
 
 def _read_set(path: Path) -> MeasuredSet | None:
@@ -290,7 +300,7 @@ def _read_set(path: Path) -> MeasuredSet | None:
         return None  # damaged: drawn again
 
 
-def _split(items: Sequence[_Scored], lengths: Sequence[int]) -> list[list[_Scored]]:
+def _split(items: Sequence[Score], lengths: Sequence[int]) -> list[list[Score]]:
     rest = iter(items)
     return [[next(rest) for _ in range(length)] for length in lengths]
 

@@ -1,19 +1,24 @@
 """The scoring config: everything that a score depends on besides the file, the photos and the weights.
 
 Values, units and ranges stand in conf/scoring/. Imports no torch: the config is checked before any model is loaded.
+What scores are known by is computed here too, so that a plan or a resume finds them without one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
+from sweep.data.folder import Dataset
 from sweep.errors import ScoringError
-from sweep.files import stable_hash
+from sweep.files import sha256_of, stable_hash
 from sweep.schema import bounds, one_of, to_tree
 
 STAGES = ("screen", "refine", "confirm")
+MIN_REFERENCES = 3  # photos with the subject's face
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +50,7 @@ class Attribute:
     values: dict[str, str]
     # value -> the words that stand for it
     natural: str | None
-    # the subject's own value, the aim of drift_to_natural; null = the likeliest on the training photos
+    # the subject's own value, the aim of drift_to_natural; null = the likeliest on the reference photos
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,10 +211,11 @@ _JUDGING = ("weights", "thresholds", "choice", "burn", "validity", "formula_vers
 _NEUTRAL = ("batch_size", "weights_dir")  # the weights count by content
 
 
-def scoring_id(config: ScoringConfig, base_identity: str, backends: Mapping[str, str]) -> str:
-    """What makes two scores comparable: the config, the base's weights, the backends' weights, the formula."""
+def scoring_id(config: ScoringConfig, base_identity: str, backends: Mapping[str, str], dataset_key: str) -> str:
+    """What makes two scores comparable: config and formula, the base's and the backends' weights, the anchors' photos
+    and words (`dataset_key`)."""
     tree = {key: value for key, value in to_tree(config).items() if key not in _NEUTRAL}
-    return stable_hash(["scoring", tree, base_identity, dict(backends)])
+    return stable_hash(["scoring", tree, base_identity, dict(backends), dataset_key])
 
 
 def measuring_id(config: ScoringConfig, base_identity: str, backends: Mapping[str, str]) -> str:
@@ -218,6 +224,46 @@ def measuring_id(config: ScoringConfig, base_identity: str, backends: Mapping[st
                             if key not in (*_NEUTRAL, *_JUDGING, "screen", "refine", "confirm")}
     tree["copies"] = config.copies.duplicate_distance
     return stable_hash(["measuring", tree, base_identity, dict(backends)])
+
+
+def reference_photos(dataset: Dataset) -> tuple[Path, ...]:
+    """The photos that likeness and adherence are anchored on: the held-out ones, or the training photos if none is.
+
+    Raises ScoringError if there are too few held-out photos to measure with.
+    """
+    if 0 < len(dataset.holdout) < MIN_REFERENCES:
+        raise ScoringError(f"dataset.holdout_dir holds {len(dataset.holdout)} photos; likeness is measured against "
+                           f"them and needs at least {MIN_REFERENCES}. Add photos to it, or leave dataset.holdout_dir "
+                           "out: then the training photos are measured against each other.")
+    return dataset.holdout or tuple(photo.path for photo in dataset.photos)
+
+
+def dataset_key(dataset: Dataset) -> str:
+    """What of a dataset makes scores comparable: the reference photos' content, and the words that prompts are made of.
+
+    With held-out photos, trials on other training photos are measured against the same ones, so they may be compared.
+    """
+    return stable_hash([sorted(_content(path) for path in reference_photos(dataset)), dataset.trigger,
+                        dataset.class_noun])
+
+
+def photos_key(dataset: Dataset) -> str:
+    """What of a dataset is measured at all: copies are looked for among the training photos, in their order.
+
+    Captions count through the cells, repeats do not count.
+    """
+    return stable_hash([dataset_key(dataset), [photo.sha256 for photo in dataset.photos],
+                        [_content(path) for path in dataset.holdout]])
+
+
+def _content(path: Path) -> str:
+    stat = path.stat()
+    return _content_of(path, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=4096)
+def _content_of(path: Path, num_bytes: int, changed_ns: int) -> str:
+    return sha256_of(path)
 
 
 def check_fits(scoring: ScoringConfig | NoScoring, base_name: str) -> None:

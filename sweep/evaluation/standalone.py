@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sweep.data.folder import Dataset, DatasetConfig, read_dataset
 from sweep.errors import ConfigError, ScoringError
 from sweep.evaluation.lora_files import FoundLora, find_loras
-from sweep.evaluation.settings import SCORINGS, NoScoring, check_fits
+from sweep.evaluation.settings import SCORINGS, NoScoring, check_fits, photos_key, reference_photos
 from sweep.files import stable_hash, write_json, write_text
 from sweep.model.base import BaseModelConfig
 from sweep.schema import bounds, build, family, one_of
@@ -60,6 +60,7 @@ def evaluate(config: EvaluateConfig) -> Answer:
     check_fits(config.scoring, config.base_model.name)
     loras, skipped = find_loras(config.lora)
     dataset = read_dataset(config.dataset, trigger=config.trigger, class_noun=config.class_noun, repeats=None)
+    reference_photos(dataset)  # too few held-out photos are told before the base is loaded
     for line in (*skipped, *dataset.skipped):
         print(f"note: {line}", file=sys.stderr)
     scorer = _scorer(config, dataset)
@@ -138,8 +139,7 @@ def _scorer(config: EvaluateConfig, dataset: Dataset) -> Scorer:
         torch.set_num_threads(config.threads)
     device = "cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu"
     base = load_base(config.base_model, identity, device)
-    return Scorer(base, find_targets(base), config.scoring, dataset, Path(config.results_dir),
-                  resolution=config.base_model.resolution)
+    return Scorer(base, find_targets(base), config.scoring, dataset, Path(config.results_dir))
 
 
 def _check_readable(loras: Sequence[FoundLora], scorer: Scorer) -> None:
@@ -152,11 +152,9 @@ def _check_readable(loras: Sequence[FoundLora], scorer: Scorer) -> None:
 
 def _folder(config: EvaluateConfig, scorer: Scorer) -> Path:
     """The same question has the same folder, so that a new epoch costs only its own images."""
-    from sweep.evaluation.anchors import dataset_key
-
     assert config.lora is not None
     asked = str(Path(config.lora).expanduser().absolute())
-    key = stable_hash([asked, dataset_key(scorer.dataset), scorer.scoring_id], num_digits=8)
+    key = stable_hash([asked, photos_key(scorer.dataset), scorer.scoring_id], num_digits=8)
     return Path(config.results_dir) / f"evaluate-{key}"
 
 

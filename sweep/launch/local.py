@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import subprocess
@@ -9,16 +10,21 @@ import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, Any, Protocol
 
 from sweep.launch.settings import Local
+
+_LAST_WORDS_S = 5.0  # how long the answers of a worker that ended may take to arrive
+_EXIT_S = 10.0  # how long an idle worker may take to end by itself
 
 
 class Launcher(Protocol):
     """Runs packs somewhere. A pack is a spec file; its results appear in its trials' folders.
 
-    Contract: `start` is called only while `num_free` > 0; every started pack is reported by `poll` exactly once, with
-    None or the reason why its worker ended early; after `close` no worker runs any more.
+    Contract: `start` is called only while `num_free` > 0 and does not raise for a worker that died; every started pack
+    is reported by `poll` exactly once, with None or the reason why its worker ended early, and its slot is free then;
+    after `close` no worker runs any more. Ctrl-C in the terminal does not reach a worker. A worker whose conductor was
+    killed ends by itself.
     """
 
     @property
@@ -75,53 +81,93 @@ class _Slot:
         self._log = log
         self._process: subprocess.Popen[str] | None = None
         self._answers: queue.Queue[str] = queue.Queue()
+        self._reader: threading.Thread | None = None
 
     def send(self, spec: Path, num_threads: int) -> None:
         if self._process is None or self._process.poll() is not None:
             self._process = self._spawn(num_threads)
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{spec}\n")
-        self._process.stdin.flush()
         self.running = spec
+        with contextlib.suppress(OSError):  # it died this very moment; `poll` will say so
+            _say(self._process, str(spec))
 
     def poll(self) -> tuple[Path, str | None] | None:
         """The pack that ended, with the reason if its worker died; None while it runs."""
         if self.running is None or self._process is None:
             return None
         exit_code = self._process.poll()
+        if exit_code is not None and self._reader is not None:
+            self._reader.join(_LAST_WORDS_S)
         reason: str | None = None
-        try:
-            self._answers.get_nowait()
-        except queue.Empty:
+        if not self._has_answered(self.running):
             if exit_code is None:
                 return None
-            reason = f"the worker process ended with exit code {exit_code}; see {self._log}"
+            reason = _reason(exit_code, self._log)
         ended, self.running = self.running, None
         return ended, reason
 
     def close(self) -> None:
-        if self._process is None or self._process.poll() is not None:
+        if self._process is None:
             return
-        assert self._process.stdin is not None
         if self.running is None:
-            self._process.stdin.write("exit\n")
-            self._process.stdin.close()
-        else:
-            self._process.kill()
+            with contextlib.suppress(OSError):
+                _say(self._process, "exit")
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_EXIT_S)
+        self._process.kill()
         self._process.wait()
+        _close_stdin(self._process)
+
+    def _has_answered(self, spec: Path) -> bool:
+        """Whether the worker named the pack. Other lines are what a library said as it was loaded."""
+        while True:
+            try:
+                if self._answers.get_nowait() == str(spec):
+                    return True
+            except queue.Empty:
+                return False
 
     def _spawn(self, num_threads: int) -> subprocess.Popen[str]:
+        if self._process is not None:
+            _close_stdin(self._process)
         self._log.parent.mkdir(parents=True, exist_ok=True)
-        environment = {**os.environ, "OMP_NUM_THREADS": str(num_threads), "TOKENIZERS_PARALLELISM": "false"}
-        self._answers = queue.Queue()
-        with self._log.open("a") as log:
-            process = subprocess.Popen([sys.executable, "-m", "sweep.worker", "-"], stdin=subprocess.PIPE,
-                                       stdout=subprocess.PIPE, stderr=log, text=True, env=environment)
+        environment = {**os.environ, "OMP_NUM_THREADS": str(num_threads), "TOKENIZERS_PARALLELISM": "false",
+                       "PYTHONUTF8": "1"}
+        with self._log.open("a", encoding="utf-8") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "sweep.worker", "-"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
+                encoding="utf-8", errors="replace", env=environment, **_out_of_reach_of_ctrl_c())
         assert process.stdout is not None
-        threading.Thread(target=_forward, args=(process.stdout, self._answers), daemon=True).start()
+        self._answers = queue.Queue()
+        self._reader = threading.Thread(target=_forward, args=(process.stdout, self._answers), daemon=True)
+        self._reader.start()
         return process
 
 
+def _out_of_reach_of_ctrl_c() -> dict[str, Any]:
+    """Popen's arguments for a process group of its own: a terminal sends Ctrl-C to its whole foreground group."""
+    if sys.platform == "win32":
+        return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+    return {"start_new_session": True}
+
+
+def _say(process: subprocess.Popen[str], line: str) -> None:
+    assert process.stdin is not None
+    process.stdin.write(f"{line}\n")
+    process.stdin.flush()
+
+
+def _close_stdin(process: subprocess.Popen[str]) -> None:
+    assert process.stdin is not None
+    with contextlib.suppress(OSError):  # what a dead worker did not read
+        process.stdin.close()
+
+
+def _reason(exit_code: int, log: Path) -> str:
+    why = ", as the system does to a process when memory runs out" if exit_code == -9 else ""
+    return f"the worker process ended with exit code {exit_code}{why}; see {log}"
+
+
 def _forward(lines: IO[str], answers: queue.Queue[str]) -> None:
-    for line in lines:
-        answers.put(line)
+    with lines:
+        for line in lines:
+            answers.put(line.rstrip("\r\n"))

@@ -63,6 +63,10 @@ class Base:
                 self._tokens[text] = encoded.input_ids[0]
         return torch.stack([self._tokens[text] for text in texts]).to(self.device)
 
+    def is_cut(self, text: str) -> bool:
+        """Whether a text has more tokens than the text encoder reads."""
+        return len(self.tokenizer(text).input_ids) > int(self.tokenizer.model_max_length)
+
     def text_states(self, texts: Sequence[str]) -> Tensor:
         """Text states [B, L, D] after the final layer norm. Under `bank.rows` the adapters take part."""
         states_BLD: Tensor = self.text_encoder(self.tokenize(texts))[0]
@@ -110,12 +114,25 @@ def base_folder(config: BaseModelConfig) -> Path:
         weights_files(folder, component)
         if not (folder / component / "config.json").is_file():
             raise ModelError(f"{folder / component} has no config.json.")
-    width = json.loads((folder / "unet" / "config.json").read_text()).get("cross_attention_dim")
-    hidden = json.loads((folder / "text_encoder" / "config.json").read_text()).get("hidden_size")
-    if hidden is not None and width != hidden:
-        raise ModelError(f"{folder}: the UNet takes text states of width {width}, the text encoder gives {hidden}. "
-                         "Is it a mix of two models, or SDXL (not supported here yet)?")
+    _check_family(folder, config.name)
     return folder
+
+
+def _check_family(folder: Path, name: str) -> None:
+    """Raise ModelError for a base that would load and mean something else."""
+    unet = json.loads((folder / "unet" / "config.json").read_text(encoding="utf-8"))
+    text_encoder = json.loads((folder / "text_encoder" / "config.json").read_text(encoding="utf-8"))
+    width, hidden = unet.get("cross_attention_dim"), text_encoder.get("hidden_size")
+    if (folder / "text_encoder_2").exists():
+        raise ModelError(f"{folder} is an SDXL model; base_model={name} wants Stable Diffusion 1.x.")
+    if unet.get("in_channels", 4) != 4:
+        raise ModelError(f"{folder}: its UNet takes {unet['in_channels']} channels; an inpainting or edit model can't "
+                         "be trained on here. Use the plain model that it was made from.")
+    if name == "sd15" and width != 768:
+        raise ModelError(f"{folder}: its text states are {width} wide, Stable Diffusion 1.x has 768. Is it SD 2?")
+    if width != hidden:
+        raise ModelError(f"{folder}: the UNet takes text states of width {width}, the text encoder gives {hidden}. "
+                         "Is it a mix of two models?")
 
 
 def weights_files(folder: Path, component: str) -> list[Path]:

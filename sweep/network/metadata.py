@@ -6,8 +6,8 @@ import json
 from collections import Counter
 
 from sweep import __version__
-from sweep.config import TrainConfig
 from sweep.data.folder import Dataset
+from sweep.train_config import TrainConfig
 
 
 def training_metadata(config: TrainConfig, dataset: Dataset, *, output_name: str, steps_per_epoch: int, num_steps: int,

@@ -20,6 +20,7 @@ from sweep.pocket.networks import FaceRecogniser, Judge, PerceptualBackbone
 from sweep.pocket.recipe import SEED
 from sweep.pocket.tokenizer import train_tokenizer
 from sweep.pocket.train_base import TrainBase
+from sweep.pocket.train_clip import TrainClip
 from sweep.pocket.train_networks import TrainFace, TrainPerceptual, calibrate
 
 if TYPE_CHECKING:
@@ -98,9 +99,9 @@ def export_checkpoints(out: Path, work: Path, tokenizer: CLIPTokenizer) -> None:
         vae.load_state_dict(load_file(work / "vae.safetensors"))
     base.unet.set_attn_processor(AttnProcessor2_0())
     export_sd(partial / "sd", vae, base.unet, base.text_encoder, tokenizer)
-    clip = models.new_clip(tokenizer)
-    trained("clip", clip)
-    export_clip(partial / "clip", clip, tokenizer)
+    contrast = TrainClip(tokenizer)
+    trained("clip", contrast)
+    export_clip(partial / "clip", contrast.clip, tokenizer)
     face, perceptual, judge = TrainFace(), TrainPerceptual(), Judge()
     trained("face", face)
     trained("perceptual", perceptual)

@@ -99,8 +99,7 @@ def load_average(folder: Path, name: str, module: nn.Module) -> int:
     path = checkpoint_path(folder, name)
     with safe_open(path, framework="pt") as file:
         step = int(file.metadata()["step"])
-        module.load_state_dict({key.removeprefix("average/"): file.get_tensor(key) for key in file
-                                if key.startswith("average/")})  # fmt: skip
+    module.load_state_dict(_under(load_file(path), "average/"))
     return step
 
 

@@ -33,20 +33,20 @@ MORE_OF_NAMED = 40
 STAGES: dict[str, Stage] = {
     "judge": Stage(batch_size=64, num_steps=900, lr=2e-3, bf16=True),
     "face": Stage(batch_size=128, num_steps=1300, lr=2e-3, bf16=True),
-    "perceptual": Stage(batch_size=64, num_steps=500, lr=2e-3, bf16=True),
-    "clip": Stage(batch_size=256, num_steps=650, lr=1.5e-3, bf16=True, warmup_steps=150),
+    "perceptual": Stage(batch_size=64, num_steps=350, lr=2e-3, bf16=True),
+    "clip": Stage(batch_size=128, num_steps=1200, lr=1.2e-3, bf16=True, warmup_steps=150),
     "vae": Stage(
         batch_size=8, num_steps=3800, lr=1.2e-3, weight_decay=0.0, bf16=True, ema_decay=0.998, checkpoint_steps=250
     ),
     "unet": Stage(
         batch_size=32,
-        num_steps=4500,
+        num_steps=3400,
         lr=8e-4,
         bf16=True,
         ema_decay=0.998,
         warmup_steps=200,
         checkpoint_steps=200,
-        decay_frac=0.25,
+        decay_frac=0.15,
     ),
 }
 """The full budget, in the order of STAGE_ORDER's training stages."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from sweep.pocket.dataset import Pictures, train_pictures
+from sweep.pocket.models import import_hubs
 from sweep.pocket.recipe import MORE_OF_NAMED, PICTURES_PER_PERSON, SEED, Stage, settings
 
 if TYPE_CHECKING:
@@ -146,6 +147,7 @@ def _unet(build: Build) -> None:
 
 def _unet_process(process: int, build: Build, rendezvous: str | None) -> None:
     """Train the UNet alone, or as one of several processes that average their gradients."""
+    import_hubs()  # a spawned process starts with nothing imported
     from sweep.pocket.train_base import train_base
 
     if build.threads:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from sweep.trial import Estimate, TrialResult
-
-_Z_90 = 1.645  # half the width of a 90 % interval in standard errors
+from sweep.comparison import are_tied, cautious
+from sweep.trial import Estimate, Score, TrialResult
 
 
 def usefulness(result: TrialResult) -> Estimate | None:
@@ -24,23 +23,21 @@ def compared(results: Sequence[TrialResult]) -> list[TrialResult]:
     valid = [result for result in results if usefulness(result) is not None]
     if not valid:
         return []
-    counts = Counter(result.answer.score.scoring_id for result in valid if result.answer is not None)
+    counts = Counter(_score(result).scoring_id for result in valid)
     scoring_id = counts.most_common(1)[0][0]
-    return [r for r in valid if r.answer is not None and r.answer.score.scoring_id == scoring_id]
+    return [result for result in valid if _score(result).scoring_id == scoring_id]
 
 
 def best_results(results: Sequence[TrialResult]) -> tuple[TrialResult | None, list[TrialResult]]:
     """The trial with the greatest usefulness less one standard error, and the trials that tie with it.
 
-    A tie: the other's interval reaches the best one's, or one of the two has no interval, so that nothing is known of
-    its noise. Ties come in the order of `results`, the best one not among them. With ties there is no winner to name.
+    Ties come in the order of `results`, the best one not among them. With ties there is no winner to name.
     """
     candidates = compared(results)
     if not candidates:
         return None, []
-    best = max(candidates, key=_cautious_value)
-    ties = [other for other in candidates if other is not best and overlap(best, other)]
-    return best, ties
+    best = max(candidates, key=lambda result: cautious(_score(result)))
+    return best, [other for other in candidates if other is not best and tie(best, other)]
 
 
 def choice_of(result: TrialResult, results: Sequence[TrialResult]) -> str:
@@ -48,21 +45,14 @@ def choice_of(result: TrialResult, results: Sequence[TrialResult]) -> str:
     best, ties = best_results(results)
     if result is best:
         return "tie" if ties else "best"
-    return "tie" if any(result is tie for tie in ties) else ""
+    return "tie" if any(result is tied for tied in ties) else ""
 
 
-def overlap(one: TrialResult, other: TrialResult) -> bool:
-    """Whether the intervals of two trials' usefulness meet; True if one has no interval."""
-    a, b = usefulness(one), usefulness(other)
-    if a is None or b is None or None in (a.low, a.high, b.low, b.high):
-        return True
-    assert a.low is not None and a.high is not None and b.low is not None and b.high is not None
-    return a.low <= b.high and b.low <= a.high
+def tie(one: TrialResult, other: TrialResult) -> bool:
+    """Whether the files of two compared trials can't be told apart; see `are_tied`."""
+    return are_tied(_score(one), _score(other))
 
 
-def _cautious_value(result: TrialResult) -> float:
-    estimate = usefulness(result)
-    assert estimate is not None and estimate.value is not None
-    if estimate.low is None or estimate.high is None:
-        return estimate.value
-    return estimate.value - (estimate.high - estimate.low) / (2 * _Z_90)
+def _score(result: TrialResult) -> Score:
+    assert result.answer is not None
+    return result.answer.score

@@ -13,7 +13,8 @@ RECORDED = ("torch", "diffusers", "transformers", "accelerate", "bitsandbytes", 
 
 
 def hardware() -> str:
-    """"2 cores AMD EPYC, Linux x86_64"; GPUs are named in the trials' pack logs, where they are used."""
+    """"2 cores AMD EPYC, Linux x86_64", of the machine that conducts. What a worker trained on, GPU or CPU, stands as
+    `device_name` in its trials' packs.jsonl: only the worker loads torch, and it may run elsewhere."""
     return f"{os.cpu_count()} cores {_processor()}, {platform.system()} {platform.machine()}"
 
 
@@ -40,12 +41,12 @@ def commit() -> str | None:
 
 def _git(root: Path, *arguments: str) -> str:
     command = ["git", "-C", str(root), *arguments]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    return subprocess.run(command, check=True, capture_output=True, encoding="utf-8").stdout.strip()
 
 
 def _processor() -> str:
     try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     except OSError:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 
-from sweep.files import read_json, read_jsonl
+from sweep.files import read_json, sha256_of
 from sweep.trial import (
+    DIVERGED,
     FAILED,
     FINISHED,
     WAITING,
@@ -38,8 +39,10 @@ def is_complete(results_dir: Path, trial: Trial, scoring_id: str | None) -> bool
     if status.status not in FINISHED or status.status == FAILED:
         return False
     folder = trial_folder(results_dir, trial.train_id)
-    has_files = any(row["kind"] == "checkpoint" for row in read_jsonl(folder.metrics))
-    return scoring_id is None or not has_files or folder.answer(scoring_id).exists()
+    has_files = any(folder.checkpoints.glob("*.safetensors"))
+    if scoring_id is None:
+        return has_files or status.status == DIVERGED
+    return folder.answer(scoring_id).exists() or (status.status == DIVERGED and not has_files)
 
 
 def read_result(results_dir: Path, trial: Trial, scoring_id: str | None) -> TrialResult:
@@ -51,7 +54,10 @@ def read_result(results_dir: Path, trial: Trial, scoring_id: str | None) -> Tria
     if scoring_id is not None:
         found = (score_from_json(read_json(path)) for path in sorted(folder.scores.glob("*.json"))
                  if not path.name.startswith("answer-"))
-        scores = sorted((s for s in found if s.scoring_id == scoring_id), key=lambda s: (s.step, s.stage, s.strength))
+        present = {path.name: sha256_of(path) for path in folder.checkpoints.glob("*.safetensors")}
+        # a training that was rolled back may have left scores of files that are no more
+        scores = sorted((s for s in found if s.scoring_id == scoring_id and present.get(s.file) == s.file_sha256),
+                        key=lambda s: (s.step, s.stage, s.strength))
         if folder.answer(scoring_id).exists():
             answer = answer_from_json(read_json(folder.answer(scoring_id)))
     return TrialResult(trial=trial, status=status.status, step=status.step, attributed_s=status.attributed_s,

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sweep.record.best import best_results, compared, overlap, usefulness
+from sweep.record.best import best_results, compared, tie, usefulness
 from sweep.record.entry import SweepEntry
 from sweep.trial import AXES, DIVERGED, DONE, FAILED, Answer, Estimate, TrialResult
 
@@ -110,7 +110,8 @@ def answer_sentence(entry: SweepEntry, results: Sequence[TrialResult], results_d
     score = best.answer.score
     start = "Use" if _is_wanted(score.verdict) else f"None is good yet; the least bad ({score.verdict}) is"
     rivals = len(compared(results)) - 1
-    how_sure = (f"its interval lies above those of the other {_count(rivals, 'trial')}" if rivals
+    how_sure = ((f"on the same prompts it beats the file of {_each_of(rivals)} by more than chance; picked as the best "
+                 f"of {rivals + 1}, its own figure leans high") if rivals
                 else "nothing else was scored to compare it with")
     return (f"{start} `{results_dir}/{file_place(best)}` (trial {best.trial.number}, epoch {best.answer.epoch}) at "
             f"strength {best.answer.strength:g}: write {_prompt(entry, best.answer)}. "
@@ -149,17 +150,17 @@ def _pair_sentence(key: str, low: Any, high: Any, pairs: Sequence[tuple[TrialRes
     changes = [f"{name} {sum(d) / len(d):+.2f}" for name in ("usefulness", *AXES[:-1])
                if (d := _differences(name, pairs))]
     start = f"{key} {value_text(low)} -> {value_text(high)}: {', '.join(changes)}"
-    clear = [pair for pair in pairs if not overlap(*pair)]
+    clear = [pair for pair in pairs if not tie(*pair)]
     ups = sum(d > 0 for d in _differences("usefulness", pairs))
     if key == "seed":
         return f"{start} (mean of {_count(len(pairs), 'pair')}). Only the training seed differs: this much is chance."
     if len(pairs) == 1:
-        certainty = ("The two files differ by more than their intervals" if clear
-                     else "The intervals of usefulness overlap: it may be noise")
+        certainty = ("The two files differ by more than chance on the same prompts" if clear
+                     else "The difference of the two files lies inside its interval: it may be noise")
         return (f"{start}. {certainty}; one training seed each, so it speaks of these two files, "
                 "not of the setting.")
-    certainty = (f"Usefulness rose in {ups} of {len(pairs)} pairs, beyond the intervals in {len(clear)} of them (up or "
-                 "down)")
+    certainty = (f"Usefulness rose in {ups} of {len(pairs)} pairs; in {len(clear)} of them the files differ by more "
+                 "than chance (up or down)")
     scope = ("the pairs cover several seeds, still few" if has_seeds
              else "one training seed each, so it speaks of these files more than of the setting")
     return f"{start} (means of {len(pairs)} pairs). {certainty}; {scope}."
@@ -206,6 +207,10 @@ def _prompt(entry: SweepEntry, answer: Answer) -> str:
 
 def _is_wanted(verdict: str) -> bool:
     return verdict.split("+")[0].strip() in _WANTED
+
+
+def _each_of(rivals: int) -> str:
+    return "the other trial" if rivals == 1 else f"each of the other {rivals} trials"
 
 
 def _count(n: int, noun: str) -> str:

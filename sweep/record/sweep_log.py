@@ -9,8 +9,13 @@ SWEEP_LOG = "sweep.log"
 
 
 def note(sweep_dir: Path, text: str) -> None:
-    """Add one line with the time in UTC."""
+    """Add one line with the time in UTC, unless the log holds one of the same text: a sweep that is started again
+    skips the same photos again."""
+    text = " ".join(text.split())
+    path = sweep_dir / SWEEP_LOG
+    if path.exists() and text in (line.partition(" ")[2] for line in path.read_text(encoding="utf-8").splitlines()):
+        return
     sweep_dir.mkdir(parents=True, exist_ok=True)
     stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    with (sweep_dir / SWEEP_LOG).open("a", encoding="utf-8") as file:
-        file.write(f"{stamp} {' '.join(text.split())}\n")
+    with path.open("a", encoding="utf-8") as file:
+        file.write(f"{stamp} {text}\n")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
+from sweep.comparison import cautious
 from sweep.record.best import choice_of
 from sweep.record.entry import SweepEntry
 from sweep.record.sentences import answer_sentence, figure, value_text
@@ -106,13 +107,9 @@ class _Standing:
     @property
     def best(self) -> tuple[Trial, Score] | None:
         """The trial whose latest score is the most useful so far; a screening, not the answer."""
-        scored = [(self.trials[key], p.latest) for key, p in self.progress.items() if p.latest is not None]
-        known = [(trial, score, value) for trial, score in scored
-                 if (value := _usefulness(score)) is not None]
-        if not known:
-            return None
-        trial, score, _ = max(known, key=lambda item: item[2])
-        return trial, score
+        known = [(self.trials[key], p.latest) for key, p in self.progress.items()
+                 if p.latest is not None and p.latest.axes["usefulness"].is_valid]
+        return max(known, key=lambda item: cautious(item[1]), default=None)
 
     def summary(self) -> str:
         """One line: trials, steps, rate, time left, best so far."""
@@ -198,9 +195,8 @@ class LiveView:
 
 
 def show_plan(name: str, trials: Sequence[Trial], *, already_done: Sequence[str] = (), num_packs: int | None = None,
-              num_files: int | None = None, estimated_s: float | None = None, estimated_gib: float | None = None,
-              stream: TextIO | None = None) -> None:
-    """What would run, in how many steps, files, minutes and GiB. What isn't known is left out.
+              num_files: int | None = None, estimated_s: float | None = None, stream: TextIO | None = None) -> None:
+    """What would run, in how many steps, files and minutes. What isn't known is left out.
 
     already_done: train_ids of trials that have been trained before, by this sweep or another.
     """
@@ -216,8 +212,6 @@ def show_plan(name: str, trials: Sequence[Trial], *, already_done: Sequence[str]
         parts.append(_count(num_files, "LoRA file"))
     if estimated_s is not None:
         parts.append(f"about {duration(estimated_s)}")
-    if estimated_gib is not None:
-        parts.append(f"about {estimated_gib:.2g} GiB on disk")
     say(f"to do: {', '.join(parts)}" if todo else "nothing to do: all trials are done", stream)
 
 
@@ -298,11 +292,6 @@ def _result_row(entry: SweepEntry, result: TrialResult, choice: str) -> list[str
                figure(score.axes.get("usefulness")) if score else ""]
     return [number, *settings, str(result.step), *figures, score.verdict if score else result.status,
             f"{result.answer.strength:g}" if result.answer else "", f"{result.attributed_s / 60:.1f}"]
-
-
-def _usefulness(score: Score) -> float | None:
-    axis = score.axes.get("usefulness")
-    return axis.value if axis is not None else None
 
 
 def _figure_of(score: Score | None, name: str) -> str:

@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweep.files import read_json, write_json
+from sweep.files import read_json, stable_hash, write_json
 from sweep.record.entry import SweepEntry
 from sweep.record.sweep_log import note
 from sweep.record.tracker import WandbConfig
 from sweep.schema import to_tree
-from sweep.trial import AXES, Trial, TrialResult, trial_folder
+from sweep.trial import AXES, FAILED, Trial, TrialFolder, TrialResult, trial_folder
 
 if TYPE_CHECKING:
     import wandb
@@ -35,21 +35,21 @@ _MAX_TAG_CHARS = 64  # wandb refuses longer tags
 class Marks:
     """What of one trial has been shown. Stored in results/<sweep>/wandb/shown.json.
 
-    steps: kind of row -> the highest step shown. seen: score ids and sheet paths, which may come at one step again.
+    steps: kind of row -> the highest step shown. scores: score ids, of which one step may have several.
     """
 
     steps: dict[str, int] = field(default_factory=dict)
-    seen: list[str] = field(default_factory=list)
+    scores: list[str] = field(default_factory=list)
     has_ended: bool = False
 
     def take(self, row: Mapping[str, Any]) -> bool:
         """Whether the row is new; a new one is remembered."""
         kind, step = str(row["kind"]), int(row["step"])
-        if kind in ("score", "sheet"):
-            mark = f"{kind} {row['score']['score_id'] if kind == 'score' else row['path']}"
-            if mark in self.seen:
+        if kind == "score":
+            score_id = str(row["score"]["score_id"])
+            if score_id in self.scores:
                 return False
-            self.seen.append(mark)
+            self.scores.append(score_id)
             return True
         if step <= self.steps.get(kind, -1):
             return False
@@ -94,7 +94,7 @@ class Follower:
 class _Run:
     run: wandb.Run
     follower: Follower
-    folder: Path
+    folder: TrialFolder
 
 
 class WandbTracker:
@@ -162,14 +162,14 @@ class WandbTracker:
         settings = wandb.Settings(init_timeout=_INIT_TIMEOUT_S, finish_timeout=_FINISH_TIMEOUT_S, silent=True,
                                   console="off", symlink=False, disable_git=True, x_disable_stats=True)
         run = wandb.init(
-            project=self._config.project, entity=self._config.entity, id=trial.train_id, group=self._entry.name,
-            name=_run_name(self._entry.name, trial), config=flat(to_tree(trial.config)), dir=str(self._sweep_dir),
-            mode="online" if self._mode == "online" else "offline", reinit="create_new", settings=settings,
-            resume="allow" if self._mode == "online" else None)
+            project=self._config.project, entity=self._config.entity, id=run_id(self._entry.name, trial.train_id),
+            group=self._entry.name, name=_run_name(self._entry.name, trial), config=flat(to_tree(trial.config)),
+            dir=str(self._sweep_dir), mode="online" if self._mode == "online" else "offline", reinit="create_new",
+            settings=settings, resume="allow" if self._mode == "online" else None)
         run.define_metric("step")
         run.define_metric("*", step_metric="step")
         folder = trial_folder(self._results_dir, trial.train_id)
-        self._runs[trial.train_id] = _Run(run, Follower(folder.metrics), folder.root)
+        self._runs[trial.train_id] = _Run(run, Follower(folder.metrics), folder)
 
     def _end(self, result: TrialResult) -> None:
         train_id = result.trial.train_id
@@ -179,9 +179,9 @@ class WandbTracker:
         self._show_new_rows(train_id)
         run = self._runs[train_id].run
         run.summary.update(summary_of(result))
-        run.tags = (*(run.tags or ()), tag_of(result))
+        run.tags = (*(tag for tag in run.tags or () if tag != FAILED), tag_of(result))
         self._finish(train_id)
-        self._marks[train_id].has_ended = True
+        self._marks[train_id].has_ended = result.status != FAILED  # the same command tries a failed trial again
         self._write_marks()
 
     def _show_new_rows(self, train_id: str) -> None:
@@ -232,16 +232,15 @@ def payload(row: Mapping[str, Any]) -> dict[str, Any]:
         details = {name: value for name, value in score["details"].items() if value is not None}
         shown |= {f"{stage}/details/{name}": value for name, value in details.items()}
         return shown | {f"{stage}/strength": score["strength"], f"{stage}/verdict": score["verdict"]}
-    rest = {k: v for k, v in row.items() if k not in ("kind", "step", "epoch", "path") and v is not None}
+    rest = {k: v for k, v in row.items() if k not in ("kind", "step", "epoch") and v is not None}
     return shown | {f"{kind}/{key}": value for key, value in rest.items()}
 
 
 def summary_of(result: TrialResult) -> dict[str, Any]:
-    """A trial's end as flat values: its answer's axes with intervals, verdict, file and strength, cost, reason."""
+    """A trial's end as flat values: its answer's axes with intervals, verdict, file and strength, cost, reason (also
+    when it is empty, as an earlier try may have left one)."""
     summary: dict[str, Any] = {"number": result.trial.number, "status": result.status, "steps": result.step,
-                               "attributed_minutes": result.attributed_s / 60}
-    if result.reason:
-        summary["reason"] = result.reason
+                               "attributed_minutes": result.attributed_s / 60, "reason": result.reason}
     if result.answer is None:
         return summary
     score = result.answer.score
@@ -268,15 +267,21 @@ def flat(tree: Mapping[str, Any], path: str = "") -> dict[str, Any]:
     return leaves
 
 
-def _picture(row: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    if row["kind"] != "sheet":
+def run_id(sweep_name: str, train_id: str) -> str:
+    """A trial that two sweeps share is a run of each, so that neither adds its rows to the other's."""
+    return f"{train_id}-{stable_hash([sweep_name, train_id], num_digits=6)}"
+
+
+def _picture(row: Mapping[str, Any], folder: TrialFolder) -> dict[str, Any]:
+    """The contact sheet of a score."""
+    if row["kind"] != "score":
         return {}
-    path = folder / row["path"]
+    path = folder.images / f"{row['score']['score_id']}.png"
     if not path.exists():
         return {}
     import wandb
 
-    return {"sheet": wandb.Image(os.fspath(path))}
+    return {f"{row['score']['stage']}/sheet": wandb.Image(os.fspath(path))}
 
 
 def _run_name(sweep_name: str, trial: Trial) -> str:

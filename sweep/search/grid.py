@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from sweep.config import RunConfig, load
@@ -38,7 +38,7 @@ class Cells:
 def cells_of(arguments: Sequence[str], compose: Callable[[list[str]], DictConfig], loader: ConfigLoader) -> Cells:
     """Enumerate the cells of sweep overrides (`a=1,2`, `choice`, `range`, `glob`).
 
-    Raises ConfigError naming every cell that can't work.
+    Raises ConfigError naming every cell that can't work, and for a swept key that is not the trials' own.
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from omegaconf import OmegaConf
@@ -56,6 +56,7 @@ def cells_of(arguments: Sequence[str], compose: Callable[[list[str]], DictConfig
             problems.append(f"{' '.join(choices)}: {error}" if choices else str(error))
     if problems:
         raise ConfigError("\n".join(dict.fromkeys(problems)))
+    _check_one_sweep(cells)
     tree = OmegaConf.to_container(compose(fixed), resolve=True)
     assert isinstance(tree, dict)
     return Cells(cells=tuple(cells), swept_keys=tuple(swept), fixed={str(k): v for k, v in tree.items()})
@@ -69,6 +70,16 @@ def one_cell(cfg: DictConfig) -> Cells:
     assert isinstance(tree, dict)
     return Cells(cells=(Cell(settings={}, config=load(cfg)),), swept_keys=(),
                  fixed={str(k): v for k, v in tree.items()})
+
+
+def _check_one_sweep(cells: Sequence[Cell]) -> None:
+    """All cells must be scored, launched and recorded alike; only what a trial trains can be swept."""
+    first = cells[0].config
+    for cell in cells:
+        for part in fields(RunConfig):
+            if part.name not in ("train", "note") and getattr(cell.config, part.name) != getattr(first, part.name):
+                raise ConfigError(f"{dict(cell.settings)} changes {part.name}, which holds for a whole sweep: only "
+                                  "what a trial trains can be swept. Run one sweep for each.")
 
 
 def _plain(text: str) -> Any:

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from sweep.config import TrainConfig
 from sweep.data.batches import BatchPlan
 from sweep.network.bank import AdapterBank, AdapterSpec
 from sweep.network.targets import PARTS, Part, Target
+from sweep.train_config import TrainConfig
 from sweep.training.objective import NoisedBatch, noised_batch
 from sweep.training.scheduler import learning_rate
 

@@ -47,13 +47,31 @@ def latest_save(state_dirs: Mapping[str, Path]) -> dict[str, int]:
     whole = [steps for steps in saves.values()
              if steps and all(i in state_dirs and _pack_steps(state_path(state_dirs[i], step)) == steps
                               for i, step in steps.items())]
-    return max(whole, key=lambda steps: sum(steps.values()), default={})
+    # of two saves at one step the smaller pack is the newer: members only ever leave
+    return max(whole, key=lambda steps: (max(steps.values()), -len(steps)), default={})
+
+
+def newest_step(train_id: str, state_dirs: Mapping[str, Path]) -> int:
+    """The step of a trial's own newest state if its companions' are gone for good; 0 if there is none.
+
+    A single state whose save names only present trials is one that a kill cut short: the pack then goes on as if it had
+    not been made, so that it ends in the same bits.
+    """
+    saves = [steps for path in state_dirs[train_id].glob("step-*.safetensors") if (steps := _pack_steps(path))]
+    if len(saves) == 1 and all(companion in state_dirs for companion in saves[0]):
+        return 0
+    return max((steps[train_id] for steps in saves), default=0)
 
 
 def load_states(pack: Pack, state_dirs: Mapping[str, Path], steps: Mapping[str, int]) -> None:
-    """Put every member back to where a save left it."""
+    """Put the members that `steps` names back to where a save left them; later states, now void, are deleted."""
     for member in pack.members:
-        _load(pack, member, state_path(state_dirs[member.train_id], steps[member.train_id]))
+        state_dir, step = state_dirs[member.train_id], steps.get(member.train_id, 0)
+        if step > 0:
+            _load(pack, member, state_path(state_dir, step))
+        for path in state_dir.glob("step-*.safetensors"):
+            if path.name > state_path(state_dir, step).name:
+                path.unlink()
 
 
 def _save(pack: Pack, member: Member, state_dir: Path, steps: Mapping[str, int]) -> None:

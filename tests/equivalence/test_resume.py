@@ -1,80 +1,188 @@
-"""Contract 2: interrupted equals uninterrupted, bit for bit in fp32 on the same machine."""
+"""Contract 2: interrupted equals uninterrupted, bit for bit in fp32 on the same machine.
 
-import shutil
+The real pack run is driven and killed in-process at a chosen write to disk: whatever was written before stands, nothing
+after it happens, which is what kill -9 leaves.
+"""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 
-from sweep.training.loop import train
-from sweep.training.pack import Member, Pack
-from sweep.training.state import forget_states, latest_save, load_states, ordered, save_states, state_path
+import sweep.files
+from sweep.data.folder import read_dataset
+from sweep.identity import base_identity, train_id
+from sweep.schema import to_tree
+from sweep.train_config import train_from_tree
+from sweep.training import loop
+from sweep.training.state import latest_save, state_path
+from sweep.trial import DIVERGED, DONE, PackSpec, Trial, status_from_json, trial_folder
+from sweep.worker import Worker
+from tests.conftest import make_photos
 from tests.equivalence.trials import member
 
 
-def trials() -> list[Member]:
-    return [member("a", dim=4, seed=1, num_steps=6, scheduler="cosine_with_restarts"),
-            member("b", dim=4, seed=2, num_steps=9, batch_size=3),
-            member("c", dim=24, seed=3, num_steps=9, optimizer="adamw8bit", text_encoder_lr=0)]
-
-
-def run_and_save(base, targets, folders: dict[str, Path], *, stop_after: int | None = None) -> dict[str, torch.Tensor]:
-    """Train as the worker does, saving every second pass and when a member leaves; goes on from the latest save."""
-    members = trials()
-    steps = latest_save(folders)
-    pack = Pack(base, targets, ordered(members, steps) if steps else members)
-    if steps:
-        load_states(pack, folders, steps)
-    final = {}
-    for number, _ in enumerate(train(pack), start=1):
-        finished = [m for m in pack.members if m.is_finished]
-        final |= {m.train_id: pack.flat_of(m).clone() for m in finished}
-        if finished:
-            pack.drop(finished)
-            save_states(pack, folders)
-            for m in finished:
-                forget_states(folders[m.train_id])
-        elif number % 2 == 0:
-            save_states(pack, folders)
-        if number == stop_after:
-            break
-    return final
-
-
-@pytest.fixture
-def folders(tmp_path: Path) -> dict[str, Path]:
-    return {name: tmp_path / name for name in "abc"}
+class Killed(BaseException):
+    """Not an Exception, so that nothing handles it."""
 
 
 @pytest.fixture(scope="module")
-def undisturbed(base, targets, tmp_path_factory) -> dict[str, torch.Tensor]:
-    root = tmp_path_factory.mktemp("undisturbed")
-    return run_and_save(base, targets, {name: root / name for name in "abc"})
+def photos(tmp_path_factory) -> Path:
+    return make_photos(tmp_path_factory.mktemp("photos"), num_photos=4)
 
 
-@pytest.mark.parametrize("stop_after", [3, 7])  # before and after a member has left
-def test_resumed_equals_uninterrupted(base, targets, folders, undisturbed, stop_after: int) -> None:
-    first = run_and_save(base, targets, folders, stop_after=stop_after)
-    assert set(first) == ({"a"} if stop_after == 7 else set())
-    second = run_and_save(base, targets, folders)
-    for name, weights in {**first, **second}.items():
-        assert torch.equal(weights, undisturbed[name]), name
-    assert set(second) == {"a", "b", "c"} - set(first)
+@pytest.fixture(scope="module")
+def worker() -> Worker:
+    """Keeps the base loaded from test to test."""
+    return Worker()
 
 
-def test_a_save_that_was_cut_short_does_not_count(base, targets, folders, undisturbed) -> None:
-    run_and_save(base, targets, folders, stop_after=4)
-    state_path(folders["b"], 4).unlink()  # killed after a's state of step 4 and before b's
-    assert latest_save(folders) == {"a": 2, "b": 2, "c": 2}
-    broken = state_path(folders["c"], 4)
+def pack(results: Path, photos: Path) -> PackSpec:
+    """Three trials: two ranks, two optimizers, one ends early. Identities are the real ones."""
+    trials = []
+    for number, settings in enumerate((
+            {"dim": 4, "seed": 1, "num_steps": 6, "scheduler": "cosine_with_restarts"},
+            {"dim": 4, "seed": 2, "num_steps": 9, "batch_size": 3},
+            {"dim": 24, "seed": 3, "num_steps": 9, "optimizer": "adamw8bit", "text_encoder_lr": 0}), start=1):
+        config = member("x", **settings).config
+        config = replace(config, dataset=replace(config.dataset, dir=str(photos)), save_every_n_steps=3)
+        config = train_from_tree(to_tree(config))  # as the conductor has it: 1 becomes 1.0
+        dataset = read_dataset(config.dataset, trigger=config.trigger, class_noun=config.class_noun,
+                               repeats=config.repeats)
+        trials.append(Trial(number=number, settings={}, config=to_tree(config), num_steps=settings["num_steps"],
+                            train_id=train_id(config, dataset, base_identity(config.base_model, results))))
+    return PackSpec(trials=tuple(trials), scoring={"name": "none"}, results_dir=str(results), device="cpu:0", threads=1,
+                    save_state_every_n_steps=2, control=str(results / "control.json"))
+
+
+def files_of(results: Path) -> dict[str, bytes]:
+    return {f"{path.parents[1].name}/{path.name}": path.read_bytes()
+            for path in results.glob("trials/*/checkpoints/*.safetensors")}
+
+
+@contextmanager
+def killed_at_write(number: int) -> Iterator[list[int]]:
+    """Kill at the given atomic write: the temporary file is there, the real one is not yet replaced."""
+    count = [0]
+    real = sweep.files.write_bytes
+
+    def write(path: Path, content: bytes, *, durable: bool = True) -> None:
+        count[0] += 1
+        if count[0] == number:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.with_name(f"{path.name}.1.tmp").write_bytes(content[:len(content) // 2])
+            raise Killed
+        real(path, content, durable=durable)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sweep.pack_run.STATUS_EVERY_S", math.inf)  # the same writes however slow the machine
+        for module in ("sweep.files", "sweep.training.state", "sweep.network.lora_file", "sweep.data.cache"):
+            patch.setattr(f"{module}.write_bytes", write)
+        yield count
+
+
+@pytest.fixture(scope="module")
+def undisturbed(worker, photos, tmp_path_factory) -> tuple[dict[str, bytes], int]:
+    """The files of a run that nothing disturbs, and how many writes it makes."""
+    results = tmp_path_factory.mktemp("undisturbed")
+    spec = pack(results, photos)
+    with killed_at_write(10**9) as count:
+        worker.run(spec)
+    files = files_of(results)
+    assert len(files) == 8  # 2 of the short trial, 3 of each long one
+    return files, count[0]
+
+
+@pytest.mark.parametrize("share", [0.15, 0.3, 0.45, 0.6, 0.75, 0.9])
+def test_killed_and_run_again_gives_the_same_files(worker, photos, tmp_path, undisturbed, share: float) -> None:
+    files, num_writes = undisturbed
+    spec = pack(tmp_path, photos)
+    with pytest.raises(Killed), killed_at_write(int(num_writes * share)):
+        worker.run(spec)
+    worker.run(spec)
+    assert files_of(tmp_path) == files
+    for trial in spec.trials:
+        folder = trial_folder(tmp_path, trial.train_id)
+        status = status_from_json(sweep.files.read_json(folder.status))
+        assert (status.status, status.step) == (DONE, trial.num_steps), status
+        steps = [row["step"] for row in sweep.files.read_jsonl(folder.metrics) if row["kind"] == "train"]
+        assert steps == list(range(1, trial.num_steps + 1)), "no step is logged twice, none is missing"
+        assert not list(folder.state.glob("*")) and not list(folder.root.rglob("*.tmp"))
+
+
+def test_killed_again_and_again(worker, photos, tmp_path, undisturbed) -> None:
+    files, num_writes = undisturbed
+    spec = pack(tmp_path, photos)
+    num_kills = 0
+    for number in range(num_writes // 4, num_writes, 2):
+        try:
+            with killed_at_write(number):
+                worker.run(spec)
+            break
+        except Killed:
+            num_kills += 1
+    assert num_kills >= 3
+    assert files_of(tmp_path) == files
+
+
+def test_a_companion_that_is_gone_does_not_cost_the_others_their_steps(worker, photos, tmp_path, undisturbed) -> None:
+    """The pack's saves name three trials; one is not asked for any more. The others go on from their own states."""
+    _, num_writes = undisturbed
+    spec = pack(tmp_path, photos)
+    with pytest.raises(Killed), killed_at_write(int(num_writes * 0.65)):
+        worker.run(spec)
+    smaller = replace(spec, trials=spec.trials[2:])
+    state = trial_folder(tmp_path, spec.trials[2].train_id).state
+    reached = max(int(path.stem.split("-")[1]) for path in state.glob("*.safetensors"))
+    assert reached >= 4 and latest_save({spec.trials[2].train_id: state}) == {}
+    worker.run(smaller)
+    folder = trial_folder(tmp_path, spec.trials[2].train_id)
+    assert f"goes on from step {reached}" in folder.log.read_text()
+    assert status_from_json(sweep.files.read_json(folder.status)).status == DONE
+
+
+def test_a_damaged_state_falls_back_to_the_one_before(worker, photos, tmp_path, undisturbed) -> None:
+    files, num_writes = undisturbed
+    spec = pack(tmp_path, photos)
+    with pytest.raises(Killed), killed_at_write(int(num_writes * 0.6)):
+        worker.run(spec)
+    folders = {trial.train_id: trial_folder(tmp_path, trial.train_id).state for trial in spec.trials}
+    newest = latest_save(folders)
+    broken = state_path(folders[spec.trials[1].train_id], newest[spec.trials[1].train_id])
     broken.write_bytes(broken.read_bytes()[:-10])
-    final = run_and_save(base, targets, folders)
-    assert all(torch.equal(final[name], undisturbed[name]) for name in "abc")
+    older = latest_save(folders)
+    assert older and older != newest
+    worker.run(spec)
+    assert files_of(tmp_path) == files
 
 
-def test_only_the_last_two_saves_are_kept(base, targets, folders) -> None:
-    run_and_save(base, targets, folders, stop_after=5)
-    pack_steps = [sorted(int(p.stem.split("-")[1]) for p in folder.iterdir()) for folder in folders.values()]
-    assert pack_steps == [[2, 4]] * 3
-    shutil.rmtree(folders["a"])
-    assert latest_save({name: folders[name] for name in "bc"}) == {}, "a save that lacks a member is no save"
+def test_changed_photos_fail_the_trial_and_touch_nothing(worker, photos, tmp_path, undisturbed) -> None:
+    """A trial is known by its photos; training it on others under the same name would be a lie."""
+    mine = make_photos(tmp_path / "mine", num_photos=4)
+    spec = pack(tmp_path / "results", mine)
+    (mine / "10_alexq man" / "001.txt").write_text("photo of alexq man, mended\n")
+    worker.run(spec)
+    for trial in spec.trials:
+        status = status_from_json(sweep.files.read_json(trial_folder(tmp_path / "results", trial.train_id).status))
+        assert status.status == "failed" and "changed since this trial was asked for" in status.reason
+    assert not files_of(tmp_path / "results")
+
+
+def test_a_diverged_trial_keeps_its_reason_and_the_others_finish(worker, photos, tmp_path, monkeypatch) -> None:
+    real = loop._step
+
+    def poisoned(pack, member, loss, grad_norm):
+        is_victim = member.config.seed == 2 and member.step == 4
+        return real(pack, member, math.nan if is_victim else loss, grad_norm)
+
+    monkeypatch.setattr(loop, "_step", poisoned)
+    spec = pack(tmp_path, photos)
+    worker.run(spec)
+    found = [status_from_json(sweep.files.read_json(trial_folder(tmp_path, t.train_id).status)) for t in spec.trials]
+    assert [status.status for status in found] == [DONE, DIVERGED, DONE]
+    assert "at step 5" in found[1].reason and found[1].step == 4
+    kept = [name for name in files_of(tmp_path) if name.startswith(spec.trials[1].train_id)]
+    assert len(kept) == 1, "its last good checkpoint stays"

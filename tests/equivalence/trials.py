@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from sweep.config import TrainConfig
 from sweep.data.batches import BatchPlan
 from sweep.data.folder import DatasetConfig
 from sweep.model.base import BaseModelConfig
 from sweep.network.settings import Lora
+from sweep.train_config import TrainConfig
 from sweep.training.optimizer import AdamW, AdamW8bit
 from sweep.training.pack import Member, Pack
 from sweep.training.scheduler import Constant, CosineWithRestarts, Polynomial

@@ -22,7 +22,8 @@ from tests.conftest import make_photos
 def test_one_clear_error(command, tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
     run = command("train.py", *arguments, f"sweep.results_dir={tmp_path / 'results'}")
     assert run.returncode == 2
-    assert message in run.stderr and "Traceback" not in run.stderr
+    assert message in run.stderr
+    assert run.stderr.startswith("error: "), "the message alone, no traceback and nothing of Hydra's"
     assert not list(tmp_path.glob("results/*/sweep.yaml"))
 
 

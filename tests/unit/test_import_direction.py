@@ -11,47 +11,76 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SWEEP = ROOT / "sweep"
 
-# room -> rooms it must not import (at the top or inside a function)
+# A room is a package or a file directly in sweep/. What starts the others is known to nothing beneath it:
+WORKER = {"worker", "pack_run", "trial_run"}
+STARTS = {"conductor", "preflight", "entry", *WORKER}
+ABOVE = {"record", "launch", "search", *STARTS}
+
+# room -> rooms it must not import (at the top or inside a function); a room that is not named must not import STARTS
 FORBIDDEN = {
-    "trial": {"*"},
-    "training": {"evaluation", "record", "launch", "search", "conductor", "worker"},
-    "evaluation": {"training", "record", "launch", "search", "conductor", "worker"},
-    "network": {"training", "evaluation", "record", "launch", "search", "conductor", "worker"},
-    "model": {"network", "training", "evaluation", "record", "launch", "search", "conductor", "worker", "data"},
-    "data": {"network", "training", "evaluation", "record", "launch", "search", "conductor", "worker"},
-    "record": {"data", "network", "training", "evaluation", "launch", "search", "conductor", "worker", "model"},
-    "launch": {"data", "network", "training", "evaluation", "record", "search", "conductor", "worker", "model"},
-    "packing": {"data", "network", "training", "evaluation", "record", "launch", "search", "conductor", "worker"},
-    "worker": {"conductor", "launch", "search", "record"},
+    "conductor": {"training", "network", "entry", *WORKER},
+    "preflight": {"training", "network", "launch", "record", "entry", "conductor", *WORKER},
+    **{room: {"launch", "record", "search", "conductor", "preflight", "entry"} for room in WORKER},
+    "training": {"evaluation", "comparison", *ABOVE},
+    "evaluation": {"training", *ABOVE},
+    "network": {"training", "evaluation", "comparison", *ABOVE},
+    "model": {"network", "training", "evaluation", "comparison", "data", *ABOVE},
+    "data": {"network", "training", "evaluation", "comparison", *ABOVE},
+    "pocket": {"data", "network", "training", "evaluation", "comparison", *ABOVE},
+    "record": {"data", "network", "training", "evaluation", "model", *ABOVE},
+    "launch": {"data", "network", "training", "evaluation", "comparison", "model", *ABOVE},
+    "packing": {"data", "network", "training", "evaluation", "comparison", "model", *ABOVE},
 }
+# room -> the only rooms it may import
+ONLY = {
+    "trial": set(),
+    "errors": set(),
+    "files": set(),
+    "randomness": set(),
+    "schema": {"errors"},
+    "lock": {"errors", "files"},
+    "comparison": {"trial"},
+    "search": {"config", "errors", "trial", "schema"},
+}
+ROOMS = sorted({path.stem for path in SWEEP.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+               - {"__init__"})
 
 
-def imported_rooms(path: Path) -> set[str]:
-    rooms = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        names = []
-        if isinstance(node, ast.ImportFrom) and node.module:
-            names = [node.module]
+def imported_rooms(code: str) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "a relative import hides which room it comes from"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        rooms |= {name.split(".")[1] for name in names if name.startswith("sweep.")}
-    return rooms
+            names |= {alias.name for alias in node.names}
+    return {name.split(".")[1] for name in names if name.startswith("sweep.")} & set(ROOMS)
 
 
-@pytest.mark.parametrize("room", FORBIDDEN)
+@pytest.mark.parametrize("code", ["import sweep.worker", "import sweep.worker as w", "from sweep import worker",
+                                  "from sweep.worker import main", "def f():\n  from sweep import files, worker as w"])
+def test_every_way_to_import_a_room_is_seen(code: str) -> None:
+    assert "worker" in imported_rooms(code)
+
+
+@pytest.mark.parametrize("rule", sorted({*FORBIDDEN, *ONLY}))
+def test_each_rule_is_for_a_room_that_exists(rule: str) -> None:
+    assert rule in ROOMS
+
+
+@pytest.mark.parametrize("room", ROOMS)
 def test_imports_point_one_way(room: str) -> None:
     files = [SWEEP / f"{room}.py"] if (SWEEP / f"{room}.py").exists() else sorted((SWEEP / room).rglob("*.py"))
     assert files
     for path in files:
-        found = imported_rooms(path) - {room}
-        wrong = found if FORBIDDEN[room] == {"*"} else found & FORBIDDEN[room]
-        if path.name == "standalone.py":  # evaluate.py's own conductor prints and records
-            wrong -= {"record"}
+        found = imported_rooms(path.read_text(encoding="utf-8")) - {room}
+        wrong = found - ONLY[room] if room in ONLY else found & FORBIDDEN.get(room, STARTS)
         assert not wrong, f"{path.relative_to(ROOT)} imports {sorted(wrong)}"
 
 
-@pytest.mark.parametrize("module", ["conductor", "preflight", "packing", "config", "search.grid", "launch.local",
-                                    "record.diary", "record.terminal", "record.tracker", "evaluation.settings"])
+@pytest.mark.parametrize("module", ["conductor", "preflight", "packing", "config", "comparison", "lock", "search.grid",
+                                    "launch.local", "record.diary", "record.terminal", "record.tracker",
+                                    "record.wandb_tracker", "evaluation.settings"])
 def test_no_torch_before_a_worker_starts(module: str) -> None:
     code = (f"import sys, sweep.{module}\n"
             "heavy = {'torch', 'transformers', 'diffusers', 'wandb', 'optuna', 'numpy', 'lpips'} & set(sys.modules)\n"
@@ -62,5 +91,5 @@ def test_no_torch_before_a_worker_starts(module: str) -> None:
 
 def test_nothing_is_pickled() -> None:
     found = [path.relative_to(ROOT) for path in SWEEP.rglob("*.py")
-             if re.search(r"import pickle|(?<!safetensors\.)torch\.save\(", path.read_text())]
+             if re.search(r"import pickle|(?<!safetensors\.)torch\.save\(", path.read_text(encoding="utf-8"))]
     assert not found

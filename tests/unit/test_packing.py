@@ -31,3 +31,15 @@ def test_what_trained_together_stays_together() -> None:
     packs = numbers(plan_packs(trials, 3, earlier=[["t2", "t5", "t99"]]))
     assert [2, 5] in packs
     assert sorted(n for pack in packs for n in pack) == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_trial_that_several_earlier_packs_name_is_run_once() -> None:
+    """After 1 left, the logs of 2 and 3 say {2, 3}; 1's still says {1, 2, 3}."""
+    trials = [trial(i) for i in range(1, 4)]
+    earlier = [["t2", "t3"], ["t1", "t2", "t3"], ["t3"]]
+    assert numbers(plan_packs(trials, 8, earlier)) == [[1, 2, 3]]
+
+
+def test_an_earlier_pack_that_was_too_large_is_split() -> None:
+    trials = [trial(i) for i in range(1, 4)]
+    assert numbers(plan_packs(trials, 1, earlier=[["t1", "t2", "t3"]])) == [[1], [2], [3]]

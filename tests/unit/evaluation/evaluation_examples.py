@@ -73,4 +73,5 @@ def real_photos(**changes: Any) -> RealPhotos:
 def anchors(**changes: Any) -> Anchors:
     """A base that draws what it is asked for, of strangers."""
     base = {stage: images(stage, lambda _: FLOOR, 0.9) for stage in STAGES}
-    return dataclasses.replace(Anchors(scoring_key="key", dataset_key="data", base=base, real=real_photos()), **changes)
+    made = Anchors(scoring_key="key", photos_key="photos", base=base, real=real_photos())
+    return dataclasses.replace(made, **changes)

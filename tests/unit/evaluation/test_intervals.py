@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sweep.evaluation.intervals import jackknife_interval, mean_interval, rate_interval, standard_error, widened
+from sweep.comparison import jackknife_interval
+from sweep.evaluation.intervals import rate_interval, standard_error, widened
+
+
+def mean_interval(x):
+    return jackknife_interval(np.mean(x), [np.delete(x, i).mean() for i in range(len(x))])
 
 
 def test_of_a_mean_it_is_students_t():

@@ -14,7 +14,7 @@ from tests.unit.evaluation.evaluation_examples import CEILING, FLOOR, LOOK, SCOR
 def judged(measured, stage="confirm", **changes):
     judgement = judge(measured, anchors(**changes), SCORING, stage)
     json.dumps({name: to_json(axis) for name, axis in judgement.axes.items()}, allow_nan=False)
-    json.dumps(judgement.details, allow_nan=False)
+    json.dumps([judgement.details, judgement.replicates], allow_nan=False)
     return judgement
 
 
@@ -40,6 +40,36 @@ def test_the_subject_in_nothing_that_was_asked_for_is_overtrained_and_drifts():
     assert scored.verdict == "overtrained"
     assert scored.details["drift_to_natural"] > 0.7
     assert scored.details["probe_hair"] < 0.2
+
+
+def test_floor_and_ceiling_are_the_base_on_the_same_cells():
+    """On other seeds the base may have drawn other faces, other clothes, another distance to the photos."""
+    other = {"screen": images("screen", lambda _: 0.5, 0.3), "refine": images("refine", lambda _: 0.5, 0.3),
+             "confirm": images("confirm", lambda _: FLOOR, 0.9)}
+    scored = judged(images("confirm", lambda _: FLOOR, 0.9), base=other)
+    assert scored.axes["likeness"].value == pytest.approx(0, abs=0.001)
+    assert scored.axes["adherence"].value == pytest.approx(1, abs=0.001)
+    assert scored.details["likeness_floor"] == pytest.approx(FLOOR, abs=0.01)
+    assert scored.details["probe_hair"] == pytest.approx(1, abs=0.001)
+
+
+def test_a_broken_image_takes_the_bases_image_of_its_cell_with_it():
+    """Prompt 3 alone has a face that the base draws like the subject's: without it the floor is the others'."""
+    def face(index):
+        return CEILING if index == 3 else FLOOR
+
+    base = {stage: images(stage, face, 0.9) for stage in ("screen", "refine", "confirm")}
+    whole = judged(images("confirm", face, 0.9), base=base).details["likeness_floor"]
+    without = judged(images("confirm", face, 0.9, broken=(3,)), base=base).details["likeness_floor"]
+    assert without == pytest.approx(FLOOR, abs=0.01) and whole > without + 0.03
+
+
+def test_replicates_are_usefulness_without_each_prompt():
+    scored = judged(images("confirm", lambda i: CEILING if i else FLOOR, 0.9))
+    assert set(scored.replicates) == {str(i) for i in range(16)}
+    assert max(scored.replicates, key=lambda p: scored.replicates[p]) == "0"
+    invalid = judged(images("confirm", lambda _: CEILING, 0.9), real=real_photos(num_faces=0, ceiling_faces=()))
+    assert invalid.replicates == {}
 
 
 def test_a_face_that_is_not_found_counts_as_the_floor():
@@ -77,8 +107,9 @@ def test_screening_leaves_diversity_out_and_says_so():
 
 @pytest.mark.parametrize(("real", "words"), [
     ({"ceiling_faces": (0.09, 0.12, 0.1)}, "cannot tell the subject"),
-    ({"num_faces": 2}, "found on 2 training photos"),
-    ({"ceiling_faces": ()}, "0 of the photos"),
+    ({"num_faces": 2}, "found on 2 of the photos"),
+    ({"num_faces": 0, "ceiling_faces": ()}, "found on 0 of the photos"),
+    ({"ceiling_faces": (0.9,)}, "leaves a face on 1 of the photos"),
 ])
 def test_likeness_without_an_anchor_is_invalid_with_its_reason(real, words):
     scored = judged(images("confirm", lambda _: CEILING, 0.9), real=real_photos(**real))

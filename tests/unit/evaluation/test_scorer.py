@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from sweep.errors import ScoringError
+from sweep.errors import AdapterFileError, ScoringError
 from sweep.evaluation import scorer as scorer_module
 from sweep.evaluation.scorer import Scorer, ScoreRequest
 from sweep.files import read_json
@@ -109,6 +109,60 @@ def test_finish_names_a_file_of_each_trial_on_fresh_seeds(new_scorer, requests, 
     drawn.clear()
     assert new_scorer().finish([requests, [lonely]]) == answers
     assert drawn == []
+
+
+class Stop(Exception):
+    """What a caller may raise to end early."""
+
+
+@pytest.mark.parametrize("when", ["screen", "finish"])
+def test_a_caller_may_stop_between_groups_and_nothing_drawn_is_lost(
+        when, new_scorer, requests, drawn, monkeypatch, tmp_path):
+    from dataclasses import replace
+
+    new_scorer().screen(requests)  # the anchors
+    drawn.clear()
+    monkeypatch.setattr(scorer_module, "IMAGES_PER_GROUP", 3)  # one file
+    again = [replace(request, scores_dir=tmp_path / "s", images_dir=tmp_path / "i") for request in requests]
+
+    def stop(done, total):
+        assert list((tmp_path / "s").rglob("*.json")), "told of a group when it is written"
+        raise Stop
+
+    with pytest.raises(Stop):
+        scorer = new_scorer()
+        scorer.screen(again, stop) if when == "screen" else scorer.finish([again], stop)
+    assert drawn == [3]
+    drawn.clear()
+    assert [score.file for score in new_scorer().screen(again)] == [request.file.name for request in again]
+    assert drawn == [3], "the first file is not drawn again"
+
+
+def test_a_file_that_is_no_lora_is_named_and_the_others_can_go_on(new_scorer, requests, tmp_path):
+    from dataclasses import replace
+
+    bad = replace(requests[0], file=tmp_path / "torn.safetensors", scores_dir=tmp_path)
+    bad.file.write_bytes(requests[0].file.read_bytes()[:1000])
+    with pytest.raises(AdapterFileError, match="torn.safetensors"):
+        new_scorer().finish([requests, [bad]])
+    assert new_scorer().finish([requests])[0].file in {request.file.name for request in requests}
+
+
+def test_photos_without_a_face_give_an_invalid_score_with_its_reason(
+        base, targets, photo_folder, requests, results, tmp_path):
+    from dataclasses import replace
+
+    from sweep.data.folder import DatasetConfig, read_dataset
+
+    config = DatasetConfig(name="folder", dir=str(photo_folder), holdout_dir=None, num_images=None, captions=True,
+                           caption_extension=".txt")
+    dataset = read_dataset(config, trigger=None, class_noun=None, repeats=None)
+    # no photo can be that sure to show a face
+    scorer = Scorer(base, targets, tiny_scoring(face_confidence=1.0), dataset, results)
+    [answer] = scorer.finish([[replace(requests[0], scores_dir=tmp_path, images_dir=tmp_path)]])
+    assert answer.score.verdict == "invalid"
+    assert "a face was found on 0 of the photos" in answer.score.notes[0]
+    assert answer_from_json(read_json(tmp_path / f"answer-{scorer.scoring_id}.json")) == answer
 
 
 def test_a_file_of_nan_is_invalid_and_its_companions_are_not_touched(new_scorer, requests, make_lora, results):

@@ -1,10 +1,22 @@
 """The scoring config: complete, checked, and known by what it would draw and by what it would say."""
 
+from dataclasses import replace
+
 import pytest
 
+from sweep.data.folder import DatasetConfig, read_dataset
 from sweep.errors import ConfigError, ScoringError
 from sweep.evaluation.cells import cells_of
-from sweep.evaluation.settings import STAGES, ScoringConfig, check_fits, measuring_id, scoring_id
+from sweep.evaluation.settings import (
+    STAGES,
+    ScoringConfig,
+    check_fits,
+    dataset_key,
+    measuring_id,
+    photos_key,
+    reference_photos,
+    scoring_id,
+)
 from sweep.schema import build
 from tests.unit.evaluation.evaluation_examples import SCORING, TREE
 
@@ -24,7 +36,7 @@ def test_the_shipped_set_screens_eight_and_ends_on_sixteen():
 
 def test_thresholds_change_the_score_but_not_what_is_drawn():
     other = changed(thresholds={**TREE["thresholds"], "underfit_likeness": 0.5})
-    assert scoring_id(other, "base", BACKENDS) != scoring_id(SCORING, "base", BACKENDS)
+    assert scoring_id(other, "base", BACKENDS, "photos") != scoring_id(SCORING, "base", BACKENDS, "photos")
     assert measuring_id(other, "base", BACKENDS) == measuring_id(SCORING, "base", BACKENDS)
 
 
@@ -35,15 +47,56 @@ def test_thresholds_change_the_score_but_not_what_is_drawn():
 ])
 def test_what_is_drawn_or_measured_changes_both_keys(change):
     other = changed(**change)
-    assert scoring_id(other, "base", BACKENDS) != scoring_id(SCORING, "base", BACKENDS)
+    assert scoring_id(other, "base", BACKENDS, "photos") != scoring_id(SCORING, "base", BACKENDS, "photos")
     assert measuring_id(other, "base", BACKENDS) != measuring_id(SCORING, "base", BACKENDS)
 
 
-def test_the_base_and_the_backends_are_part_of_the_key():
-    key = scoring_id(SCORING, "base", BACKENDS)
-    assert key != scoring_id(SCORING, "other base", BACKENDS)
-    assert key != scoring_id(SCORING, "base", {**BACKENDS, "face": "x"})
-    assert key == scoring_id(changed(batch_size=7), "base", dict(reversed(BACKENDS.items())))
+def test_base_backends_and_photos_are_part_of_the_key():
+    key = scoring_id(SCORING, "base", BACKENDS, "photos")
+    assert key != scoring_id(SCORING, "other base", BACKENDS, "photos")
+    assert key != scoring_id(SCORING, "base", {**BACKENDS, "face": "x"}, "photos")
+    assert key != scoring_id(SCORING, "base", BACKENDS, "other photos")
+    assert key == scoring_id(changed(batch_size=7), "base", dict(reversed(BACKENDS.items())), "photos")
+
+
+def pocket_subject(**changes):
+    values = {"name": "folder", "dir": None, "holdout_dir": None, "num_images": 14, "captions": True,
+              "caption_extension": ".txt"}
+    words = {"trigger": None, "class_noun": None, "repeats": None}
+    changed_words = {name: changes.pop(name) for name in list(changes) if name in words}
+    return read_dataset(DatasetConfig(**{**values, **changes}), **{**words, **changed_words})
+
+
+def test_with_held_out_photos_trials_on_other_training_photos_may_be_compared():
+    few = pocket_subject()
+    for more in (pocket_subject(num_images=25), pocket_subject(captions=False), pocket_subject(repeats=40)):
+        assert dataset_key(more) == dataset_key(few)
+    assert photos_key(pocket_subject(num_images=25)) != photos_key(few), "copies are looked for among other photos"
+    assert photos_key(pocket_subject(repeats=40)) == photos_key(few)
+    assert dataset_key(pocket_subject(class_noun="person")) != dataset_key(few)
+    assert dataset_key(pocket_subject(trigger="sks")) != dataset_key(few)
+
+
+def test_what_is_measured_against_is_part_of_the_key(tmp_path):
+    subject = pocket_subject()
+    alone = replace(subject, holdout=())
+    sets = [subject, replace(subject, holdout=subject.holdout[:5]), alone, replace(alone, photos=alone.photos[:5])]
+    assert len({dataset_key(dataset) for dataset in sets}) == 4
+    moved = tuple(tmp_path / path.name for path in subject.holdout)
+    for old, new in zip(subject.holdout, moved, strict=True):
+        new.write_bytes(old.read_bytes())
+    elsewhere = replace(subject, holdout=moved)
+    assert dataset_key(elsewhere) == dataset_key(subject), "by content, not by place"
+    moved[0].write_bytes(moved[1].read_bytes())
+    assert dataset_key(elsewhere) != dataset_key(subject)
+
+
+def test_too_few_held_out_photos_are_refused():
+    subject = pocket_subject()
+    assert reference_photos(subject) == subject.holdout
+    assert reference_photos(replace(subject, holdout=())) == tuple(photo.path for photo in subject.photos)
+    with pytest.raises(ScoringError, match=r"holds 2 photos.*at least 3.*leave dataset\.holdout_dir out"):
+        dataset_key(replace(subject, holdout=subject.holdout[:2]))
 
 
 @pytest.mark.parametrize(("change", "message"), [

@@ -1,6 +1,6 @@
 from record_examples import result
 
-from sweep.record.best import best_results
+from sweep.record.best import best_results, choice_of
 from sweep.trial import FAILED
 
 
@@ -9,9 +9,16 @@ def test_clear_winner_has_no_ties() -> None:
     assert best_results([poor, good]) == (good, [])
 
 
-def test_overlapping_intervals_tie() -> None:
+def test_a_difference_inside_its_interval_is_a_tie() -> None:
     a, b, c = result(1, (0.7, 0.6, 0.8)), result(2, (0.65, 0.55, 0.75)), result(3, (0.3, 0.2, 0.4))
     assert best_results([a, b, c]) == (a, [b])
+
+
+def test_trials_that_swing_together_over_the_prompts_are_told_apart() -> None:
+    """Their intervals overlap; on every prompt the one is better by as much."""
+    a, b = result(1, (0.75, 0.55, 0.95), pattern=3), result(2, (0.60, 0.40, 0.80), pattern=3)
+    assert best_results([b, a]) == (a, [])
+    assert choice_of(a, [b, a]) == "best" and choice_of(b, [b, a]) == ""
 
 
 def test_a_noisy_high_mean_does_not_lead_but_ties() -> None:

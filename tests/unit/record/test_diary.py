@@ -29,6 +29,7 @@ def test_the_answer_names_file_strength_trigger_and_interval() -> None:
     assert "`alexq man <lora:alexq-000003:0.8>`" in text
     assert "0.80 (0.75 to 0.85)" in text
     assert text.startswith("Use")
+    assert "beats the file of the other trial by more than chance" in text and "best of 2" in text
 
 
 def test_a_tie_names_no_winner() -> None:
@@ -59,10 +60,10 @@ def test_one_pair_speaks_of_files_not_of_the_setting() -> None:
     [sentence] = learned(["network_dim"], [result(1, (0.3, 0.2, 0.4)), result(2, (0.8, 0.7, 0.9))])
     assert sentence.startswith("network_dim 8 -> 16: usefulness +0.50")
     assert "not of the setting" in sentence
-    assert "by more than their intervals" in sentence
+    assert "differ by more than chance on the same prompts" in sentence
 
 
-def test_a_difference_inside_the_intervals_is_called_noise() -> None:
+def test_a_difference_inside_its_interval_is_called_noise() -> None:
     [sentence] = learned(["network_dim"], [result(1, (0.6, 0.5, 0.7)), result(2, (0.65, 0.5, 0.8))])
     assert "may be noise" in sentence
 

@@ -12,9 +12,9 @@ from sweep.errors import ConfigError
 from sweep.files import append_jsonl
 from sweep.record.sweep_log import SWEEP_LOG
 from sweep.record.tracker import TRACKERS, NoTracker, Tracker, WandbConfig, make_tracker, wandb_mode
-from sweep.record.wandb_tracker import Follower, Marks, flat, payload, summary_of, tag_of
+from sweep.record.wandb_tracker import Follower, Marks, flat, payload, run_id, summary_of, tag_of
 from sweep.schema import build
-from sweep.trial import FAILED, to_json, trial_folder
+from sweep.trial import DIVERGED, FAILED, TrialResult, to_json, trial_folder
 
 CONF = Path(__file__).parents[3] / "conf" / "tracker"
 
@@ -102,6 +102,7 @@ def test_the_summary_has_scores_or_the_reason() -> None:
     failed = result(1, status=FAILED, reason="out of memory")
     assert summary_of(failed)["reason"] == "out of memory"
     assert tag_of(failed) == "failed"
+    assert done["reason"] == "", "or that of an earlier try would stay"
 
 
 def test_config_is_flat_and_whole() -> None:
@@ -112,58 +113,117 @@ def _train_row(step: int) -> dict[str, Any]:
     return {"kind": "train", "step": step, "epoch": 1, "loss": 1 / step, "grad_norm": None}
 
 
-def _records(sweep_dir: Path, train_id: str) -> list[dict[str, Any]]:
-    """A run's records, read by wandb's own reader; several parts of a run in the order of their start."""
-    records = []
-    for folder in sorted((sweep_dir / "wandb").glob(f"offline-run-*-{train_id}")):
-        done = subprocess.run([sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(folder)], check=True,
-                              capture_output=True, text=True, env={**os.environ, "WANDB_ERROR_REPORTING": "false"})
-        records += [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    return records
+def _parts(sweep_dir: Path, train_id: str) -> list[Path]:
+    """The folders of a run, in the order of their start; wandb adds "-1" to the second of one second."""
+    name = run_id(sweep_dir.name, train_id)
+    return sorted((sweep_dir / "wandb").glob(f"offline-run-*-{name}*"))
 
 
-def _steps(records: list[dict[str, Any]], key: str) -> list[int]:
+def _records(part: Path) -> list[dict[str, Any]]:
+    """What a part of a run holds, read by wandb's own reader."""
+    done = subprocess.run([sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(part)], check=True,
+                          capture_output=True, text=True, env={**os.environ, "WANDB_ERROR_REPORTING": "false"})
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+
+
+def _steps(parts: list[Path], key: str) -> list[int]:
+    records = [record for part in parts for record in _records(part)]
     return [r["history"]["item"]["step"] for r in records if r["type"] == "history" and key in r["history"]["item"]]
 
 
-def _follow_and_end(tmp_path: Path, sweep_dir: Path, is_end: bool) -> None:
-    tracker = make_tracker(_config(), entry(), sweep_dir, tmp_path)
-    results = [result(1, (0.8, 0.7, 0.9)), result(2, status=FAILED, reason="out of memory")]
-    for each in results:
-        tracker.follow(each.trial)
-    for each in results if is_end else []:
+def _summary(part: Path) -> dict[str, Any]:
+    """What a part of a run ends with."""
+    summary: dict[str, Any] = {}
+    for record in _records(part):
+        if record["type"] == "summary":
+            summary |= record["summary"].get("update", {})
+    return summary
+
+
+def _start(tmp_path: Path, sweep_dir: Path, *ended: TrialResult) -> None:
+    """One start of a sweep of two trials, of which some end."""
+    tracker = make_tracker(_config(), entry(name=sweep_dir.name), sweep_dir, tmp_path)
+    for number in (1, 2):
+        tracker.follow(result(number).trial)
+    for each in ended:
         tracker.end(each)
     tracker.close()
+    assert not (sweep_dir / SWEEP_LOG).exists(), (sweep_dir / SWEEP_LOG).read_text()
 
 
-def test_offline_runs_hold_each_row_once_over_a_kill_and_a_rewind(tmp_path: Path) -> None:
-    sweep_dir = tmp_path / "alex"
-    metrics = [trial_folder(tmp_path, f"id{n:04d}").metrics for n in (1, 2)]
-    for path in metrics:
+@pytest.fixture
+def metrics(tmp_path: Path) -> list[Path]:
+    """metrics.jsonl of two trials, with three steps each."""
+    paths = [trial_folder(tmp_path, f"id{n:04d}").metrics for n in (1, 2)]
+    for path in paths:
         for step in (1, 2, 3):
             append_jsonl(path, _train_row(step))
-    _follow_and_end(tmp_path, sweep_dir, is_end=False)
+    return paths
+
+
+def test_offline_runs_hold_each_row_once_over_a_kill_and_a_rewind(tmp_path: Path, metrics: list[Path]) -> None:
+    sweep_dir = tmp_path / "alex"
+    _start(tmp_path, sweep_dir)
     lines = metrics[0].read_text().splitlines(keepends=True)
     metrics[0].write_text("".join(lines[:2]))  # what a resume does
     for step in (3, 4):
         append_jsonl(metrics[0], {**_train_row(step), "loss": 9.0})
     append_jsonl(metrics[0], {"kind": "score", "step": 4, "epoch": 1, "score": to_json(score((0.8, 0.7, 0.9)))})
-    _follow_and_end(tmp_path, sweep_dir, is_end=True)
+    ends = result(1, (0.8, 0.7, 0.9)), result(2, status=DIVERGED, reason="loss is NaN")
+    _start(tmp_path, sweep_dir, *ends)
 
-    assert not (sweep_dir / SWEEP_LOG).exists()
-    records = _records(sweep_dir, "id0001")
-    assert _steps(records, "train/loss") == [1, 2, 3, 4]
-    assert _steps(records, "confirm/usefulness") == [4]
+    parts = _parts(sweep_dir, "id0001")
+    assert len(parts) == 2
+    assert _steps(parts, "train/loss") == [1, 2, 3, 4]
+    assert _steps(parts, "confirm/usefulness") == [4]
+    records = _records(parts[0])
     run = next(r["run"] for r in records if r["type"] == "run")
-    assert (run["run_id"], run["run_group"]) == ("id0001", "alex")
+    assert (run["run_id"], run["run_group"]) == (run_id("alex", "id0001"), "alex")
     assert run["config"]["update"]["optimizer.name"] == "adamw"
-    text = json.dumps(records)
+    text = json.dumps(_records(parts[1]))
     assert '"verdict": "good"' in text and '"tags": ["good"]' in text
-    assert _steps(_records(sweep_dir, "id0002"), "train/loss") == [1, 2, 3]
+    assert _steps(_parts(sweep_dir, "id0002"), "train/loss") == [1, 2, 3]
 
-    num_runs = len(list((sweep_dir / "wandb").glob("offline-run-*")))
-    _follow_and_end(tmp_path, sweep_dir, is_end=True)  # all is shown: nothing more to open
-    assert len(list((sweep_dir / "wandb").glob("offline-run-*"))) == num_runs == 4
+    _start(tmp_path, sweep_dir, *ends)  # all is shown: nothing more to open
+    assert [len(_parts(sweep_dir, train_id)) for train_id in ("id0001", "id0002")] == [2, 2]
+
+
+def test_a_failed_trial_that_succeeds_later_is_shown_to_its_end(tmp_path: Path, metrics: list[Path]) -> None:
+    sweep_dir = tmp_path / "alex"
+    _start(tmp_path, sweep_dir, result(1, status=FAILED, reason="out of memory"))
+    append_jsonl(metrics[0], _train_row(4))
+    _start(tmp_path, sweep_dir, result(1, (0.8, 0.7, 0.9)))
+    parts = _parts(sweep_dir, "id0001")
+    assert _steps(parts, "train/loss") == [1, 2, 3, 4]
+    first, last = (_summary(part) for part in parts)
+    assert (first["status"], first["reason"]) == ("failed", "out of memory")
+    assert (last["status"], last["reason"], last["verdict"]) == ("done", "", "good")
+
+
+def test_a_trial_of_two_sweeps_is_a_run_of_each(tmp_path: Path, metrics: list[Path]) -> None:
+    for name in ("alex", "again"):
+        _start(tmp_path, tmp_path / name, result(1, (0.8, 0.7, 0.9)))
+    assert run_id("alex", "id0001") != run_id("again", "id0001")
+    for name in ("alex", "again"):
+        [part] = _parts(tmp_path / name, "id0001")
+        assert _steps([part], "train/loss") == [1, 2, 3]
+
+
+def test_a_score_is_shown_with_its_contact_sheet(tmp_path: Path, metrics: list[Path]) -> None:
+    from PIL import Image
+
+    images = trial_folder(tmp_path, "id0001").images
+    images.mkdir(parents=True)
+    Image.new("RGB", (8, 8), "red").save(images / "pictured.png")
+    for step, score_id in ((3, "pictured"), (6, "bare")):
+        measured = to_json(score(None, stage="screen", score_id=score_id))
+        append_jsonl(metrics[0], {"kind": "score", "step": step, "epoch": 1, "score": measured})
+    _start(tmp_path, tmp_path / "alex", result(1))
+    parts = _parts(tmp_path / "alex", "id0001")
+    assert _steps(parts, "screen/likeness") == [3, 6]
+    assert _steps(parts, "screen/sheet.path") == [3]
+    [picture] = parts[0].glob("files/media/images/screen/sheet*.png")
+    assert Image.open(picture).getpixel((0, 0)) == (255, 0, 0)
 
 
 def test_a_failing_wandb_is_said_once_and_harms_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,7 +233,10 @@ def test_a_failing_wandb_is_said_once_and_harms_nothing(tmp_path: Path, monkeypa
         raise wandb.errors.CommError("no network")
 
     monkeypatch.setattr(wandb, "init", fail)
-    _follow_and_end(tmp_path, tmp_path / "alex", is_end=True)
+    tracker = make_tracker(_config(), entry(), tmp_path / "alex", tmp_path)
+    tracker.follow(result(1).trial)
+    tracker.end(result(1))
+    tracker.close()
     said = (tmp_path / "alex" / SWEEP_LOG).read_text().splitlines()
     assert len(said) == 1
     assert "wandb is switched off" in said[0] and "no network" in said[0]

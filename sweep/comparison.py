@@ -1,0 +1,82 @@
+"""Which of two scores is better, and whether that can be told: one rule for files, strengths and trials.
+
+All are drawn on the same cells, so two scores are paired by prompt through `Score.replicates`. It is all about *these
+files*: prompts are the random thing here, the training seed is not, and the best of many looks better than it is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from sweep.trial import Score
+
+CONFIDENCE = 0.90
+MIN_UNITS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """low, high: None where they can't be known; reason says why."""
+
+    low: float | None
+    high: float | None
+    n: int
+    reason: str = ""
+
+
+def cautious(score: Score) -> float:
+    """Usefulness less one standard error, so that a lucky draw is not taken for a good file; -inf if it is invalid."""
+    value = score.axes["usefulness"].value
+    if value is None:
+        return -math.inf
+    return value - jackknife_error(list(score.replicates.values()))
+
+
+def are_tied(one: Score, other: Score) -> bool:
+    """Whether the interval of their paired difference in usefulness holds 0, or can't be known.
+
+    An invalid score ties with nothing.
+    """
+    assert (one.scoring_id, one.stage) == (other.scoring_id, other.stage), "scores of other cells or anchors"
+    a, b = one.axes["usefulness"].value, other.axes["usefulness"].value
+    if a is None or b is None:
+        return False
+    if a == b:
+        return True
+    shared = sorted(set(one.replicates) & set(other.replicates))
+    interval = jackknife_interval(a - b, [one.replicates[p] - other.replicates[p] for p in shared])
+    return interval.low is None or interval.high is None or interval.low <= 0 <= interval.high
+
+
+def jackknife_interval(value: float, replicates: Sequence[float], confidence: float = CONFIDENCE) -> Interval:
+    """value +- t * se, se from the statistic with each unit left out (Efron & Tibshirani 1993, Eq. 11.5).
+
+    For a mean, and for a mean of paired differences, this is Student's t interval itself.
+    """
+    n = len(replicates)
+    if n < MIN_UNITS:
+        return Interval(None, None, n, f"an interval needs at least {MIN_UNITS} prompts, there are {n}")
+    if not math.isfinite(value) or not all(math.isfinite(theta) for theta in replicates):
+        return Interval(None, None, n, "without one of its prompts the value can't be computed")
+    margin = t_quantile(n - 1, confidence) * jackknife_error(replicates)
+    return Interval(value - margin, value + margin, n)
+
+
+def jackknife_error(replicates: Sequence[float]) -> float:
+    """The standard error of a statistic from its values with each unit left out; 0 for fewer than two."""
+    n = len(replicates)
+    if n < 2:
+        return 0.0
+    mean = math.fsum(replicates) / n
+    return math.sqrt((n - 1) / n * math.fsum((theta - mean) ** 2 for theta in replicates))
+
+
+@lru_cache(maxsize=256)
+def t_quantile(degrees: int, confidence: float = CONFIDENCE) -> float:
+    """Of Student's t, two-sided."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(degrees, (1 + confidence) / 2))

@@ -1,0 +1,249 @@
+"""One pack from its photos to its answers: train together, save, screen, score, and lose nothing to a kill."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sweep.data.batches import BatchPlan
+from sweep.data.cache import cached_moments
+from sweep.files import append_jsonl, read_json, read_jsonl, write_text
+from sweep.model.base import Base
+from sweep.network.lora_file import write_lora
+from sweep.network.metadata import training_metadata
+from sweep.network.targets import Target
+from sweep.training.loop import StepRow, train
+from sweep.training.pack import Member, Pack
+from sweep.training.state import forget_states, latest_save, load_states, newest_step, ordered, save_states
+from sweep.trial import DIVERGED, DONE, PackSpec, TrialFolder, to_json
+from sweep.trial_run import TrialRun, attributed_s
+
+if TYPE_CHECKING:
+    from sweep.evaluation.scorer import Scorer, ScoreRequest
+
+STATUS_EVERY_S = 1.0  # how often a running trial's status.json is renewed
+
+
+class Stopped(Exception):
+    """The control file asked to stop; everything is saved."""
+
+
+class PackRun:
+    """The trials of one pack. scorers: by train id, None where scoring is off."""
+
+    def __init__(self, base: Base, targets: list[Target], runs: Sequence[TrialRun],
+                 scorers: dict[str, Scorer | None], spec: PackSpec):
+        self.base, self.targets, self.runs, self.scorers, self.spec = base, targets, list(runs), scorers, spec
+        self.by_id = {run.trial.train_id: run for run in runs}
+        self.state_dirs = {run.trial.train_id: run.folder.state for run in runs}
+        self.control = Path(spec.control)
+        self._last_status_s = 0.0
+
+    def train(self) -> None:
+        """Train until every trial has its last file, screening checkpoints on the way. Raises Stopped if asked to."""
+        pack = self._resume()
+        self._screen(self.runs)
+        for num_passes, rows in enumerate(train(pack), start=1):
+            for row in rows:
+                self._record_step(row)
+            due = [self.by_id[m.train_id] for m in pack.members if m.is_at_checkpoint and not m.diverged]
+            self._save_checkpoints(pack, due)
+            finished = [m for m in pack.members if m.is_finished]
+            if finished:
+                self._leave(pack, finished)
+            elif due or num_passes % self.spec.save_state_every_n_steps == 0:
+                save_states(pack, self.state_dirs)
+            self._screen(due)
+            if self._is_stop_asked():
+                save_states(pack, self.state_dirs)
+                raise Stopped
+
+    def finish(self) -> None:
+        """Score the trials to the end and say which file to use; then they are done."""
+        for run in self.runs:
+            run.update(phase="scoring")
+        for scorer, runs in self._by_scorer(run for run in self.runs if run.requests):
+            started = time.perf_counter()
+            try:
+                scorer.finish([run.requests for run in runs], on_progress=self._stop_if_asked)
+            except Stopped:
+                raise
+            except Exception as error:  # the other photos' trials still get their answers
+                for run in runs:
+                    run.fail(error)
+                continue
+            share_s = (time.perf_counter() - started) / len(runs)
+            for run in runs:
+                run.update(attributed_s=run.status.attributed_s + share_s)
+                self._done(run)
+        for run in self.runs:
+            if not run.requests or self.scorers[run.trial.train_id] is None:
+                self._done(run)
+
+    def _done(self, run: TrialRun) -> None:
+        run.update(status=DIVERGED if run.status.diverged else DONE, phase="", reason=run.status.diverged)
+
+    def _resume(self) -> Pack:
+        """The pack as the newest complete save left it. Trials without their companions' saves go on from their own
+        newest state: their rounding then differs from an undisturbed run, which their logs say."""
+        members = [_member(self.base, run, self.spec) for run in self.runs]
+        steps = latest_save(self.state_dirs)
+        rest = [m for m in members if m.train_id not in steps and not self.by_id[m.train_id].status.is_trained]
+        own = {m.train_id: newest_step(m.train_id, self.state_dirs) for m in rest}
+        for train_id, step in own.items():
+            if step:
+                self.by_id[train_id].say(f"goes on from step {step} with other companions than before the interruption")
+        chosen = [m for m in members if m.train_id in steps or m in rest] if rest else ordered(members, steps)
+        pack = Pack(self.base, self.targets, chosen)
+        load_states(pack, self.state_dirs, {**own, **steps})
+        for run in self.runs:
+            run.requests = _existing_requests(run)
+        for member in pack.members:
+            run = self.by_id[member.train_id]
+            _rewind_metrics(run.folder, member.step)
+            run.requests = [request for request in run.requests if request.step <= member.step]
+            run.update(step=member.step, attributed_s=attributed_s(run.folder), is_trained=False)
+        self._log_membership(pack)
+        return pack
+
+    def _log_membership(self, pack: Pack) -> None:
+        """Who shares the pass from here on: written before the first step with these members."""
+        steps = {m.train_id: m.step for m in pack.members}
+        for member in pack.members:
+            append_jsonl(self.by_id[member.train_id].folder.packs,
+                         {"step": member.step, "members": steps, "threads": self.spec.threads,
+                          "device_name": _device_name(self.base)})
+
+    def _record_step(self, row: StepRow) -> None:
+        run = self.by_id[row.member.train_id]
+        spent_s = run.status.attributed_s + row.share_s
+        run.status = replace(run.status, step=row.step, attributed_s=spent_s)
+        if not row.member.diverged:
+            append_jsonl(run.folder.metrics, {
+                "kind": "train", "step": row.step, "epoch": row.member.epoch, "loss": row.loss, "unet_lr": row.unet_lr,
+                "text_encoder_lr": row.text_encoder_lr, "grad_norm": row.grad_norm, "attributed_s": spent_s})
+        if time.monotonic() - self._last_status_s > STATUS_EVERY_S:
+            self._last_status_s = time.monotonic()
+            for each in self.runs:
+                each.update()
+
+    def _save_checkpoints(self, pack: Pack, due: Sequence[TrialRun]) -> None:
+        by_id = {member.train_id: member for member in pack.members}
+        for run in due:
+            member = by_id[run.trial.train_id]
+            request = _write_checkpoint(pack, self.base, run, member)
+            run.requests.append(request)
+            append_jsonl(run.folder.metrics, {"kind": "checkpoint", "step": member.step, "epoch": member.epoch,
+                                              "file": request.file.name})
+
+    def _screen(self, runs: Iterable[TrialRun]) -> None:
+        """Score the checkpoints that have no score yet, together. After the state is saved: a kill in here costs no
+        step, and a resume makes up for it."""
+        for scorer, group in self._by_scorer(run for run in runs if run.requests):
+            pairs = [(run, request) for run in group for request in _unscored(run)]
+            if not pairs:
+                continue
+            started = time.perf_counter()
+            scores = scorer.screen([request for _, request in pairs], on_progress=self._stop_if_asked)
+            share_s = (time.perf_counter() - started) / len(pairs)
+            for (run, _), score in zip(pairs, scores, strict=True):
+                run.update(attributed_s=run.status.attributed_s + share_s, newest_score=score.score_id)
+                append_jsonl(run.folder.metrics, {"kind": "score", "step": score.step, "epoch": score.epoch,
+                                                  "score": to_json(score), "attributed_s": run.status.attributed_s})
+
+    def _by_scorer(self, runs: Iterable[TrialRun]) -> list[tuple[Scorer, list[TrialRun]]]:
+        """Trials on the same photos are scored together; without scoring there is no group."""
+        groups: dict[int, tuple[Scorer, list[TrialRun]]] = {}
+        for run in runs:
+            scorer = self.scorers[run.trial.train_id]
+            if scorer is not None:
+                groups.setdefault(id(scorer), (scorer, []))[1].append(run)
+        return list(groups.values())
+
+    def _leave(self, pack: Pack, finished: Sequence[Member]) -> None:
+        """Take finished members out. The order matters to a kill in between: first they are known as trained, then the
+        rest is saved as the smaller pack, and only then their states, which an older save still needs, go."""
+        for member in finished:
+            diverged = f"diverged: {member.diverged}" if member.diverged else ""
+            self.by_id[member.train_id].update(is_trained=True, phase="scoring", diverged=diverged, step=member.step)
+        pack.drop(finished)
+        self._log_membership(pack)
+        save_states(pack, self.state_dirs)
+        for member in finished:
+            forget_states(self.state_dirs[member.train_id])
+
+    def _is_stop_asked(self) -> bool:
+        return self.control.exists() and bool(read_json(self.control).get("command") == "stop")
+
+    def _stop_if_asked(self, num_done: int, num_all: int) -> None:
+        """Between two groups of images: what has been drawn is kept."""
+        if self._is_stop_asked():
+            raise Stopped
+
+
+def _member(base: Base, run: TrialRun, spec: PackSpec) -> Member:
+    photos, config = run.dataset.photos, run.config
+    plan = BatchPlan(tuple(photo.repeats for photo in photos), config.train_batch_size, config.seed)
+    moments = cached_moments(base, photos, config.base_model.resolution, Path(spec.results_dir))
+    cut = [photo.path.name for photo in photos if base.is_cut(photo.caption)]
+    if cut:
+        run.say(f"{len(cut)} captions are longer than the text encoder reads; their ends are cut off: {', '.join(cut)}")
+    return Member(train_id=run.trial.train_id, config=config, num_steps=run.trial.num_steps, moments_NMHW=moments,
+                  captions=tuple(photo.caption for photo in photos), plan=plan)
+
+
+def _write_checkpoint(pack: Pack, base: Base, run: TrialRun, member: Member) -> ScoreRequest:
+    import torch
+
+    dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[run.config.save_precision]
+    metadata = training_metadata(
+        run.config, run.dataset, output_name=run.output_name, steps_per_epoch=member.plan.steps_per_epoch,
+        num_steps=member.num_steps, step=member.step, epoch=member.epoch, base_identity=base.identity)
+    path = run.folder.checkpoints / _file_name(run.output_name, member)
+    write_lora(path, pack.targets, pack.weights_of(member), alpha=run.config.network_alpha, dtype=dtype,
+               metadata=metadata)
+    return _request(run, path, member.epoch, member.step)
+
+
+def _file_name(name: str, member: Member) -> str:
+    """sd-scripts' names: NAME-000001 per epoch, NAME-step00000100 within one, NAME for the end."""
+    if member.step == member.num_steps:
+        return f"{name}.safetensors"
+    if member.step % member.plan.steps_per_epoch == 0:
+        return f"{name}-{member.epoch:06d}.safetensors"
+    return f"{name}-step{member.step:08d}.safetensors"
+
+
+def _request(run: TrialRun, path: Path, epoch: int, step: int) -> ScoreRequest:
+    from sweep.evaluation.scorer import ScoreRequest
+
+    return ScoreRequest(file=path, epoch=epoch, step=step, scores_dir=run.folder.scores, images_dir=run.folder.images)
+
+
+def _existing_requests(run: TrialRun) -> list[ScoreRequest]:
+    """The checkpoints that the trial has written, by its metrics."""
+    rows = {row["file"]: row for row in read_jsonl(run.folder.metrics) if row["kind"] == "checkpoint"}
+    return [_request(run, path, row["epoch"], row["step"]) for row in rows.values()
+            if (path := run.folder.checkpoints / row["file"]).exists()]
+
+
+def _unscored(run: TrialRun) -> list[ScoreRequest]:
+    scored = {row["step"] for row in read_jsonl(run.folder.metrics) if row["kind"] == "score"}
+    return [request for request in run.requests if request.step not in scored]
+
+
+def _rewind_metrics(folder: TrialFolder, step: int) -> None:
+    """Drop the rows of steps that will be made again."""
+    if folder.metrics.exists():
+        rows = [row for row in read_jsonl(folder.metrics) if row["step"] <= step]
+        write_text(folder.metrics, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def _device_name(base: Base) -> str:
+    import torch
+
+    return torch.cuda.get_device_name(base.device) if base.device.type == "cuda" else "cpu"

@@ -1,0 +1,206 @@
+"""The contract of `Launcher`, for every launcher, with the real worker on a trial whose photos are missing: it is
+recorded as failed and its pack ends without a model."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from hydra import compose, initialize_config_dir
+
+from sweep.config import load
+from sweep.entry import CONF_DIR
+from sweep.files import read_json, write_json
+from sweep.launch.local import Launcher, LocalLauncher
+from sweep.launch.settings import LAUNCHERS, Local
+from sweep.schema import to_tree
+from sweep.trial import FAILED, PackSpec, Trial, to_json, trial_folder
+
+ROOT = Path(__file__).parents[3]
+TIMEOUT_S = 120
+
+# A conductor that starts one pack, says its worker's process id, and goes on after Ctrl-C until the pack has ended.
+CONDUCTOR = """
+import sys, time
+from pathlib import Path
+import psutil
+from sweep.launch.local import LocalLauncher
+from sweep.launch.settings import Local
+
+launcher = LocalLauncher(Local(name="local", devices=1, device="cpu", threads=1), Path(sys.argv[2]))
+launcher.start(Path(sys.argv[1]))
+try:
+    print(psutil.Process().children()[0].pid, flush=True)
+    time.sleep(600)
+except KeyboardInterrupt:
+    while not (ended := launcher.poll()):
+        time.sleep(0.05)
+    print(ended[0][1], flush=True)
+    launcher.close()
+"""
+
+
+def local_launcher(num_slots: int, folder: Path) -> Launcher:
+    return LocalLauncher(Local(name="local", devices=num_slots, device="cpu", threads=1), folder)
+
+
+@pytest.fixture(params=sorted(LAUNCHERS))
+def make_launcher(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[int], Launcher]]:
+    made: list[Launcher] = []
+
+    def make(num_slots: int) -> Launcher:
+        made.append({"local": local_launcher}[request.param](num_slots, tmp_path / "logs"))
+        return made[-1]
+
+    yield make
+    for launcher in made:
+        launcher.close()
+
+
+@pytest.fixture(scope="module")
+def config() -> dict[str, Any]:
+    """A whole training config whose photos are missing."""
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        train = load(compose("config", ["dataset.dir=photos"])).train
+    return to_tree(replace(train, dataset=replace(train.dataset, dir="/no/photos/here")))
+
+
+def write_spec(folder: Path, config: dict[str, Any], train_id: str) -> Path:
+    trial = Trial(number=1, train_id=train_id, settings={}, config=config, num_steps=10)
+    spec = PackSpec(trials=(trial,), scoring={"name": "none"}, results_dir=str(folder / "results"), device="cpu:0",
+                    threads=1, save_state_every_n_steps=100, control=str(folder / "control.json"))
+    path = folder / "packs" / f"{train_id}.json"
+    write_json(path, to_json(spec))
+    return path
+
+
+def assert_failed_for_its_photos(folder: Path, train_id: str) -> None:
+    status = read_json(trial_folder(folder / "results", train_id).status)
+    assert status["status"] == FAILED and "/no/photos/here" in status["reason"]
+
+
+def ended_packs(launcher: Launcher, num_packs: int) -> list[tuple[Path, str | None]]:
+    """What is reported until so many packs have ended, and a moment longer."""
+    reports: list[tuple[Path, str | None]] = []
+    deadline_s = time.monotonic() + TIMEOUT_S
+    while len(reports) < num_packs:
+        assert time.monotonic() < deadline_s, f"only {reports}"
+        time.sleep(0.02)
+        reports += launcher.poll()
+    time.sleep(0.1)
+    return reports + list(launcher.poll())
+
+
+def workers() -> list[psutil.Process]:
+    """The workers that this process has started and that run."""
+    return [child for child in psutil.Process().children() if "sweep.worker" in " ".join(child.cmdline())]
+
+
+def test_each_pack_is_reported_once_and_leaves_its_slot_free(tmp_path: Path, config: dict[str, Any],
+                                                            make_launcher: Callable[[int], Launcher]) -> None:
+    launcher = make_launcher(2)
+    one, two, three = (write_spec(tmp_path, config, f"id{n}") for n in range(3))
+    assert launcher.poll() == [] and launcher.num_free == 2
+    devices = []
+    for spec in (one, two):
+        devices.append(launcher.device_of_next())
+        launcher.start(spec)
+    assert launcher.num_free == 0
+    assert devices == [("cpu:0", 1), ("cpu:1", 1)]
+    assert sorted(ended_packs(launcher, 2)) == [(one, None), (two, None)]
+    assert launcher.num_free == 2
+    before = workers()
+    launcher.start(three)
+    assert ended_packs(launcher, 1) == [(three, None)]
+    assert workers() == before, "a worker stays for the next pack"
+    for number in range(3):
+        assert_failed_for_its_photos(tmp_path, f"id{number}")
+
+
+def test_a_killed_worker_is_reported_once_with_the_reason_and_replaced(
+        tmp_path: Path, config: dict[str, Any], make_launcher: Callable[[int], Launcher]) -> None:
+    launcher = make_launcher(1)
+    spec = write_spec(tmp_path, config, "id0")
+    launcher.start(spec)
+    workers()[0].kill()
+    [(ended, reason)] = ended_packs(launcher, 1)
+    assert ended == spec and reason is not None and "ended with exit code" in reason
+    assert launcher.num_free == 1
+
+    launcher.start(spec)
+    assert ended_packs(launcher, 1) == [(spec, None)]
+    assert_failed_for_its_photos(tmp_path, "id0")
+
+    [idle] = workers()
+    idle.kill()
+    launcher.start(spec)  # at once: it may not be known as dead yet
+    [(ended, reason)] = ended_packs(launcher, 1)
+    assert ended == spec and (reason is None or "ended with exit code" in reason)
+
+
+def test_after_close_no_worker_runs(tmp_path: Path, config: dict[str, Any],
+                                    make_launcher: Callable[[int], Launcher]) -> None:
+    launcher = make_launcher(2)
+    launcher.start(write_spec(tmp_path, config, "id0"))
+    assert ended_packs(launcher, 1)
+    launcher.start(write_spec(tmp_path, config, "id1"))
+    launcher.start(write_spec(tmp_path, config, "id2"))  # in a worker that is just being started
+    assert len(workers()) == 2
+    launcher.close()
+    assert workers() == []
+    launcher.close()
+
+
+def test_what_a_library_prints_is_no_answer(tmp_path: Path, config: dict[str, Any], monkeypatch: pytest.MonkeyPatch,
+                                            make_launcher: Callable[[int], Launcher]) -> None:
+    stray = tmp_path / "stray"
+    stray.mkdir()
+    (stray / "sitecustomize.py").write_text(
+        "import os; os.write(1, b'welcome to a library\\nnot utf-8: \\xff\\n\\n')\n")  # as native code does
+    monkeypatch.setenv("PYTHONPATH", str(stray))
+    launcher = make_launcher(1)
+    spec = write_spec(tmp_path, config, "id0")
+    launcher.start(spec)
+    assert ended_packs(launcher, 1) == [(spec, None)]
+    assert_failed_for_its_photos(tmp_path, "id0")
+
+
+@pytest.fixture
+def conductor(tmp_path: Path, config: dict[str, Any]) -> Iterator[tuple[subprocess.Popen[str], psutil.Process]]:
+    """A conductor in a process group of its own, as in a terminal, and its worker."""
+    spec = write_spec(tmp_path, config, "id0")
+    started = subprocess.Popen([sys.executable, "-c", CONDUCTOR, str(spec), str(tmp_path / "logs")], cwd=ROOT,
+                               stdout=subprocess.PIPE, text=True, start_new_session=True)
+    assert started.stdout is not None
+    worker = psutil.Process(int(started.stdout.readline()))
+    yield started, worker
+    started.kill()
+    started.communicate()
+    if worker.is_running():
+        worker.kill()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends the signals of a POSIX terminal")
+def test_ctrl_c_does_not_reach_a_local_worker(tmp_path: Path,
+                                              conductor: tuple[subprocess.Popen[str], psutil.Process]) -> None:
+    started, _ = conductor
+    os.killpg(started.pid, signal.SIGINT)  # what a terminal does; the worker is still being started
+    out, _ = started.communicate(timeout=TIMEOUT_S)
+    assert out == "None\n"
+    assert_failed_for_its_photos(tmp_path, "id0")
+
+
+def test_a_killed_conductor_takes_its_local_worker_along(
+        conductor: tuple[subprocess.Popen[str], psutil.Process]) -> None:
+    started, worker = conductor
+    started.kill()
+    started.wait()
+    _, alive = psutil.wait_procs([worker], timeout=TIMEOUT_S)
+    assert not alive
