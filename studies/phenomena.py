@@ -8,8 +8,8 @@ Held-out people x seeds, 14 photos each, the tutorials' rates. Four settings ans
     one hoodie   all photos in the same hoodie, captioned or not: does the hoodie stick where no clothes are asked for?
 
 Every training is an ordinary trial of an ordinary sweep, so a kill loses nothing: the same command goes on. Writes
-phenomena.json and phenomena.md into results/pocket/. Intervals are 90 %, by t over people, each person's value being the
-mean over the seeds: the claim is about people, and the seeds of one person are not independent of each other.
+phenomena.json and phenomena.md into results/pocket/. Intervals are 90 %, by t over people, each person's value being
+the mean over the seeds: the claim is about people, and the seeds of one person are not independent of each other.
 """
 
 from __future__ import annotations
@@ -167,7 +167,7 @@ def hoodie_findings() -> list[Finding]:
 
 
 def finding(setting: str, measure: str, values: Sequence[tuple[str, float]]) -> Finding:
-    from sweep.evaluation.intervals import t_quantile
+    from sweep.comparison import t_quantile
 
     people = sorted({person for person, _ in values})
     means = [statistics.fmean(value for who, value in values if who == person) for person in people]
@@ -185,15 +185,16 @@ def write_report(findings: Sequence[Finding], num_people: int, num_seeds: int) -
     write_json(OUT / "phenomena.json", tree)
     measures = list(dict.fromkeys(f.measure for f in findings))
     settings = list(dict.fromkeys(f.setting for f in findings))
-    cells = {(f.setting, f.measure): f"{f.mean:.2f} ({f.low:.2f} to {f.high:.2f})" for f in findings}
+    cells = {(f.setting, f.measure): f"{f.mean:.2f}" + (f" ({f.low:.2f} to {f.high:.2f})" if len(f.per_person) > 1
+                                                        else "") for f in findings}
     table = [f"| setting | {' | '.join(measures)} |", "|---" * (len(measures) + 1) + "|"]
     table += [f"| {s} | {' | '.join(cells.get((s, m), '') for m in measures)} |" for s in settings]
     write_text(OUT / "phenomena.md", "# LoRA training on the pocket base\n\n"
-               f"`{tree['command']}` on {tree['hardware']}: {num_people} held-out people x {num_seeds} seeds, 14 photos, "
-               "dim 128, rates 1e-4 and 5e-5. Means with 90 % intervals over people (t, seeds averaged). likeness: 0 = "
+               f"`{tree['command']}` on {tree['hardware']}: {num_people} held-out people x {num_seeds} seeds, 14 "
+               "photos, dim 128, rates 1e-4 and 5e-5. Means with 90 % intervals over people (t, seeds averaged). likeness: 0 = "
                "base model, 1 = held-out photos. probe_hair: normalised, 1 = as often as the base. nearest_prompts: "
-               "perceptual distance to the nearest training photo, smaller = nearer. hoodie_share: of images whose prompt "
-               "names no clothes, those with the photos' hoodie.\n\n" + "\n".join(table) + "\n")
+               "perceptual distance to the nearest training photo, smaller = nearer. hoodie_share: of images whose "
+               "prompt names no clothes, those with the photos' hoodie.\n\n" + "\n".join(table) + "\n")
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ def images(stage: str, face: Callable[[int], float | None], hit: float, *, neare
             wobble = 0.02 * ((index * 7 + seed) % 5 - 2)
             similarity = face(index)
             rows.append(Measured(kind="prompt", index=index, seed=seed, is_broken=index in broken,
-                                 face=None if similarity is None else similarity + wobble, clip=0.2 + 0.1 * hit,
+                                 face=None if similarity is None else similarity + wobble, clip=0.2 + 0.5 * hit,
                                  probes=probes, nearest=nearest + wobble, nearest_photo=0, look=look))
     variety = dict.fromkeys(SCORING.prompts_of(stage), 1.0) if SCORING.stage(stage).num_seeds > 1 else {}
     return MeasuredSet(images=tuple(rows), variety=variety)
