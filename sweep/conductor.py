@@ -244,8 +244,9 @@ class Sweep:
         key = (config.base_model, config.dataset, config.trigger, config.class_noun)
         if key not in self.scoring_ids:
             dataset = read_dataset(config.dataset, trigger=config.trigger, class_noun=config.class_noun, repeats=None)
-            self.scoring_ids[key] = scoring_id(scoring, base_identity(config.base_model, self.results_dir),
-                                               self.backends, dataset_key(dataset))
+            base_id = base_identity(config.base_model, self.results_dir)
+            self.scoring_ids[key] = scoring_id(scoring, base_id, config.base_model.resolution, self.backends,
+                                               dataset_key(dataset))
         return self.scoring_ids[key]
 
     @property

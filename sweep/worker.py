@@ -39,7 +39,7 @@ class Worker:
     """Runs packs one after the other; the base, its targets and the scorers stay from pack to pack."""
 
     def __init__(self) -> None:
-        self._bases: dict[tuple[str, str], tuple[Base, list[Target]]] = {}
+        self._bases: dict[tuple[BaseModelConfig, str, str], tuple[Base, list[Target]]] = {}
         self._scorers: dict[str, Scorer] = {}
 
     def run(self, spec: PackSpec) -> None:
@@ -85,7 +85,7 @@ class Worker:
 
     def _base(self, config: BaseModelConfig, device: torch.device, spec: PackSpec) -> tuple[Base, list[Target]]:
         identity = base_identity(config, Path(spec.results_dir))
-        key = (identity, str(device))
+        key = (config, identity, str(device))
         if key not in self._bases:
             self._bases.clear()  # one base at a time: on a GPU two may not fit
             self._scorers.clear()

@@ -91,8 +91,9 @@ class Scorer:
         self.base, self.targets, self.scoring = base, targets, scoring
         self.dataset, self.results_dir = dataset, results_dir
         self.backends = backends or load_backends(scoring.weights_dir)
-        self.scoring_id = scoring_id(scoring, base.identity, self.backends.identities, dataset_key(dataset))
-        self._measuring = stable_hash([measuring_id(scoring, base.identity, self.backends.identities), base.resolution])
+        self.scoring_id = scoring_id(scoring, base.identity, base.resolution, self.backends.identities,
+                                     dataset_key(dataset))
+        self._measuring = measuring_id(scoring, base.identity, base.resolution, self.backends.identities)
         self._photos_key = photos_key(dataset)
         self._cells = {stage: cells_of(scoring, stage, dataset) for stage in STAGES}
         self._observer: Observer | None = None

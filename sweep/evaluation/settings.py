@@ -211,19 +211,20 @@ _JUDGING = ("weights", "thresholds", "choice", "burn", "validity", "formula_vers
 _NEUTRAL = ("batch_size", "weights_dir")  # the weights count by content
 
 
-def scoring_id(config: ScoringConfig, base_identity: str, backends: Mapping[str, str], dataset_key: str) -> str:
+def scoring_id(config: ScoringConfig, base_identity: str, resolution: int, backends: Mapping[str, str],
+               dataset_key: str) -> str:
     """What makes two scores comparable: config and formula, the base's and the backends' weights, the anchors' photos
     and words (`dataset_key`)."""
     tree = {key: value for key, value in to_tree(config).items() if key not in _NEUTRAL}
-    return stable_hash(["scoring", tree, base_identity, dict(backends), dataset_key])
+    return stable_hash(["scoring", tree, base_identity, resolution, dict(backends), dataset_key])
 
 
-def measuring_id(config: ScoringConfig, base_identity: str, backends: Mapping[str, str]) -> str:
+def measuring_id(config: ScoringConfig, base_identity: str, resolution: int, backends: Mapping[str, str]) -> str:
     """What makes two sets of measured images the same: weights and thresholds may change without drawing again."""
     tree: dict[str, Any] = {key: value for key, value in to_tree(config).items()
                             if key not in (*_NEUTRAL, *_JUDGING, "screen", "refine", "confirm")}
     tree["copies"] = config.copies.duplicate_distance
-    return stable_hash(["measuring", tree, base_identity, dict(backends)])
+    return stable_hash(["measuring", tree, base_identity, resolution, dict(backends)])
 
 
 def reference_photos(dataset: Dataset) -> tuple[Path, ...]:

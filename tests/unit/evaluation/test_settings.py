@@ -36,8 +36,8 @@ def test_the_shipped_set_screens_eight_and_ends_on_sixteen():
 
 def test_thresholds_change_the_score_but_not_what_is_drawn():
     other = changed(thresholds={**TREE["thresholds"], "underfit_likeness": 0.5})
-    assert scoring_id(other, "base", BACKENDS, "photos") != scoring_id(SCORING, "base", BACKENDS, "photos")
-    assert measuring_id(other, "base", BACKENDS) == measuring_id(SCORING, "base", BACKENDS)
+    assert scoring_id(other, "base", 64, BACKENDS, "photos") != scoring_id(SCORING, "base", 64, BACKENDS, "photos")
+    assert measuring_id(other, "base", 64, BACKENDS) == measuring_id(SCORING, "base", 64, BACKENDS)
 
 
 @pytest.mark.parametrize("change", [
@@ -47,16 +47,17 @@ def test_thresholds_change_the_score_but_not_what_is_drawn():
 ])
 def test_what_is_drawn_or_measured_changes_both_keys(change):
     other = changed(**change)
-    assert scoring_id(other, "base", BACKENDS, "photos") != scoring_id(SCORING, "base", BACKENDS, "photos")
-    assert measuring_id(other, "base", BACKENDS) != measuring_id(SCORING, "base", BACKENDS)
+    assert scoring_id(other, "base", 64, BACKENDS, "photos") != scoring_id(SCORING, "base", 64, BACKENDS, "photos")
+    assert measuring_id(other, "base", 64, BACKENDS) != measuring_id(SCORING, "base", 64, BACKENDS)
 
 
 def test_base_backends_and_photos_are_part_of_the_key():
-    key = scoring_id(SCORING, "base", BACKENDS, "photos")
-    assert key != scoring_id(SCORING, "other base", BACKENDS, "photos")
-    assert key != scoring_id(SCORING, "base", {**BACKENDS, "face": "x"}, "photos")
-    assert key != scoring_id(SCORING, "base", BACKENDS, "other photos")
-    assert key == scoring_id(changed(batch_size=7), "base", dict(reversed(BACKENDS.items())), "photos")
+    key = scoring_id(SCORING, "base", 64, BACKENDS, "photos")
+    assert key != scoring_id(SCORING, "other base", 64, BACKENDS, "photos")
+    assert key != scoring_id(SCORING, "base", 64, {**BACKENDS, "face": "x"}, "photos")
+    assert key != scoring_id(SCORING, "base", 64, BACKENDS, "other photos")
+    assert key != scoring_id(SCORING, "base", 96, BACKENDS, "photos")
+    assert key == scoring_id(changed(batch_size=7), "base", 64, dict(reversed(BACKENDS.items())), "photos")
 
 
 def pocket_subject(**changes):
