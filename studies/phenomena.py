@@ -191,8 +191,8 @@ def write_report(findings: Sequence[Finding], num_people: int, num_seeds: int) -
     table += [f"| {s} | {' | '.join(cells.get((s, m), '') for m in measures)} |" for s in settings]
     write_text(OUT / "phenomena.md", "# LoRA training on the pocket base\n\n"
                f"`{tree['command']}` on {tree['hardware']}: {num_people} held-out people x {num_seeds} seeds, 14 "
-               "photos, dim 128, rates 1e-4 and 5e-5. Means with 90 % intervals over people (t, seeds averaged). likeness: "
-               "0 = base model, 1 = held-out photos. probe_hair: normalised, 1 = as often as the base. nearest_prompts: "
+               "photos, dim 128, rates 1e-4 and 5e-5. Means with 90 % intervals over people (t, seeds averaged). "
+               "likeness: 0 = base model, 1 = held-out photos. probe_hair: 1 = as the base. nearest_prompts: "
                "perceptual distance to the nearest training photo, smaller = nearer. hoodie_share: of images whose "
                "prompt names no clothes, those with the photos' hoodie.\n\n" + "\n".join(table) + "\n")
 

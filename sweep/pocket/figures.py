@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 RESULTS_DIR = Path("results/pocket")
 NUM_PROMPTS = 300
 SAMPLING_STEPS = 20
-GUIDANCE = 4.0
+GUIDANCE = 5.0
 Z_90 = 1.6449
 AIMS = {
     "vae_psnr_db": 26.0,
