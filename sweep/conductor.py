@@ -124,13 +124,16 @@ class Sweep:
         """Launch what is not complete, follow it, and write the record."""
         trials = self.trials()
         todo = [trial for trial in trials if not self._is_complete(trial)]
+        ids = {trial.train_id for trial in todo}
+        packs = self._plan_packs(todo)
+        show_plan(self.name, trials, already_done=[t.train_id for t in trials if t.train_id not in ids],
+                  num_packs=len(packs), estimated_s=self._expected_s(todo))
         tracker = make_tracker(self.config.tracker, entry, self.dir, self.results_dir)
         try:
-            if todo:
-                self._launch(trials, todo, tracker)
+            if packs:
+                self._launch(trials, packs, tracker)
         finally:
             results = [read_result(self.results_dir, trial, self._scoring_id(trial)) for trial in trials]
-            ids = {trial.train_id for trial in todo}
             done = [result for result in results if result.trial.train_id in ids and result.status == DONE]
             rates.remember(self.results_dir, self._rate_key, sum(result.attributed_s for result in done),
                            sum(result.step for result in done))
@@ -144,12 +147,8 @@ class Sweep:
         show_results(entry, results, self.dir)
         return results
 
-    def _launch(self, trials: Sequence[Trial], todo: Sequence[Trial], tracker: Tracker) -> None:
-        packs = self._plan_packs(todo)
+    def _launch(self, trials: Sequence[Trial], packs: Sequence[Sequence[Trial]], tracker: Tracker) -> None:
         self._control_path.unlink(missing_ok=True)
-        ids = {trial.train_id for trial in todo}
-        show_plan(self.name, trials, already_done=[t.train_id for t in trials if t.train_id not in ids],
-                  num_packs=len(packs), estimated_s=self._expected_s(todo))
         launcher = LocalLauncher(self.config.launcher, self.dir)
         view = make_view(trials, self.name)
         try:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from diffusers.models.attention_processor import AttnProcessor2_0
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -97,7 +96,6 @@ def export_checkpoints(out: Path, work: Path, tokenizer: CLIPTokenizer) -> None:
     trained("unet", base)
     if (work / "vae.safetensors").is_file():
         vae.load_state_dict(load_file(work / "vae.safetensors"))
-    base.unet.set_attn_processor(AttnProcessor2_0())
     export_sd(partial / "sd", vae, base.unet, base.text_encoder, tokenizer)
     contrast = TrainClip(tokenizer)
     trained("clip", contrast)

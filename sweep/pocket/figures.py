@@ -251,8 +251,9 @@ def readme(report: dict[str, Any]) -> str:
     lines = [
         "# The pocket base: how good it is",
         "",
-        f"Measured by `{report['command']}` on {report['hardware']}. Intervals: {report['intervals']}. All people are",
-        "held out: no model was trained on them. `base_*` is what the attribute judge finds in one picture per prompt",
+        f"Measured by `{report['command']}` on {report['hardware']}.",
+        f"Intervals: {report['intervals']}. All people are held out: no model was trained on them.",
+        "`base_*` is what the attribute judge finds in one picture per prompt",
         f"({report['sampling']['prompts']} prompts, {SAMPLING_STEPS} DDIM steps, guidance {GUIDANCE:g}).",
         "",
         "| figure | value | 90 % interval | n | aim |",

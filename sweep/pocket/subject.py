@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import random
 import zlib
+from dataclasses import fields
 from pathlib import Path
 
 import torch
@@ -22,6 +24,8 @@ from sweep.pocket.world import ATTRIBUTES, NUM_HELD_OUT_PEOPLE, People, Shots, d
 DEFAULT_IDENTITY = 177
 SMALLER_SET = 14
 NUM_HOLDOUT = 16
+BLOCK = 25
+"""Shots are drawn in blocks of this many, so that fewer photos are the first of more."""
 # Which framing each photo in turn has: what a person would bring, more faces than figures.
 FRAMING_CYCLE = (0, 1, 0, 2, 1, 0, 1, 0, 2, 0, 1, 0, 1, 2)
 EXPRESSION_CYCLE = (0, 1, 0, 1, 2, 0, 3, 1, 0, 2, 1, 0, 3, 0)
@@ -52,7 +56,7 @@ def write_subject(
     person = held_out_people()[torch.tensor([identity])]
     sex = ATTRIBUTES["sex"][int(person.sex_N[0])]
     noun = class_noun or sex
-    train_shots, holdout_shots = subject_shots(identity, num_photos, NUM_HOLDOUT)
+    train_shots, holdout_shots = subject_shots(identity, num_photos)
     if clothes is not None:
         train_shots.clothes_colour.fill_(ATTRIBUTES["clothes_colour"].index(clothes[0]))
         train_shots.clothes_type.fill_(ATTRIBUTES["clothes_type"].index(clothes[1]))
@@ -76,19 +80,23 @@ def write_subject(
     return train
 
 
-def subject_shots(identity: int, num_photos: int, num_holdout: int) -> tuple[Shots, Shots]:
-    """Train and held-out shots of an identity; each photo's shot depends on its number alone."""
-    train = _varied_shots(identity, num_photos, "train")
-    holdout = _varied_shots(identity, num_holdout, "holdout")
+def subject_shots(identity: int, num_photos: int, num_holdout: int = NUM_HOLDOUT) -> tuple[Shots, Shots]:
+    """Train and held-out shots of an identity; fewer photos are the first of more."""
+    num_blocks = math.ceil(num_photos / BLOCK)
+    blocks = [_varied_shots(identity, BLOCK, f"train{block or ''}", 0) for block in range(num_blocks)]
+    train = Shots(**{f.name: torch.cat([getattr(block, f.name) for block in blocks]) for f in fields(Shots)})
+    holdout = _varied_shots(identity, num_holdout, "holdout", 5)
+    holdout.glasses.zero_()
+    holdout.hat.zero_()
     # Held-out photos: other clothes in other scenes than any train photo of the smaller set has.
     pairs = set(zip(train.clothes_colour[:SMALLER_SET].tolist(), train.scene[:SMALLER_SET].tolist(), strict=True))
     for row in range(num_holdout):
         while (int(holdout.clothes_colour[row]), int(holdout.scene[row])) in pairs:
             holdout.clothes_colour[row] = (holdout.clothes_colour[row] + 1) % len(ATTRIBUTES["clothes_colour"])
-    return train, holdout
+    return train[torch.arange(num_photos)], holdout
 
 
-def _varied_shots(identity: int, num: int, purpose: str) -> Shots:
+def _varied_shots(identity: int, num: int, purpose: str, offset: int) -> Shots:
     """Photos with the person's own hair, whose scenes, clothes and framings go round rather than repeat."""
     person = held_out_people()[torch.full((num,), identity)]
     seed = zlib.crc32(f"subject/{identity}/{purpose}".encode())
@@ -98,15 +106,11 @@ def _varied_shots(identity: int, num: int, purpose: str) -> Shots:
     rng = random.Random(seed)
     for name in ("scene", "clothes_colour", "clothes_type"):
         getattr(shots, name).copy_(torch.tensor(_rounds(len(ATTRIBUTES[name]), num, rng)))
-    offset = 0 if purpose == "train" else 5
     shots.framing = torch.tensor([FRAMING_CYCLE[(row + offset) % 14] for row in range(num)])
     shots.expression = torch.tensor([EXPRESSION_CYCLE[(row + offset) % 14] for row in range(num)])
     # A face hidden by sunglasses or a hat teaches little: one photo in twelve each, glasses likewise.
     shots.glasses = torch.tensor([{3: 1, 8: 2}.get(row % 12, 0) for row in range(num)])
     shots.hat = torch.tensor([{5: 1, 10: 2}.get(row % 12, 0) for row in range(num)])
-    if purpose == "holdout":
-        shots.glasses.zero_()
-        shots.hat.zero_()
     return shots
 
 

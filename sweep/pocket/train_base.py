@@ -6,21 +6,22 @@ Legend: B pictures, C latent channels, H W latent cells, L tokens, D width of th
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL
-from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
-from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import nn
-from transformers import CLIPTokenizer
 
 from sweep.pocket.dataset import Pictures
 from sweep.pocket.fit import fit
 from sweep.pocket.models import SCALING_FACTOR, new_scheduler, new_text_encoder, new_unet
 from sweep.pocket.recipe import Stage
 from sweep.pocket.tokenizer import MAX_LENGTH
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL
+    from transformers import CLIPTokenizer
 
 CAPTION_DROPOUT = 0.1
 MIN_SNR_GAMMA = 5.0
@@ -31,6 +32,8 @@ SHORT_FRAC = 0.75
 
 def cache_latents(vae: AutoencoderKL, pictures: Pictures, path: Path) -> None:
     """Sampled latents of all train pictures at unit scale, N x 4 x 16 x 16 float16, in one .npy file."""
+    from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+
     latents = np.empty((len(pictures), 4, 16, 16), dtype=np.float16)
     generator = torch.Generator().manual_seed(6)
     with torch.inference_mode():
@@ -78,6 +81,8 @@ def train_base(
     """Predict the noise under min-SNR weights, timesteps stratified over the batch, captions dropped now and then."""
     torch.manual_seed(7)
     module = TrainBase(tokenizer)
+    from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
+
     if device == "cpu":
         # Measured: at these small heads plain products train 1.3 times as fast as the CPU's fused attention.
         module.unet.set_attn_processor(AttnProcessor())

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import CLIPModel, CLIPTokenizer
 
 from sweep.pocket.captions import attribute_words, describe
 from sweep.pocket.dataset import ATTRIBUTE_NAMES, Pictures
@@ -21,6 +21,9 @@ from sweep.pocket.recipe import Stage
 from sweep.pocket.tokenizer import MAX_LENGTH
 from sweep.pocket.train_networks import soften
 from sweep.pocket.world import ATTRIBUTES
+
+if TYPE_CHECKING:
+    from transformers import CLIPModel, CLIPTokenizer
 
 CAPTIONS_PER_PICTURE = 4
 MAX_LOGIT_SCALE = 4.0

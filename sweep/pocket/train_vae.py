@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from diffusers import AutoencoderKL
 
 from sweep.pocket.dataset import Pictures, held_out_pictures
 from sweep.pocket.fit import fit
 from sweep.pocket.models import SCALING_FACTOR, freeze, new_vae
 from sweep.pocket.recipe import Stage
 from sweep.pocket.render import render
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL
 
 FACE_WEIGHT = 2.0
 """Added to a pixel's weight inside the face's box: eyes carry identity and blur first."""
