@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweep.data.batches import BatchPlan
+from sweep.data.batches import BatchPlan, TrainData
 from sweep.data.cache import cached_moments
 from sweep.files import append_jsonl, read_json, read_jsonl, write_text
 from sweep.model.base import Base
@@ -192,8 +192,8 @@ def _member(base: Base, run: TrialRun, spec: PackSpec) -> Member:
     cut = [photo.path.name for photo in photos if base.is_cut(photo.caption)]
     if cut:
         run.say(f"{len(cut)} captions are longer than the text encoder reads; their ends are cut off: {', '.join(cut)}")
-    return Member(train_id=run.trial.train_id, config=config, num_steps=run.trial.num_steps, moments_NMHW=moments,
-                  captions=tuple(photo.caption for photo in photos), plan=plan)
+    return Member(train_id=run.trial.train_id, config=config, num_steps=run.trial.num_steps,
+                  data=TrainData(moments_NMHW=moments, captions=tuple(p.caption for p in photos), plan=plan))
 
 
 def _write_checkpoint(pack: Pack, base: Base, run: TrialRun, member: Member) -> ScoreRequest:
@@ -201,7 +201,7 @@ def _write_checkpoint(pack: Pack, base: Base, run: TrialRun, member: Member) -> 
 
     dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[run.config.save_precision]
     metadata = training_metadata(
-        run.config, run.dataset, output_name=run.output_name, steps_per_epoch=member.plan.steps_per_epoch,
+        run.config, run.dataset, output_name=run.output_name, steps_per_epoch=member.data.steps_per_epoch,
         num_steps=member.num_steps, step=member.step, epoch=member.epoch, base_identity=base.identity)
     path = run.folder.checkpoints / _file_name(run.output_name, member)
     write_lora(path, pack.targets, pack.weights_of(member), alpha=run.config.network_alpha, dtype=dtype,
@@ -213,7 +213,7 @@ def _file_name(name: str, member: Member) -> str:
     """sd-scripts' names: NAME-000001 per epoch, NAME-step00000100 within one, NAME for the end."""
     if member.step == member.num_steps:
         return f"{name}.safetensors"
-    if member.step % member.plan.steps_per_epoch == 0:
+    if member.step % member.data.steps_per_epoch == 0:
         return f"{name}-{member.epoch:06d}.safetensors"
     return f"{name}-step{member.step:08d}.safetensors"
 

@@ -1,4 +1,7 @@
-"""Which photos at which step: a function of (seed, step), the same on any number of cores and after any resume."""
+"""Which photos at which step: a function of (seed, step), the same on any number of cores and after any resume.
+
+Shapes: B images, N photos, C H W latent.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,50 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from sweep.randomness import generator
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """What one forward pass sees of one trial: rows of one latent shape."""
+
+    index: int  # counts the trial's batches from 0; with the seed it decides noise and timesteps
+    captions: tuple[str, ...]  # of each row
+    moments_BMHW: Tensor  # mean and standard deviation of the rows' latents, [B, 2C, H, W], unscaled, on the CPU
+
+    @property
+    def num_rows(self) -> int:
+        return len(self.captions)
+
+    @property
+    def latent_shape(self) -> tuple[int, int]:
+        """(H, W); batches of other shapes can't share a pass."""
+        height, width = self.moments_BMHW.shape[2:]
+        return int(height), int(width)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainData:
+    """One trial's photos as it trains on them."""
+
+    moments_NMHW: Tensor  # latents' mean and standard deviation of each photo, on the CPU
+    captions: tuple[str, ...]  # of each photo
+    plan: BatchPlan
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.plan.steps_per_epoch
+
+    def batches_at(self, step: int) -> list[Batch]:
+        """The batches whose gradients update `step` (from 0) adds up; never empty."""
+        photos = self.plan.photos_at(step)
+        return [Batch(index=step, captions=tuple(self.captions[i] for i in photos),
+                      moments_BMHW=self.moments_NMHW[photos])]
 
 
 @dataclass(frozen=True, slots=True)

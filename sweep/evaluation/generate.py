@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from sweep.model.base import Base
+    from sweep.model.base import Base, TextStates
 
 OnProgress = Callable[[int, int], None]  # images done, images in all
 
@@ -78,9 +78,9 @@ def _draw(base: Base, targets: Sequence[Target], rows: Sequence[Row], sampler: S
         torch.randn(base.latent_channels, latent_size, latent_size, generator=generator(row.seed, 0, "latents"))
         for row in rows]).to(base.device)
     with torch.no_grad(), bank.attached() if bank else nullcontext():
-        states_BLD = _text_states(base, bank, rows, counts, sampler.negative_prompt)
+        text = _text_states(base, bank, rows, counts, sampler.negative_prompt)
         with bank.rows([2 * count for count in counts]) if bank else nullcontext():
-            latents_BCHW = _sample(base, latents_BCHW, states_BLD, sampler)
+            latents_BCHW = _sample(base, latents_BCHW, text, sampler)
     return base.decode(latents_BCHW)
 
 
@@ -106,8 +106,8 @@ def _bank_of(base: Base, targets: Sequence[Target], rows: Sequence[Row]) -> tupl
 
 
 def _text_states(base: Base, bank: AdapterBank | None, rows: Sequence[Row], counts: Sequence[int],
-                 negative_prompt: str) -> Tensor:
-    """[2B, L, D]: negative and prompt of each row in turn; each distinct (adapter, text) goes through once."""
+                 negative_prompt: str) -> TextStates:
+    """Of 2B texts: negative and prompt of each row in turn; each distinct (adapter, text) goes through once."""
     import torch
 
     texts: list[str] = []
@@ -124,10 +124,10 @@ def _text_states(base: Base, bank: AdapterBank | None, rows: Sequence[Row], coun
         first += count
     with bank.rows(text_counts) if bank else nullcontext():
         states = base.text_states(texts)
-    return states[torch.tensor(picks, device=states.device)]
+    return states[torch.tensor(picks, device=base.device)]
 
 
-def _sample(base: Base, latents_BCHW: Tensor, states_BLD: Tensor, sampler: Sampler) -> Tensor:
+def _sample(base: Base, latents_BCHW: Tensor, text: TextStates, sampler: Sampler) -> Tensor:
     """DPM-Solver++(2M) (Lu et al. 2022, Algorithm 2) on Karras et al. 2022's sigmas (Eq. 5), classifier-free guidance
     (Ho & Salimans 2022, Eq. 6)."""
     scheduler = _scheduler(base.scheduler_config, sampler)
@@ -136,7 +136,7 @@ def _sample(base: Base, latents_BCHW: Tensor, states_BLD: Tensor, sampler: Sampl
         doubled = latents_BCHW.repeat_interleave(2, dim=0)
         doubled = scheduler.scale_model_input(doubled, timestep)
         timesteps_B: torch.Tensor = timestep.expand(len(doubled)).to(base.device)
-        noise = base.unet(doubled, timesteps_B, encoder_hidden_states=states_BLD).sample
+        noise = base.predict(doubled, timesteps_B, text)
         negative, positive = noise[0::2], noise[1::2]
         guided = negative + sampler.guidance_scale * (positive - negative)
         latents_BCHW = scheduler.step(guided, timestep, latents_BCHW).prev_sample

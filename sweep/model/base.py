@@ -33,6 +33,17 @@ class BaseModelConfig:
     # training and scoring resolution in pixels, a multiple of 8
 
 
+@dataclass(frozen=True, slots=True)
+class TextStates:
+    """What the UNet sees of B texts."""
+
+    states_BLD: Tensor
+
+    def __getitem__(self, picks: Tensor) -> TextStates:
+        """The texts at these indices, any number of times each."""
+        return TextStates(self.states_BLD[picks])
+
+
 @dataclass(slots=True)
 class Base:
     """A frozen base in evaluation mode. Nothing in it is ever trained or changed; adapters come as forward hooks."""
@@ -67,10 +78,14 @@ class Base:
         """Whether a text has more tokens than the text encoder reads."""
         return len(self.tokenizer(text).input_ids) > int(self.tokenizer.model_max_length)
 
-    def text_states(self, texts: Sequence[str]) -> Tensor:
-        """Text states [B, L, D] after the final layer norm. Under `bank.rows` the adapters take part."""
-        states_BLD: Tensor = self.text_encoder(self.tokenize(texts))[0]
-        return states_BLD
+    def text_states(self, texts: Sequence[str]) -> TextStates:
+        """The texts' states after the final layer norm. Under `bank.rows` the adapters take part."""
+        return TextStates(self.text_encoder(self.tokenize(texts))[0])
+
+    def predict(self, noisy_BCHW: Tensor, timesteps_B: Tensor, text: TextStates) -> Tensor:
+        """The UNet's answer [B, C, H, W]. Under `bank.rows` the adapters take part."""
+        answer_BCHW: Tensor = self.unet(noisy_BCHW, timesteps_B, encoder_hidden_states=text.states_BLD).sample
+        return answer_BCHW
 
     def encode_moments(self, pixels_BCHW: Tensor) -> Tensor:
         """Mean and standard deviation of the latents, [B, 2C, h, w], unscaled; pixels in [-1, 1]."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class NoisedBatch:
-    """The UNet's input and what it should answer; a function of (latent moments, trial seed, step)."""
+    """The UNet's input and what it should answer; a function of (latent moments, trial seed, batch)."""
 
     noisy_BCHW: Tensor
     timesteps_B: Tensor
@@ -24,17 +24,17 @@ class NoisedBatch:
 
 
 def noised_batch(moments_BMHW: Tensor, alphas_cumprod: Tensor, scaling_factor: float, seed: int,
-                 step: int) -> NoisedBatch:
+                 index: int) -> NoisedBatch:
     """Sample latents from the VAE's posterior, timesteps uniformly, and noise; all drawn on the CPU.
 
-    moments_BMHW: mean and standard deviation, [B, 2C, H, W], unscaled.
+    moments_BMHW: mean and standard deviation, [B, 2C, H, W], unscaled. index: which of the trial's batches this is.
     """
     import torch
 
     mean_BCHW, std_BCHW = moments_BMHW.chunk(2, dim=1)
-    posterior = torch.randn(mean_BCHW.shape, generator=generator(seed, step, "posterior"))
-    noise = torch.randn(mean_BCHW.shape, generator=generator(seed, step, "noise"))
-    timesteps = torch.randint(0, len(alphas_cumprod), (len(mean_BCHW),), generator=generator(seed, step, "timestep"))
+    posterior = torch.randn(mean_BCHW.shape, generator=generator(seed, index, "posterior"))
+    noise = torch.randn(mean_BCHW.shape, generator=generator(seed, index, "noise"))
+    timesteps = torch.randint(0, len(alphas_cumprod), (len(mean_BCHW),), generator=generator(seed, index, "timestep"))
     latents = (mean_BCHW + std_BCHW * posterior) * scaling_factor
     return NoisedBatch(add_noise(latents, noise, alphas_cumprod[timesteps]), timesteps, noise)
 

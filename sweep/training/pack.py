@@ -9,11 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from sweep.data.batches import BatchPlan
+from sweep.data.batches import Batch, TrainData
 from sweep.network.bank import AdapterBank, AdapterSpec
 from sweep.network.targets import PARTS, Part, Target
 from sweep.train_config import TrainConfig
-from sweep.training.objective import NoisedBatch, noised_batch
 from sweep.training.scheduler import learning_rate
 
 if TYPE_CHECKING:
@@ -30,9 +29,7 @@ class Member:
     train_id: str
     config: TrainConfig
     num_steps: int
-    moments_NMHW: Tensor  # latents' mean and standard deviation of each photo, on the CPU
-    captions: tuple[str, ...]  # of each photo
-    plan: BatchPlan
+    data: TrainData
     step: int = 0
     diverged: str = ""  # why, if it has
     handles: dict[Part, list[Tensor]] = field(default_factory=dict)  # what its optimizer steps: views into the bank
@@ -45,7 +42,7 @@ class Member:
     @property
     def epoch(self) -> int:
         """Epochs completed."""
-        return self.step // self.plan.steps_per_epoch
+        return self.step // self.data.steps_per_epoch
 
     @property
     def is_finished(self) -> bool:
@@ -54,7 +51,7 @@ class Member:
     @property
     def is_at_checkpoint(self) -> bool:
         """Whether a LoRA file is due after the step just made."""
-        every, per_epoch = self.config.save_every_n_steps, self.plan.steps_per_epoch
+        every, per_epoch = self.config.save_every_n_steps, self.data.steps_per_epoch
         at_epoch = self.step % per_epoch == 0 and self.epoch % self.config.save_every_n_epochs == 0
         return self.step == self.num_steps or at_epoch or (every is not None and self.step % every == 0)
 
@@ -68,15 +65,14 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True)
-class MemberBatch:
-    """A member's share of one pass."""
+class Pass:
+    """Rows of several members that go through the base together: one latent shape, at most one batch of each."""
 
-    captions: list[str]
-    noised: NoisedBatch
+    batches: tuple[tuple[Member, Batch], ...]  # in the bank's order
 
     @property
     def num_rows(self) -> int:
-        return len(self.captions)
+        return sum(batch.num_rows for _, batch in self.batches)
 
 
 class Pack:
@@ -92,11 +88,23 @@ class Pack:
             self.bank.init_weights(k, member.config.seed)
             member.optimizer = member.config.optimizer.build([member.handles[part] for part in member.trained_parts])
 
-    def batch_of(self, member: Member) -> MemberBatch:
-        photos = member.plan.photos_at(member.step)
-        noised = noised_batch(member.moments_NMHW[photos], self.base.alphas_cumprod.cpu(), self.base.scaling_factor,
-                              member.config.seed, member.step)
-        return MemberBatch([member.captions[i] for i in photos], noised)
+    def passes(self) -> list[Pass]:
+        """The passes of each member's next update: batches that a member accumulates come one after the other, and
+        rows of other latent shapes in a pass of their own."""
+        waiting = [(member, member.data.batches_at(member.step)) for member in self.members]
+        passes = []
+        for i in range(max(len(batches) for _, batches in waiting)):
+            by_shape: dict[tuple[int, int], list[tuple[Member, Batch]]] = {}
+            for member, batches in waiting:
+                if i < len(batches):
+                    by_shape.setdefault(batches[i].latent_shape, []).append((member, batches[i]))
+            passes += [Pass(tuple(group)) for group in by_shape.values()]
+        return passes
+
+    def counts(self, one: Pass) -> list[int]:
+        """How many rows of a pass belong to each member, in the bank's order."""
+        rows = {id(member): batch.num_rows for member, batch in one.batches}
+        return [rows.get(id(member), 0) for member in self.members]
 
     def autocast(self) -> torch.autocast:
         """The precision that its members agree on (`packing` sees to that)."""

@@ -44,8 +44,8 @@ def reference_loss(base, unet, text_encoder, trial) -> torch.Tensor:
 
     from sweep.training.objective import noised_batch
 
-    [photo] = trial.plan.photos_at(trial.step)
-    moments = trial.moments_NMHW[photo:photo + 1]
+    [batch] = trial.data.batches_at(trial.step)
+    moments = batch.moments_BMHW
     draws = noised_batch(moments, base.alphas_cumprod, base.scaling_factor, trial.config.seed, trial.step)
     noise, timesteps = draws.target_BCHW, draws.timesteps_B
     # recover the clean latents independently of add_noise: posterior sample as diffusers' DiagonalGaussian defines it
@@ -54,7 +54,7 @@ def reference_loss(base, unet, text_encoder, trial) -> torch.Tensor:
     epsilon = torch.randn(moments[:, :4].shape, generator=generator(trial.config.seed, trial.step, "posterior"))
     latents = (moments[:, :4] + moments[:, 4:] * epsilon) * base.scaling_factor
     noisy = DDPMScheduler.from_config(base.scheduler_config).add_noise(latents, noise, timesteps)
-    ids = base.tokenizer(trial.captions[photo], padding="max_length", truncation=True, max_length=77,
+    ids = base.tokenizer(batch.captions[0], padding="max_length", truncation=True, max_length=77,
                          return_tensors="pt").input_ids
     predicted = unet(noisy, timesteps, encoder_hidden_states=text_encoder(ids)[0]).sample
     return torch.nn.functional.mse_loss(predicted, noise)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from sweep.data.batches import BatchPlan
+from sweep.data.batches import BatchPlan, TrainData
 from sweep.data.folder import DatasetConfig
 from sweep.model.base import BaseModelConfig
 from sweep.network.settings import Lora
@@ -45,8 +45,8 @@ def member(name: str, *, dim: int = 8, alpha: float | None = None, seed: int = 1
         scheduler=SCHEDULERS[scheduler], lr_warmup_steps=0, train_batch_size=batch_size, repeats=repeats,
         max_train_epochs=1, max_train_steps=num_steps, max_grad_norm=1.0, mixed_precision="no", save_every_n_epochs=1,
         save_every_n_steps=None, save_precision="fp32", seed=seed)
-    return Member(train_id=name, config=config, num_steps=num_steps, moments_NMHW=moments(), captions=CAPTIONS,
-                  plan=BatchPlan((repeats,) * 4, batch_size, seed))
+    data = TrainData(moments_NMHW=moments(), captions=CAPTIONS, plan=BatchPlan((repeats,) * 4, batch_size, seed))
+    return Member(train_id=name, config=config, num_steps=num_steps, data=data)
 
 
 def run(pack: Pack, *, max_passes: int | None = None) -> dict[str, list[float]]:

@@ -16,12 +16,12 @@ def test_the_noise_schedule_is_stable_diffusions(base) -> None:
 
 def test_noise_is_a_function_of_seed_and_step(base) -> None:
     moments = torch.rand(2, 8, 16, 16)
-    one = noised_batch(moments, base.alphas_cumprod, 0.18215, seed=3, step=7)
+    one = noised_batch(moments, base.alphas_cumprod, 0.18215, seed=3, index=7)
     torch.randn(100)  # a global draw in between must not matter
-    again = noised_batch(moments, base.alphas_cumprod, 0.18215, seed=3, step=7)
+    again = noised_batch(moments, base.alphas_cumprod, 0.18215, seed=3, index=7)
     assert torch.equal(one.noisy_BCHW, again.noisy_BCHW)
     assert torch.equal(one.timesteps_B, again.timesteps_B)
-    other = noised_batch(moments, base.alphas_cumprod, 0.18215, seed=3, step=8)
+    other = noised_batch(moments, base.alphas_cumprod, 0.18215, seed=3, index=8)
     assert not torch.equal(one.target_BCHW, other.target_BCHW)
 
 
