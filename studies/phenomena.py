@@ -39,7 +39,8 @@ PLAIN_PROMPTS = ("photo of {subject}, portrait", "photo of {subject} on a beach,
 COMMON = ("network_dim=128", "unet_lr=1e-4", "text_encoder_lr=5e-5", "dataset.num_images=14",
           "save_every_n_epochs=100000", "scoring.screen.prompts=all", "scoring.screen.num_seeds=2",
           "scoring.choice.strengths=[1.0]", "scoring.choice.confirm=false", "tracker=none",
-          "dataset.holdout_dir=${dataset.dir}/../holdout", f"sweep.results_dir={WORK}")
+          "dataset.holdout_dir=${dataset.dir}/../holdout", f"sweep.results_dir={WORK}",
+          "pack.max_trials=3", "launcher.devices=2")  # on two cores two one-thread workers outrun one of two threads
 SWEEPS = {
     "aligned": ("photos", f"max_train_steps={LONG_STEPS}", f"save_every_n_steps={NUM_STEPS}"),
     "alpha 1": ("photos", "network_alpha=1", f"max_train_steps={NUM_STEPS}"),

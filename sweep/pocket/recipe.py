@@ -34,13 +34,13 @@ STAGES: dict[str, Stage] = {
     "judge": Stage(batch_size=64, num_steps=900, lr=2e-3, bf16=True),
     "face": Stage(batch_size=128, num_steps=1300, lr=2e-3, bf16=True),
     "perceptual": Stage(batch_size=64, num_steps=350, lr=2e-3, bf16=True),
-    "clip": Stage(batch_size=128, num_steps=1500, lr=1.2e-3, bf16=True, warmup_steps=150),
+    "clip": Stage(batch_size=128, num_steps=2000, lr=1.2e-3, bf16=True, warmup_steps=150),
     "vae": Stage(
         batch_size=8, num_steps=3800, lr=1.2e-3, weight_decay=0.0, bf16=True, ema_decay=0.998, checkpoint_steps=250
     ),
     "unet": Stage(
         batch_size=32,
-        num_steps=3400,
+        num_steps=6800,
         lr=8e-4,
         bf16=True,
         ema_decay=0.998,
