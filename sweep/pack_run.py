@@ -125,7 +125,8 @@ class PackRun:
         if not row.member.diverged:
             append_jsonl(run.folder.metrics, {
                 "kind": "train", "step": row.step, "epoch": row.member.epoch, "loss": row.loss, "unet_lr": row.unet_lr,
-                "text_encoder_lr": row.text_encoder_lr, "grad_norm": row.grad_norm, "attributed_s": spent_s})
+                "text_encoder_lr": row.text_encoder_lr, **_used(row), "grad_norm": row.grad_norm,
+                "attributed_s": spent_s})
         if time.monotonic() - self._last_status_s > STATUS_EVERY_S:
             self._last_status_s = time.monotonic()
             for each in self.runs:
@@ -204,9 +205,20 @@ def _write_checkpoint(pack: Pack, base: Base, run: TrialRun, member: Member) -> 
         run.config, run.dataset, output_name=run.output_name, steps_per_epoch=member.data.steps_per_epoch,
         num_steps=member.num_steps, step=member.step, epoch=member.epoch, base_identity=base.identity)
     path = run.folder.checkpoints / _file_name(run.output_name, member)
-    write_lora(path, pack.targets, pack.weights_of(member), alpha=run.config.network_alpha, dtype=dtype,
-               metadata=metadata)
+    with pack.as_saved(member):
+        write_lora(path, pack.targets, pack.weights_of(member), alpha=run.config.network_alpha, dtype=dtype,
+                   metadata=metadata)
     return _request(run, path, member.epoch, member.step)
+
+
+def _used(row: StepRow) -> dict[str, float | bool]:
+    """What a plain trial has no need to say: rates that the optimizer found itself, and fp16's scale."""
+    scheduled = {"unet": row.unet_lr, "text_encoder": row.text_encoder_lr}
+    used: dict[str, float | bool] = {f"used_{part}_lr": rate for part, rate in row.used_rates.items()
+                                     if rate != scheduled[part]}
+    if row.loss_scale is not None:
+        used |= {"loss_scale": row.loss_scale, "is_skipped": row.is_skipped}
+    return used
 
 
 def _file_name(name: str, member: Member) -> str:
