@@ -30,20 +30,20 @@ class Custom(OptimizerSettings):
     name: str
     class_path: str | None
     # module.Class
-    args: dict[str, Any]
-    # for its constructor, without params and lr
+    args: dict[str, Any] | None
+    # for its constructor, without params and lr; null = none
 
     def build(self, groups: Sequence[Group]) -> list[torch.optim.Optimizer]:
         kind = self._kind()
         lr = {"lr": 1.0} if "lr" in inspect.signature(kind).parameters else {}
         with redirect_stdout(io.StringIO()):
-            return [kind([group.as_dict() for group in groups], **lr, **self.args)]
+            return [kind([group.as_dict() for group in groups], **lr, **(self.args or {}))]
 
     def refusal(self, trial: TrainConfig) -> str:
         """Builds one over a single weight, takes a step and saves its state. Needs torch, here alone of all checks."""
         if self.class_path is None:
             return f"optimizer=custom needs a class, e.g. {_EXAMPLE}."
-        if wrong := {"lr", "params"} & set(self.args):
+        if wrong := {"lr", "params"} & set(self.args or {}):
             return (f"optimizer.args holds {', '.join(sorted(wrong))}: rates are set by unet_lr and text_encoder_lr, "
                     "and the parameters are the adapter's.")
         import torch
@@ -59,7 +59,7 @@ class Custom(OptimizerSettings):
         except ConfigError as error:
             return str(error)
         except Exception as error:
-            return (f"optimizer.class_path={self.class_path} with optimizer.args={self.args} can't be used: "
+            return (f"optimizer.class_path={self.class_path} with optimizer.args={self.args or {}} can't be used: "
                     f"{type(error).__name__}: {error}. Wanted is a torch.optim.Optimizer that takes these arguments, "
                     f"steps without a closure, and whose state is numbers and tensors, e.g. {_EXAMPLE}.")
         return ""

@@ -70,7 +70,8 @@ def weights_of(pack: Pack, member: Member) -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_interrupted_equals_uninterrupted(base, targets, optimizer: str, tmp_path) -> None:
     def two() -> list[Member]:
-        common = {"dim": 32 if optimizer in EIGHT_BIT else 8, "num_steps": 6, "optimizer": optimizer, "scheduler": "cosine_with_restarts"}
+        common = {"dim": 32 if optimizer in EIGHT_BIT else 8, "num_steps": 6, "optimizer": optimizer,
+                  "scheduler": "cosine_with_restarts"}
         ema = None if optimizer == AVERAGING else 0.9
         return [member("a", seed=1, ema_decay=ema, **common), member("b", seed=2, **common)]
 
