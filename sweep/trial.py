@@ -5,7 +5,7 @@ A trial's folder, `results/trials/<train_id>/`, holds everything about it; other
     config.yaml                 the resolved training config
     status.json                 a `Status`, replaced atomically
     worker.lock/                while a worker trains or scores it
-    metrics.jsonl               one row per logged step, checkpoint and score
+    metrics.jsonl               one row per logged step, checkpoint, validation and score
     packs.jsonl                 which trials shared the pass, from which step on; written before it takes effect
     train.log                   tracebacks and warnings
     checkpoints/NAME-000001.safetensors ... NAME.safetensors

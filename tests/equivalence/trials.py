@@ -27,8 +27,9 @@ OPTIMIZERS = {
     "adamw8bit": AdamW8bit(name="adamw8bit", weight_decay=0.01, **ADAM),
     "lion": Lion(name="lion", betas=(0.9, 0.99), weight_decay=0.05),
     "lion8bit": Lion8bit(name="lion8bit", betas=(0.9, 0.99), weight_decay=0.05),
+    # d_coef is usually 1; a large one lets the rate move within a few steps
     "prodigy": Prodigy(name="prodigy", beta3=None, weight_decay=0.01, decouple=True, use_bias_correction=True,
-                       safeguard_warmup=True, d0=1e-6, d_coef=1, growth_rate=None, per_part=False, **ADAM),
+                       safeguard_warmup=True, d0=1e-6, d_coef=50, growth_rate=None, per_part=False, **ADAM),
     "dadapt_adam": DAdaptAdam(name="dadapt_adam", weight_decay=0, decouple=True, use_bias_correction=False, d0=1e-6,
                               growth_rate=None, **ADAM),
     "adafactor": Adafactor(name="adafactor", relative_step=True, scale_parameter=True, warmup_init=False,
