@@ -53,6 +53,7 @@ def test_a_sweep_leaves_its_whole_record(finished: Path) -> None:
         trial = finished / "trials" / row["identity"]
         kinds = [json.loads(line)["kind"] for line in (trial / "metrics.jsonl").read_text().splitlines()]
         assert (kinds.count("train"), kinds.count("checkpoint"), kinds.count("score")) == (12, 2, 2)
+        assert kinds.count("validation") == 2
         assert (trial / "checkpoints" / row["file"]).exists()
         assert list((trial / "images").glob("*.png"))
         assert not list((trial / "state").glob("*")), "a finished trial needs no state"
