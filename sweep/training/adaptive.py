@@ -167,5 +167,5 @@ class Adafactor(OptimizerSettings):
         if not self.relative_step:
             return ""
         return (f"Adafactor with relative_step takes its own steps: unet_lr={trial.unet_lr:g}, "
-                f"text_encoder_lr={trial.text_encoder_lr:g} (but for 0 = not trained) and "
-                f"scheduler={trial.scheduler.name} have no effect")
+                f"text_encoder_lr={trial.text_encoder_lr:g} (but for 0 = not trained), "
+                f"scheduler={trial.scheduler.name} and lr_warmup_steps={trial.lr_warmup_steps:g} have no effect")

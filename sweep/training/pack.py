@@ -16,6 +16,7 @@ from sweep.network.targets import PARTS, Part, Target
 from sweep.train_config import TrainConfig
 from sweep.training.loss_scale import LossScale
 from sweep.training.optimizer_settings import Group
+from sweep.training.precision import autocast, check_precision
 from sweep.training.scheduler import learning_rate
 from sweep.training.trial_optimizer import TrialOptimizer
 
@@ -98,6 +99,7 @@ class Pack:
             if member.config.ema_decay is not None:
                 member.ema_N = self.bank.flat(k).detach().clone()
         if self.members:
+            check_precision(base.device, self.members[0].config.mixed_precision)
             set_gradient_checkpointing(base, self.members[0].config.gradient_checkpointing)
 
     def passes(self) -> list[Pass]:
@@ -120,11 +122,7 @@ class Pack:
 
     def autocast(self) -> torch.autocast:
         """The precision that its members agree on (`packing` sees to that)."""
-        import torch
-
-        precision = self.members[0].config.mixed_precision
-        dtype = torch.float16 if precision == "fp16" else torch.bfloat16
-        return torch.autocast(self.base.device.type, dtype, enabled=precision != "no")
+        return autocast(self.base.device, self.members[0].config.mixed_precision)
 
     @contextmanager
     def forward(self, counts: Sequence[int]) -> Iterator[None]:

@@ -9,8 +9,10 @@ import pytest
 import torch
 
 from sweep.data.batches import Batch, TrainData
+from sweep.errors import ConfigError
 from sweep.training import loop
 from sweep.training.loop import StepRow, train
+from sweep.training.objective import noised_batch
 from sweep.training.pack import Member, Pack
 from sweep.training.state import load_states, save_states
 from tests.equivalence.trials import member
@@ -165,6 +167,30 @@ def test_half_precision_is_near_full_and_the_same_in_a_pack(base, targets, preci
     packed = first_gradient(base, targets, [one("b", 2), one("a", 1)], index=1)
     bound = {"bf16": 0.1, "fp16": 0.02}[precision]
     assert relative(half, full) < bound and relative(packed, half) < bound
+
+
+def test_a_precision_that_a_device_lacks_is_named(base, targets, monkeypatch) -> None:
+    def unsupported(*_: object) -> None:
+        raise RuntimeError("could not create a primitive\nwith details")
+
+    monkeypatch.setattr(torch.nn.Conv2d, "forward", unsupported)
+    with pytest.raises(ConfigError, match=r"=fp16 does not work on cpu \(could not create a primitive\)"):
+        Pack(base, targets, [member("a", mixed_precision="fp16")])
+
+
+def test_a_velocity_base_is_asked_for_velocities(base, targets) -> None:
+    """Its first loss is that of the untrained base on the target written out here."""
+    velocity_base = replace(base, prediction_type="v_prediction")
+    one = member("a", batch_size=2)
+    [[row]] = steps(Pack(velocity_base, targets, [one]), 1)
+    [batch] = member("a", batch_size=2).data.batches_at(0)
+    given = noised_batch(batch, base.alphas_cumprod, base.scaling_factor, "epsilon", one.config)
+    a = base.alphas_cumprod[given.timesteps_B].view(-1, 1, 1, 1)
+    latents = (given.noisy_BCHW - (1 - a).sqrt() * given.target_BCHW) / a.sqrt()
+    with torch.no_grad():
+        predicted = base.predict(given.noisy_BCHW, given.timesteps_B, base.text_states(batch.captions))
+    velocity = a.sqrt() * given.target_BCHW - (1 - a).sqrt() * latents
+    assert row.loss == pytest.approx(float((predicted - velocity).square().mean()), rel=1e-4)
 
 
 @contextmanager
