@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -129,8 +130,8 @@ class PackRun:
         if not row.member.diverged:
             append_jsonl(run.folder.metrics, {
                 "kind": "train", "step": row.step, "epoch": row.member.epoch, "loss": row.loss, "unet_lr": row.unet_lr,
-                "text_encoder_lr": row.text_encoder_lr, **_used(row), "grad_norm": row.grad_norm,
-                "attributed_s": spent_s})
+                "text_encoder_lr": row.text_encoder_lr, **_used(row),
+                "grad_norm": row.grad_norm if math.isfinite(row.grad_norm) else None, "attributed_s": spent_s})
         if time.monotonic() - self._last_status_s > STATUS_EVERY_S:
             self._last_status_s = time.monotonic()
             for each in self.runs:
