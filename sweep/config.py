@@ -52,11 +52,12 @@ class RunConfig:
     tracker: Any = family(TRACKERS)
     pack: PackConfig
     sweep: SweepConfig
+    validate: bool
     plan: bool
     note: str
 
 
-_RUN_KEYS = ("scoring", "search", "launcher", "tracker", "pack", "sweep", "plan", "note")
+_RUN_KEYS = ("scoring", "search", "launcher", "tracker", "pack", "sweep", "validate", "plan", "note")
 
 
 def load(cfg: DictConfig) -> RunConfig:

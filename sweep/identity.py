@@ -18,7 +18,11 @@ from sweep.train_config import TrainConfig
 TRAINING_VERSION = 1
 """Raised when a change to the code makes the same config train something else."""
 
-NEUTRAL: Mapping[str, Any] = {}
+NEUTRAL: Mapping[str, Any] = {
+    "loraplus_lr_ratio": None, "ema_decay": None, "gradient_accumulation_steps": 1, "gradient_checkpointing": False,
+    "noise_offset": 0.0, "multires_noise_iterations": 0, "multires_noise_discount": 0.3, "ip_noise_gamma": 0.0,
+    "min_snr_gamma": None, "debiased_estimation_loss": False, "loss_type": "l2", "huber_c": 0.1,
+    "huber_schedule": "snr"}
 """Keys added after version 1, with the value at which they change nothing: left out of the hash while they hold it, so
 that the trials of older versions are found again."""
 
@@ -32,8 +36,18 @@ def train_id(config: TrainConfig, dataset: Dataset, base_id: str) -> str:
     del tree["repeats"]  # counted in each photo's own
     if config.max_train_steps is not None:
         del tree["max_train_epochs"]  # overridden
+    if tree["lr_warmup_steps"] == int(tree["lr_warmup_steps"]):
+        tree["lr_warmup_steps"] = int(tree["lr_warmup_steps"])  # whole before shares of all steps were allowed
+    for key in _without_effect(config):
+        del tree[key]
     tree = {key: value for key, value in tree.items() if key not in NEUTRAL or value != NEUTRAL[key]}
     return stable_hash([TRAINING_VERSION, tree])
+
+
+def _without_effect(config: TrainConfig) -> list[str]:
+    """Keys that only refine another, which is off."""
+    keys = [] if config.multires_noise_iterations else ["multires_noise_discount"]
+    return keys if config.loss_type != "l2" else [*keys, "huber_c", "huber_schedule"]
 
 
 def base_identity(config: BaseModelConfig, results_dir: Path) -> str:

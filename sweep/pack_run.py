@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from sweep.data.batches import BatchPlan, TrainData
 from sweep.data.cache import cached_moments
+from sweep.data.folder import held_out_photos
 from sweep.files import append_jsonl, read_json, read_jsonl, write_text
 from sweep.model.base import Base
 from sweep.network.lora_file import write_lora
@@ -19,6 +21,7 @@ from sweep.network.targets import Target
 from sweep.training.loop import StepRow, train
 from sweep.training.pack import Member, Pack
 from sweep.training.state import forget_states, latest_save, load_states, newest_step, ordered, save_states
+from sweep.training.validation import HeldOut, validation_losses
 from sweep.trial import DIVERGED, DONE, PackSpec, TrialFolder, to_json
 from sweep.trial_run import TrialRun, attributed_s
 
@@ -42,6 +45,7 @@ class PackRun:
         self.state_dirs = {run.trial.train_id: run.folder.state for run in runs}
         self.control = Path(spec.control)
         self._last_status_s = 0.0
+        self._held_out_of: dict[tuple[tuple[str, str], ...], tuple[HeldOut, ...]] = {}
 
     def train(self) -> None:
         """Train until every trial has its last file, screening checkpoints on the way. Raises Stopped if asked to."""
@@ -52,6 +56,7 @@ class PackRun:
                 self._record_step(row)
             due = [self.by_id[m.train_id] for m in pack.members if m.is_at_checkpoint and not m.diverged]
             self._save_checkpoints(pack, due)
+            self._validate(pack, due)
             finished = [m for m in pack.members if m.is_finished]
             if finished:
                 self._leave(pack, finished)
@@ -125,7 +130,8 @@ class PackRun:
         if not row.member.diverged:
             append_jsonl(run.folder.metrics, {
                 "kind": "train", "step": row.step, "epoch": row.member.epoch, "loss": row.loss, "unet_lr": row.unet_lr,
-                "text_encoder_lr": row.text_encoder_lr, "grad_norm": row.grad_norm, "attributed_s": spent_s})
+                "text_encoder_lr": row.text_encoder_lr, **_used(row),
+                "grad_norm": row.grad_norm if math.isfinite(row.grad_norm) else None, "attributed_s": spent_s})
         if time.monotonic() - self._last_status_s > STATUS_EVERY_S:
             self._last_status_s = time.monotonic()
             for each in self.runs:
@@ -139,6 +145,37 @@ class PackRun:
             run.requests.append(request)
             append_jsonl(run.folder.metrics, {"kind": "checkpoint", "step": member.step, "epoch": member.epoch,
                                               "file": request.file.name})
+
+    def _validate(self, pack: Pack, due: Sequence[TrialRun]) -> None:
+        """The loss on held-out photos, trials of the same photos together. Before the state is saved, so that a resume
+        finds either both the checkpoint and its validation behind it or makes both again."""
+        groups: dict[tuple[HeldOut, ...], list[TrialRun]] = {}
+        for run in due if self.spec.validate else ():
+            groups.setdefault(self._held_out(run), []).append(run)
+        for photos, runs in groups.items():
+            if not photos:
+                continue
+            started = time.perf_counter()
+            ids = {run.trial.train_id for run in runs}
+            members = [member for member in pack.members if member.train_id in ids]
+            found = validation_losses(pack, members, photos)
+            share_s = (time.perf_counter() - started) / len(runs)
+            for member, validation in zip(members, found, strict=True):
+                run = self.by_id[member.train_id]
+                run.status = replace(run.status, attributed_s=run.status.attributed_s + share_s)
+                append_jsonl(run.folder.metrics, {"kind": "validation", "step": member.step, "epoch": member.epoch,
+                                                  "loss": validation.loss, "buckets": validation.buckets,
+                                                  "attributed_s": run.status.attributed_s})
+
+    def _held_out(self, run: TrialRun) -> tuple[HeldOut, ...]:
+        """Encoded once per pack; trials on the same photos get the same tuple."""
+        photos = held_out_photos(run.dataset, run.config.dataset)
+        key = tuple((photo.sha256, photo.caption) for photo in photos)
+        if photos and key not in self._held_out_of:
+            moments = cached_moments(self.base, photos, run.config.base_model.resolution, Path(self.spec.results_dir))
+            self._held_out_of[key] = tuple(HeldOut(moments_MHW=one, caption=photo.caption)
+                                           for one, photo in zip(moments, photos, strict=True))
+        return self._held_out_of.get(key, ())
 
     def _screen(self, runs: Iterable[TrialRun]) -> None:
         """Score the checkpoints that have no score yet, together. After the state is saved: a kill in here costs no
@@ -204,9 +241,20 @@ def _write_checkpoint(pack: Pack, base: Base, run: TrialRun, member: Member) -> 
         run.config, run.dataset, output_name=run.output_name, steps_per_epoch=member.data.steps_per_epoch,
         num_steps=member.num_steps, step=member.step, epoch=member.epoch, base_identity=base.identity)
     path = run.folder.checkpoints / _file_name(run.output_name, member)
-    write_lora(path, pack.targets, pack.weights_of(member), alpha=run.config.network_alpha, dtype=dtype,
-               metadata=metadata)
+    with pack.as_saved(member):
+        write_lora(path, pack.targets, pack.weights_of(member), alpha=run.config.network_alpha, dtype=dtype,
+                   metadata=metadata)
     return _request(run, path, member.epoch, member.step)
+
+
+def _used(row: StepRow) -> dict[str, float | bool]:
+    """What a plain trial has no need to say: rates that the optimizer found itself, and fp16's scale."""
+    scheduled = {"unet": row.unet_lr, "text_encoder": row.text_encoder_lr}
+    used: dict[str, float | bool] = {f"used_{part}_lr": rate for part, rate in row.used_rates.items()
+                                     if rate != scheduled[part]}
+    if row.loss_scale is not None:
+        used |= {"loss_scale": row.loss_scale, "is_skipped": row.is_skipped}
+    return used
 
 
 def _file_name(name: str, member: Member) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from sweep.combinations import ignored, refusal
 from sweep.config import RunConfig
 from sweep.data.batches import num_steps, steps_per_epoch
 from sweep.data.folder import Dataset, DatasetConfig, read_dataset
@@ -30,6 +31,7 @@ class Checked:
     base_id: str
     num_checkpoints: int
     merged: tuple[str, ...] = ()  # other cells that would train the same, in words
+    ignored: tuple[str, ...] = ()  # settings without effect, in words
 
 
 class Preflight:
@@ -41,9 +43,10 @@ class Preflight:
         self._bases: dict[object, str] = {}
 
     def check(self, cells: Sequence[Cell]) -> list[Checked]:
-        """Checked cells, numbered from 1; cells that would train the same are merged into the first of them.
+        """Checked cells, numbered from 1; cells that would train the same are merged into the first of them. One whose
+        settings can't work together is refused: its trial says why, and the others go on.
 
-        Raises DataError, ModelError or ConfigError.
+        Raises DataError, ModelError or ConfigError, the latter too if every cell is refused.
         """
         checked: dict[str, Checked] = {}
         for cell in cells:
@@ -52,6 +55,9 @@ class Preflight:
             if first is not one:
                 same = f"{dict(cell.settings)} trains the same as {dict(first.trial.settings)} and is not run twice"
                 checked[one.trial.train_id] = replace(first, merged=(*first.merged, same))
+        reasons = [one.trial.refused for one in checked.values()]
+        if all(reasons):
+            raise ConfigError("\n".join(dict.fromkeys(reasons)))
         return list(checked.values())
 
     def _check(self, cell: Cell, number: int) -> Checked:
@@ -62,9 +68,9 @@ class Preflight:
         repeats = [photo.repeats for photo in dataset.photos]
         steps = num_steps(repeats, config.train_batch_size, config.max_train_epochs, config.max_train_steps)
         trial = Trial(number=number, train_id=train_id(config, dataset, base_id), settings=dict(cell.settings),
-                      config=to_tree(config), num_steps=steps)
+                      config=to_tree(config), num_steps=steps, refused=refusal(config))
         per_epoch = steps_per_epoch(repeats, config.train_batch_size)
-        return Checked(trial=trial, dataset=dataset, base_id=base_id,
+        return Checked(trial=trial, dataset=dataset, base_id=base_id, ignored=ignored(config),
                        num_checkpoints=_num_checkpoints(config, per_epoch, steps))
 
     def _dataset(self, config: TrainConfig) -> Dataset:
@@ -85,8 +91,6 @@ def _check_combination(config: RunConfig) -> None:
     train = config.train
     if train.base_model.resolution % 8:
         raise ConfigError(f"base_model.resolution={train.base_model.resolution} must be a multiple of 8.")
-    if train.unet_lr == 0 and train.text_encoder_lr == 0:
-        raise ConfigError("unet_lr=0 and text_encoder_lr=0 train nothing; set at least one of them above 0.")
     if train.base_model.name != "pocket" and train.dataset.dir is None:
         raise ConfigError(f"base_model={train.base_model.name} needs dataset.dir=FOLDER: the photos that come with the "
                           "pocket base are 64-pixel renders.")

@@ -24,6 +24,9 @@ class Batch:
     index: int  # counts the trial's batches from 0; with the seed it decides noise and timesteps
     captions: tuple[str, ...]  # of each row
     moments_BMHW: Tensor  # mean and standard deviation of the rows' latents, [B, 2C, H, W], unscaled, on the CPU
+    loss_weights_B: Tensor  # 1 for photos of the subject, prior_loss_weight for regularisation images
+    masks_B1HW: Tensor | None  # weight of each latent pixel in the loss, 0 to 1; None = all 1
+    sizes: tuple[tuple[int, ...], ...]  # of each row: original height, width, crop top, left, target height, width
 
     @property
     def num_rows(self) -> int:
@@ -50,9 +53,13 @@ class TrainData:
 
     def batches_at(self, step: int) -> list[Batch]:
         """The batches whose gradients update `step` (from 0) adds up; never empty."""
+        import torch
+
         photos = self.plan.photos_at(step)
+        height, width = (8 * side for side in self.moments_NMHW.shape[2:])
         return [Batch(index=step, captions=tuple(self.captions[i] for i in photos),
-                      moments_BMHW=self.moments_NMHW[photos])]
+                      moments_BMHW=self.moments_NMHW[photos], loss_weights_B=torch.ones(len(photos)), masks_B1HW=None,
+                      sizes=((height, width, 0, 0, height, width),) * len(photos))]
 
 
 @dataclass(frozen=True, slots=True)

@@ -165,6 +165,17 @@ def _caption(path: Path, extension: str, token: str) -> tuple[str, str | None]:
     return lines[0].strip(), None
 
 
+def held_out_photos(dataset: Dataset, config: DatasetConfig) -> tuple[Photo, ...]:
+    """The held-out photos with their captions; one without a caption that can be read has the token words."""
+    token = f"{dataset.trigger} {dataset.class_noun}"
+    photos = []
+    for path in dataset.holdout:
+        caption, problem = _caption(path, config.caption_extension, token)
+        photos.append(Photo(path=path, caption=token if problem else caption, repeats=1, subset=path.parent.name,
+                            sha256=sha256_of(path)))
+    return tuple(photos)
+
+
 def _without_trigger(photos: list[Photo], trigger: str) -> list[str]:
     names = [p.path.name for p in photos if trigger not in re.split(r"[\s,.]+", p.caption)]
     if not names:

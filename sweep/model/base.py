@@ -58,6 +58,7 @@ class Base:
     name: str
     identity: str  # hash of the weights
     resolution: int  # pixels, of training and scoring
+    prediction_type: str = "epsilon"  # what the UNet answers: "epsilon" | "v_prediction"
     scaling_factor: float = 0.18215
     latent_channels: int = 4
     vae_scale: int = 8  # pixels per latent
@@ -82,7 +83,8 @@ class Base:
         """The texts' states after the final layer norm. Under `bank.rows` the adapters take part."""
         return TextStates(self.text_encoder(self.tokenize(texts))[0])
 
-    def predict(self, noisy_BCHW: Tensor, timesteps_B: Tensor, text: TextStates) -> Tensor:
+    def predict(self, noisy_BCHW: Tensor, timesteps_B: Tensor, text: TextStates,
+                sizes: Sequence[Sequence[int]] | None = None) -> Tensor:
         """The UNet's answer [B, C, H, W]. Under `bank.rows` the adapters take part."""
         answer_BCHW: Tensor = self.unet(noisy_BCHW, timesteps_B, encoder_hidden_states=text.states_BLD).sample
         return answer_BCHW

@@ -38,6 +38,16 @@ class AdapterSpec:
         return self.strength * self.alpha / self.dim
 
 
+@dataclass(frozen=True, slots=True)
+class AdapterParameter:
+    """One trained matrix of an adapter. tensor, grad: views into the bank."""
+
+    part: Part
+    is_up: bool  # the matrix that starts at zero
+    tensor: Tensor
+    grad: Tensor
+
+
 class RankGroup:
     """The adapters of one rank, stacked: one flat matrix of parameters and one of gradients, a row per adapter.
 
@@ -132,6 +142,22 @@ class AdapterBank:
     def flat_grad(self, adapter: int) -> Tensor:
         group, row = self.group_of(adapter)
         return group.grads_KN[row]
+
+    def spans(self, adapter: int) -> list[tuple[Part, bool, slice]]:
+        """Contiguous runs of one (part, is_up) in `flat`, in order."""
+        return [run for target, (start, middle, end) in
+                zip(self.targets, _offsets(self.targets, self.specs[adapter].dim), strict=True)
+                for run in ((target.part, False, slice(start, middle)), (target.part, True, slice(middle, end)))]
+
+    def parameters_of(self, adapter: int) -> list[AdapterParameter]:
+        """Every matrix of one adapter, as views."""
+        group, row = self.group_of(adapter)
+        found = []
+        for target, down, up in zip(self.targets, group.down, group.up, strict=True):
+            for is_up, leaf in ((False, down), (True, up)):
+                assert leaf.grad is not None
+                found.append(AdapterParameter(target.part, is_up, leaf.detach()[row], leaf.grad[row]))
+        return found
 
     def columns(self, adapter: int, part: Part) -> slice:
         """Where a part's parameters stand in `flat`."""

@@ -31,7 +31,7 @@ def training_metadata(config: TrainConfig, dataset: Dataset, *, output_name: str
         "ss_text_encoder_lr": config.text_encoder_lr,
         "ss_optimizer": config.optimizer.name,
         "ss_lr_scheduler": config.scheduler.name,
-        "ss_lr_warmup_steps": config.lr_warmup_steps,
+        "ss_lr_warmup_steps": _warmup_steps(config.lr_warmup_steps, num_steps),
         "ss_num_train_images": sum(photo.repeats for photo in dataset.photos),
         "ss_num_reg_images": 0,
         "ss_num_batches_per_epoch": steps_per_epoch,
@@ -41,9 +41,19 @@ def training_metadata(config: TrainConfig, dataset: Dataset, *, output_name: str
         "ss_epoch": epoch,
         "ss_batch_size_per_device": config.train_batch_size,
         "ss_total_batch_size": config.train_batch_size,
-        "ss_gradient_accumulation_steps": 1,
+        "ss_gradient_accumulation_steps": config.gradient_accumulation_steps,
+        "ss_gradient_checkpointing": config.gradient_checkpointing,
         "ss_max_grad_norm": config.max_grad_norm,
         "ss_mixed_precision": config.mixed_precision,
+        "ss_noise_offset": config.noise_offset or None,
+        "ss_multires_noise_iterations": config.multires_noise_iterations or None,
+        "ss_multires_noise_discount": config.multires_noise_discount,
+        "ss_ip_noise_gamma": config.ip_noise_gamma or None,
+        "ss_min_snr_gamma": config.min_snr_gamma,
+        "ss_debiased_estimation": config.debiased_estimation_loss,
+        "ss_loss_type": config.loss_type,
+        "ss_huber_schedule": config.huber_schedule,
+        "ss_huber_c": config.huber_c,
         "ss_seed": config.seed,
         "ss_resolution": f"({resolution}, {resolution})",
         "ss_enable_bucket": False,
@@ -67,3 +77,7 @@ def training_metadata(config: TrainConfig, dataset: Dataset, *, output_name: str
         "modelspec.trigger_phrase": dataset.trigger,
     }
     return {key: str(value) for key, value in values.items()}
+
+
+def _warmup_steps(warmup: float, num_steps: int) -> int:
+    return int(warmup * num_steps) if warmup < 1 else int(warmup)

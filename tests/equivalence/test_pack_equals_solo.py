@@ -82,5 +82,5 @@ def test_eight_bit_states_are_eight_bit(base, targets) -> None:
     big = member("big", dim=64, optimizer="adamw8bit", num_steps=3)
     run(Pack(base, targets, [big]), max_passes=2)
     assert big.optimizer is not None
-    states = [state["state1"].dtype for state in big.optimizer.state.values()]
+    states = [state["state1"].dtype for state in big.optimizer.inner[0].state.values()]
     assert states.count(torch.uint8) > 50

@@ -46,7 +46,7 @@ def reference_loss(base, unet, text_encoder, trial) -> torch.Tensor:
 
     [batch] = trial.data.batches_at(trial.step)
     moments = batch.moments_BMHW
-    draws = noised_batch(moments, base.alphas_cumprod, base.scaling_factor, trial.config.seed, trial.step)
+    draws = noised_batch(batch, base.alphas_cumprod, base.scaling_factor, "epsilon", trial.config)
     noise, timesteps = draws.target_BCHW, draws.timesteps_B
     # recover the clean latents independently of add_noise: posterior sample as diffusers' DiagonalGaussian defines it
     from sweep.randomness import generator
