@@ -136,7 +136,8 @@ def hoodie_findings() -> list[Finding]:
     from sweep.evaluation.generate import Row, generate
     from sweep.evaluation.settings import Sampler
     from sweep.identity import base_identity
-    from sweep.model.base import BaseModelConfig, load_base
+    from sweep.model.base import BaseModelConfig
+    from sweep.model.loading import load_base
     from sweep.network.lora_file import LoraFile, read_lora
     from sweep.network.targets import find_targets
     from sweep.pocket.models import load_judge

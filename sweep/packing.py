@@ -13,8 +13,8 @@ def plan_packs(trials: Sequence[Trial], max_trials: int,
                earlier: Sequence[Sequence[str]] = ()) -> list[list[Trial]]:
     """Split trials into packs of at most `max_trials`, in the order in which they should run.
 
-    Trials of a pack agree on what one forward pass shares: the base, its precision, the resolution. Inside a pack
-    trials of one rank and optimizer stand together, so that the bank can stack them.
+    Trials of a pack agree on what one forward pass shares: the base, its precision, the resolution, how captions are
+    read. Inside a pack trials of one rank and optimizer stand together, so that the bank can stack them.
     earlier: packs (train ids) that were interrupted; their trials stay together, since a resume repeats them, unless
     they are more than `max_trials` now. A trial that several of them name goes with the largest.
     """
@@ -41,7 +41,8 @@ def pack_id(train_ids: Sequence[str]) -> str:
 
 def _shared_key(trial: Trial) -> str:
     config: Mapping[str, object] = trial.config
-    return stable_hash([config["base_model"], config["mixed_precision"]])
+    return stable_hash([config["base_model"], config["mixed_precision"], config["clip_skip"],
+                        config["max_token_length"]])
 
 
 def _bank_order(trial: Trial) -> tuple[int, str, int, int]:

@@ -24,6 +24,8 @@ class Batch:
     index: int  # counts the trial's batches from 0; with the seed it decides noise and timesteps
     captions: tuple[str, ...]  # of each row
     moments_BMHW: Tensor  # mean and standard deviation of the rows' latents, [B, 2C, H, W], unscaled, on the CPU
+    sizes: tuple[tuple[int, ...], ...]  # of each row in pixels, for SDXL: original height and width, crop top and left,
+    # target height and width
 
     @property
     def num_rows(self) -> int:
@@ -43,6 +45,7 @@ class TrainData:
     moments_NMHW: Tensor  # latents' mean and standard deviation of each photo, on the CPU
     captions: tuple[str, ...]  # of each photo
     plan: BatchPlan
+    vae_scale: int = 8  # pixels per latent
 
     @property
     def steps_per_epoch(self) -> int:
@@ -51,8 +54,10 @@ class TrainData:
     def batches_at(self, step: int) -> list[Batch]:
         """The batches whose gradients update `step` (from 0) adds up; never empty."""
         photos = self.plan.photos_at(step)
+        height, width = (int(side) * self.vae_scale for side in self.moments_NMHW.shape[2:])
         return [Batch(index=step, captions=tuple(self.captions[i] for i in photos),
-                      moments_BMHW=self.moments_NMHW[photos])]
+                      moments_BMHW=self.moments_NMHW[photos],
+                      sizes=((height, width, 0, 0, height, width),) * len(photos))]
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,11 +69,13 @@ def forward(pack: Pack, one: Pass) -> Tensor:
     noisy_BCHW = torch.cat([each.noisy_BCHW for each in noised]).to(base.device)
     timesteps_B = torch.cat([each.timesteps_B for each in noised]).to(base.device)
     target_BCHW = torch.cat([each.target_BCHW for each in noised]).to(base.device)
+    sizes = [size for _, batch in one.batches for size in batch.sizes]
+    reading = one.batches[0][0].config  # how captions are read: a pack agrees on it
     trains_text = any("text_encoder" in member.trained_parts for member, _ in one.batches)
     with pack.bank.attached(), pack.bank.rows(pack.counts(one)), pack.autocast():
         with torch.set_grad_enabled(trains_text):
-            text = base.text_states(captions)
-        predicted_BCHW = base.predict(noisy_BCHW, timesteps_B, text)
+            text = base.text_states(captions, reading.clip_skip, reading.max_token_length)
+        predicted_BCHW = base.predict(noisy_BCHW, timesteps_B, text, sizes)
     error_B = (predicted_BCHW.float() - target_BCHW).square().mean(dim=(1, 2, 3))
     return torch.stack([rows.mean() for rows in error_B.split([batch.num_rows for _, batch in one.batches])])
 
