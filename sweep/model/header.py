@@ -57,6 +57,8 @@ def _something_else(first_bytes: bytes) -> str:
     """What a file is that begins so, if it is one of the usual mistakes."""
     if not first_bytes:
         return "it is empty. Get it again."
+    if first_bytes[8:9] == b"{":
+        return ""  # a header, whatever its length's bytes look like
     if first_bytes.startswith(b"PK\x03\x04") or first_bytes[:1] == b"\x80":
         return ("it is pickled, as .ckpt, .pt and .bin files are, under another name. A pickle can run code when it is "
                 "read. Get the model as safetensors; a checkpoint can also be renamed to .ckpt: then only plain "
