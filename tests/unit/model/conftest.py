@@ -11,6 +11,17 @@ from tests.miniatures import VOCABULARY, write_checkpoint, write_folder
 FAMILIES = ("sd1", "sd2", "sdxl")
 
 
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    """Threads that wait for each other on busy cores are slower than one."""
+    import torch
+
+    from sweep.model.torchvision_ops import declare_missing_operators
+
+    torch.set_num_threads(1)
+    declare_missing_operators()
+
+
 @pytest.fixture(scope="session")
 def folders(tmp_path_factory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("miniatures")
