@@ -79,8 +79,9 @@ def text_configs(shapes: Shapes, family: Family) -> list[dict[str, Any]]:
     """The arguments of transformers' CLIPTextConfig, of each text encoder."""
     configs = []
     if family in CLIP_L:
-        prefix = CLIP_L[family] + ("text_model." if f"{CLIP_L[family]}text_model.final_layer_norm.weight" in shapes
-                                   else "")
+        prefix = CLIP_L[family]
+        if any(name.startswith(f"{prefix}text_model.") for name in shapes):
+            prefix += "text_model."
         rows, width = shapes[f"{prefix}embeddings.token_embedding.weight"]
         configs.append(_clip(rows, width, shapes[f"{prefix}encoder.layers.0.mlp.fc1.weight"][0],
                              _count(shapes, f"{prefix}encoder.layers."), "quick_gelu", width))
@@ -94,9 +95,18 @@ def text_configs(shapes: Shapes, family: Family) -> list[dict[str, Any]]:
     return configs
 
 
-def num_text_layers(shapes: Shapes, family: Family) -> int:
-    """Layers of the (first) text encoder."""
-    return int(text_configs(shapes, family)[0]["num_hidden_layers"])
+def check_whole(shapes: Shapes, family: Family, where: str) -> int:
+    """Read all configs off the shapes once; returns the number of layers of the (first) text encoder.
+
+    Raises ModelError for a checkpoint that lacks parts of its UNet, VAE or text encoders.
+    """
+    try:
+        unet_config(shapes, family)
+        vae_config(shapes, family)
+        return int(text_configs(shapes, family)[0]["num_hidden_layers"])
+    except (KeyError, IndexError, StopIteration) as error:
+        lacking = f": it lacks {error.args[0]}" if isinstance(error, KeyError) else ""
+        raise ModelError(f"{where} is no whole checkpoint{lacking}. Get the full one.") from error
 
 
 def vae_prefix(shapes: Shapes) -> str | None:

@@ -104,6 +104,7 @@ class _Parts:
         if family is None:  # a .ckpt, seen for the first time
             family = family_of_checkpoint(shapes, str(source.path))
             check_wanted(config.name, family, str(source.path))
+            checkpoint.check_whole(shapes, family, str(source.path))
         if prediction_type is None:
             prediction_type = prediction_of(config, Header(shapes, {}), family, source.path)
         unet = checkpoint.unet_config(shapes, family)
@@ -161,12 +162,14 @@ def _filled(build: Any, config: dict[str, Any], tensors: dict[str, Any]) -> Any:
 
     Raises ModelError if some are missing or left over.
     """
+    import torch
     from accelerate import init_empty_weights
 
     with init_empty_weights(include_buffers=False):  # weights that are replaced at once need no memory
         model = build(config)
-    missing, unknown = model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, strict=False,
-                                             assign=True)
+    # copied, so that the file's mapping can go and the memory is aligned as torch's own
+    own = {name: tensor.to(torch.float32, copy=True) for name, tensor in tensors.items()}
+    missing, unknown = model.load_state_dict(own, strict=False, assign=True)
     if missing or unknown:
         raise ModelError(f"The checkpoint's {type(model).__name__} can't be loaded: {len(missing)} tensors are missing "
                          f"({', '.join(missing[:3])}), {len(unknown)} are unknown ({', '.join(unknown[:3])}).")

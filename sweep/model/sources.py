@@ -14,7 +14,7 @@ from typing import Any
 
 from sweep.errors import ConfigError, ModelError
 from sweep.model.base import BaseModelConfig, PretrainedConfig
-from sweep.model.checkpoint import num_text_layers, vae_prefix
+from sweep.model.checkpoint import check_whole, vae_prefix
 from sweep.model.families import TITLE, Family, check_wanted, family_of_checkpoint, family_of_configs
 from sweep.model.header import Header, read_header
 
@@ -192,7 +192,7 @@ def _file(config: BaseModelConfig, path: Path, vae: Path | None) -> Source:
     family = family_of_checkpoint(header.shapes, str(path))
     check_wanted(config.name, family, str(path))
     return Source(path=path, family=family, prediction_type=prediction_of(config, header, family, path), vae=vae,
-                  num_text_layers=num_text_layers(header.shapes, family), vocabulary=_vocabulary(config, path))
+                  num_text_layers=check_whole(header.shapes, family, str(path)), vocabulary=_vocabulary(config, path))
 
 
 def _told_prediction(header: Header, family: Family) -> str | None:

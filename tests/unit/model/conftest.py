@@ -45,10 +45,10 @@ def load():
     return loaded
 
 
-def config(path: Path, **changes):
+def config(given: Path | None, **changes):
     """base_model=file base_model.path=PATH."""
     from sweep.model.base import PretrainedConfig
 
-    values = {"name": "file", "path": str(path), "resolution": 64, "download": False, "vae": None,
-              "tokenizer": str(VOCABULARY), "prediction_type": None}
+    values = {"name": "file", "path": None if given is None else str(given), "resolution": 64, "download": False,
+              "vae": None, "tokenizer": str(VOCABULARY), "prediction_type": None}
     return PretrainedConfig(**{**values, **changes})

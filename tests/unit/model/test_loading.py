@@ -25,7 +25,7 @@ def test_a_folder_is_what_it_says(bases, family: str) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_checkpoint_file_is_the_folder_to_the_last_bit(bases, files, load, family: str) -> None:
+def test_a_checkpoint_files_weights_are_the_folders_to_the_last_bit(bases, files, load, family: str) -> None:
     told = {"prediction_type": "v_prediction"} if family == "sd2" else {}
     one, other = bases[family], load(files[family], **told)
     assert (other.family, other.prediction_type) == (one.family, one.prediction_type)
@@ -41,11 +41,13 @@ def test_a_checkpoint_file_is_the_folder_to_the_last_bit(bases, files, load, fam
     assert torch.equal(other.alphas_cumprod, one.alphas_cumprod)
     with torch.no_grad():
         ours, theirs = other.text_states(CAPTIONS), one.text_states(CAPTIONS)
-        assert torch.equal(ours.states_BLD, theirs.states_BLD)
+        # not to the last bit: where a weight lies in memory decides which instructions multiply it
+        torch.testing.assert_close(ours.states_BLD, theirs.states_BLD, atol=1e-5, rtol=0)
         noisy, timesteps = torch.randn(2, 4, 8, 8), torch.tensor([10, 900])
-        assert torch.equal(other.predict(noisy, timesteps, ours), one.predict(noisy, timesteps, theirs))
+        torch.testing.assert_close(other.predict(noisy, timesteps, ours), one.predict(noisy, timesteps, theirs),
+                                   atol=1e-5, rtol=0)
         pixels = torch.rand(1, 3, 64, 64)
-        assert torch.equal(other.encode_moments(pixels), one.encode_moments(pixels))
+        torch.testing.assert_close(other.encode_moments(pixels), one.encode_moments(pixels), atol=1e-4, rtol=0)
 
 
 def _plain(value):
