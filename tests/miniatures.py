@@ -26,7 +26,8 @@ UNETS: Mapping[str, dict[str, Any]] = {
             "down_block_types": _FOUR_DOWN, "up_block_types": _FOUR_UP, "sample_size": 64},  # 320 640 1280 1280, 768
     "sd2": {"block_out_channels": (64, 64, 128, 128), "cross_attention_dim": 128, "attention_head_dim": (1, 1, 2, 2),
             "down_block_types": _FOUR_DOWN, "up_block_types": _FOUR_UP, "sample_size": 96,
-            "dual_cross_attention": False, "only_cross_attention": False, "use_linear_projection": True, "upcast_attention": True},  # 5 10 20 20, 1024
+            "dual_cross_attention": False, "only_cross_attention": False, "use_linear_projection": True,
+            "upcast_attention": True},  # 5 10 20 20, 1024
     "sdxl": {"block_out_channels": (64, 64, 128), "cross_attention_dim": 64 + 128, "attention_head_dim": (1, 1, 2),
              "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
              "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),

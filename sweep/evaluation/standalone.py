@@ -16,6 +16,7 @@ from sweep.evaluation.lora_files import FoundLora, find_loras
 from sweep.evaluation.settings import SCORINGS, NoScoring, check_fits, photos_key, reference_photos
 from sweep.files import stable_hash, write_json, write_text
 from sweep.model.base import BASE_MODELS, BaseModelConfig
+from sweep.model.text import check_token_length
 from sweep.schema import bounds, build, family, one_of
 from sweep.trial import AXES, Answer, Score, to_json
 
@@ -60,6 +61,7 @@ def evaluate(config: EvaluateConfig) -> Answer:
     if isinstance(config.scoring, NoScoring):
         raise ScoringError("scoring=none measures nothing; leave it out, or give scoring=pocket.")
     check_fits(config.scoring, config.base_model.name)
+    check_token_length(config.max_token_length)
     loras, skipped = find_loras(config.lora)
     dataset = read_dataset(config.dataset, trigger=config.trigger, class_noun=config.class_noun, repeats=None)
     reference_photos(dataset)  # too few held-out photos are told before the base is loaded

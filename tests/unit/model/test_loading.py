@@ -162,6 +162,34 @@ def test_the_padding_of_each_text_encoder(bases, files, load) -> None:
     assert VOCABULARY.is_dir()
 
 
+def test_a_bare_vocabulary_is_enough(base, files, load, tmp_path) -> None:
+    """What `hf download openai/clip-vit-large-patch14 vocab.json merges.txt` leaves, and what old folders hold."""
+    import shutil
+
+    for name in ("vocab.json", "merges.txt"):
+        shutil.copyfile(VOCABULARY / name, tmp_path / name)
+    bare = load(files["sdxl"], tokenizer=str(tmp_path))
+    whole = load(files["sdxl"])
+    for ours, theirs in zip(bare.tokenize(CAPTIONS), whole.tokenize(CAPTIONS), strict=True):
+        assert torch.equal(ours, theirs)
+    assert torch.equal(bare.tokenize(CAPTIONS)[0], base.tokenize(CAPTIONS)[0])
+
+
+def test_another_models_tokenizer_is_named(folders, load, tmp_path) -> None:
+    import json
+    import shutil
+
+    from sweep.errors import ModelError
+
+    folder = tmp_path / "sd1"
+    shutil.copytree(folders["sd1"], folder)
+    tree = json.loads((folder / "tokenizer" / "tokenizer.json").read_text())
+    tree["added_tokens"] += [{**tree["added_tokens"][0], "id": 726 + i, "content": f"<new{i}>"} for i in range(3)]
+    (folder / "tokenizer" / "tokenizer.json").write_text(json.dumps(tree))
+    with pytest.raises(ModelError, match="the tokenizer knows 729 words, the text encoder 726"):
+        load(folder)
+
+
 def _pipeline(folder, family: str):
     from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
     from diffusers.utils import logging

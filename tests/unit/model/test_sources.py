@@ -213,6 +213,26 @@ def test_a_hub_id_is_the_users_cache_and_nothing_else(tmp_path: Path, folders, m
             == base_identity(config(folders["sd2"]), tmp_path)), "where it lies does not count"
 
 
+def test_a_download_takes_what_is_read_and_no_pickle(monkeypatch, tmp_path: Path) -> None:
+    import huggingface_hub
+    from huggingface_hub.utils import filter_repo_objects
+
+    asked = {}
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, **options: asked.update(options) or tmp_path)
+    with pytest.raises(ModelError, match="it lacks unet"):
+        find_base(config(Path("stabilityai/stable-diffusion-xl-base-1.0"), download=True))
+    in_the_hub = ["model_index.json", "README.md", "sd_xl_base_1.0.safetensors", "scheduler/scheduler_config.json",
+                  "unet/config.json", "unet/diffusion_pytorch_model.safetensors", "unet/diffusion_pytorch_model.bin",
+                  "unet/diffusion_pytorch_model.fp16.safetensors", "unet/model.onnx", "text_encoder/model.safetensors",
+                  "unet/diffusion_pytorch_model.non_ema.safetensors", "text_encoder_2/model.safetensors",
+                  "text_encoder_2/pytorch_model.bin", "tokenizer_2/vocab.json", "vae_1_0/diffusion_pytorch_model.bin"]
+    taken = set(filter_repo_objects(in_the_hub, allow_patterns=asked["allow_patterns"],
+                                    ignore_patterns=asked["ignore_patterns"]))
+    assert taken == {"model_index.json", "scheduler/scheduler_config.json", "unet/config.json",
+                     "unet/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors",
+                     "text_encoder_2/model.safetensors", "tokenizer_2/vocab.json"}
+
+
 def test_a_changed_base_is_another(tmp_path: Path, folders, files) -> None:
     results = tmp_path / "results"
     one = base_identity(config(files["sd1"]), results)
