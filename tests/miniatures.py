@@ -108,6 +108,7 @@ def ldm_tensors(folder: Path, family: str) -> dict[str, Any]:
         prefix = "cond_stage_model.transformer." if family == "sd1" else "conditioner.embedders.0.transformer."
         found |= {f"{prefix}text_model.{name}": tensor for name, tensor in first.items()}
         found[f"{prefix}text_model.embeddings.position_ids"] = torch.arange(77)[None]
+        found[f"{prefix}text_projection.weight"] = torch.eye(64)
     if family == "sdxl":
         second = load_file(folder / "text_encoder_2" / "model.safetensors")
         second = {name.removeprefix("text_model."): tensor for name, tensor in second.items()}

@@ -141,8 +141,10 @@ def text_tensors(tensors: Tensors, family: Family, configs: list[dict[str, Any]]
     found = []
     if family in CLIP_L:
         prefix = CLIP_L[family]
-        found.append({name.removeprefix(prefix).removeprefix("text_model."): tensor for name, tensor in tensors.items()
-                      if name.startswith(prefix) and not name.endswith("position_ids")})
+        own = {name.removeprefix(prefix).removeprefix("text_model."): tensor for name, tensor in tensors.items()
+               if name.startswith(prefix) and not name.endswith("position_ids")}
+        # some tools save the projection too, which only the image side of CLIP needs
+        found.append({name: tensor for name, tensor in own.items() if not name.startswith(("text_proj", "logit_"))})
     if family in OPEN_CLIP:
         prefix = OPEN_CLIP[family]
         own = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

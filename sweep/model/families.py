@@ -28,6 +28,9 @@ OPEN_CLIP: Mapping[Family, str] = {"sd2": "cond_stage_model.model.", "sdxl": "co
 
 _EDITED = {9: "an inpainting model", 8: "an image-editing (InstructPix2Pix) model", 5: "a depth-guided model"}
 
+_EDM = ("was trained in Karras et al.'s EDM form (Playground 2.5), whose noise and loss differ from Stable Diffusion's; "
+        "it can't be trained on here.")
+
 # The usual mistakes: how their tensors are called, what they are, what to do.
 _NO_BASE = (
     (r"\.lora_(down|up|A|B)\b|\.lora\.(down|up)\b|\.hada_w|\.lokr_w|\.on_input$|\.dora_scale$",
@@ -59,6 +62,8 @@ def family_of_checkpoint(shapes: Shapes, where: str) -> Family:
         raise ModelError(f"{where} is no Stable Diffusion checkpoint: it has no UNet ({UNET}...). Its first tensors "
                          f"are: {', '.join(sorted(shapes)[:3]) or 'none'}.")
     _check_channels(shapes[f"{UNET}input_blocks.0.0.weight"][1], where)
+    if "edm_mean" in shapes:
+        raise ModelError(f"{where} {_EDM}")
     family = _by_text_encoder(shapes, where)
     if not any(name.startswith(VAE) for name in shapes):
         raise ModelError(f"{where} holds no VAE ({VAE[0]}...); a UNet with its text encoder alone can't be trained on. "
@@ -66,12 +71,15 @@ def family_of_checkpoint(shapes: Shapes, where: str) -> Family:
     return family
 
 
-def family_of_configs(unet: Mapping[str, Any], has_second_encoder: bool, text_width: int | None, where: str) -> Family:
+def family_of_configs(unet: Mapping[str, Any], has_second_encoder: bool, text_width: int | None, where: str, *,
+                      scheduler: Mapping[str, Any]) -> Family:
     """The family of a folder in diffusers layout, by its UNet's config.json and its text encoder's width.
 
     Raises ModelError for what only looks like one of the families.
     """
     _check_channels(int(unet.get("in_channels", 4)), where)
+    if str(scheduler.get("_class_name", "")).startswith("EDM"):
+        raise ModelError(f"{where} {_EDM}")
     width = unet.get("cross_attention_dim")
     if unet.get("addition_embed_type") == "text_time" or has_second_encoder:
         if text_width is None:

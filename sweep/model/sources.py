@@ -148,7 +148,7 @@ def _cached(name: str) -> Path | None:
 def _folder(config: BaseModelConfig, folder: Path, vae: Path | None) -> Source:
     """A model in diffusers layout."""
     if not (folder / "text_encoder").is_dir() and (folder / "text_encoder_2").is_dir():
-        family_of_configs({"addition_embed_type": "text_time"}, True, None, str(folder))
+        family_of_configs({"addition_embed_type": "text_time"}, True, None, str(folder), scheduler={})  # the refiner
     missing = [c for c in COMPONENTS if not (folder / c).is_dir() and not (c == "vae" and vae is not None)]
     if missing:
         raise ModelError(f"{folder} is not a base model in diffusers layout: it lacks {', '.join(missing)}."
@@ -163,14 +163,14 @@ def _folder(config: BaseModelConfig, folder: Path, vae: Path | None) -> Source:
                 raise ModelError(f"{path} is a whole checkpoint, not the UNet of a folder in diffusers layout. Give "
                                  "the file itself as base_model.path.")
     text = _json(folder / "text_encoder" / "config.json")
+    scheduler = _json(folder / "scheduler" / "scheduler_config.json")
     family = family_of_configs(_json(folder / "unet" / "config.json"), (folder / "text_encoder_2").exists(),
-                               text.get("hidden_size"), str(folder))
+                               text.get("hidden_size"), str(folder), scheduler=scheduler)
     if family == "sdxl" and not (folder / "tokenizer_2").is_dir():
         raise ModelError(f"{folder} is not a whole {TITLE[family]} model: it lacks tokenizer_2.")
     check_wanted(config.name, family, str(folder))
-    told = _json(folder / "scheduler" / "scheduler_config.json").get("prediction_type", "epsilon")
     return Source(path=folder, family=family, vae=vae, num_text_layers=int(text.get("num_hidden_layers", 12)),
-                  prediction_type=_prediction(config, told, str(folder)))
+                  prediction_type=_prediction(config, scheduler.get("prediction_type", "epsilon"), str(folder)))
 
 
 def _file(config: BaseModelConfig, path: Path, vae: Path | None) -> Source:

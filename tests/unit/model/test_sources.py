@@ -82,6 +82,7 @@ def test_a_checkpoints_family_is_found(files) -> None:
      "text encoder gives 768. Is it a mix of two models?"),
     ({**without(SD1, "cond_stage"), "conditioner.embedders.0.model.ln_final.weight": (1280,)},
      "is the refiner of Stable Diffusion XL"),
+    ({**SD1, "edm_mean": (1, 4, 1, 1)}, "was trained in Karras et al.'s EDM form"),
     (SD1, "is no whole checkpoint: it lacks model.diffusion_model."),
 ])
 def test_what_is_no_base_is_named(tmp_path: Path, shapes: Shapes, message: str) -> None:
@@ -154,6 +155,8 @@ def test_the_wrong_option_is_named_with_the_right_one(tmp_path: Path, folders) -
      "is a LoRA, not a base model"),
     ("sd1", lambda f: write(f / "unet" / "diffusion_pytorch_model.safetensors", SD1), "is a whole checkpoint, not the "
      "UNet of a folder"),
+    ("sdxl", lambda f: _set(f / "scheduler" / "scheduler_config.json", _class_name="EDMEulerScheduler"),
+     "was trained in Karras et al.'s EDM form"),
     ("sdxl", lambda f: shutil.rmtree(f / "tokenizer_2"), "it lacks tokenizer_2"),
     ("sdxl", lambda f: shutil.rmtree(f / "text_encoder"), "is the refiner of Stable Diffusion XL"),
 ])
