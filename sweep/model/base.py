@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+_REMEMBERED_TEXTS = 4096  # shuffled captions are new ones at every step
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BaseModelConfig:
     """The base that all adapters of a pack are laid over. "pocket": the one embedded in the package."""
@@ -96,6 +99,8 @@ class Base:
         """Token ids [N, B, L] for each text encoder."""
         import torch
 
+        if len(self._tokens) > _REMEMBERED_TEXTS:
+            self._tokens.clear()
         for text in texts:
             if (text, max_token_length) not in self._tokens:
                 self._tokens[text, max_token_length] = [chunk_ids(tokenizer, text, max_token_length)

@@ -28,8 +28,8 @@ OPEN_CLIP: Mapping[Family, str] = {"sd2": "cond_stage_model.model.", "sdxl": "co
 
 _EDITED = {9: "an inpainting model", 8: "an image-editing (InstructPix2Pix) model", 5: "a depth-guided model"}
 
-_EDM = ("was trained in Karras et al.'s EDM form (Playground 2.5), whose noise and loss differ from Stable Diffusion's; "
-        "it can't be trained on here.")
+_EDM = ("was trained in Karras et al.'s EDM form (Playground 2.5), whose noise and loss differ from Stable "
+        "Diffusion's; it can't be trained on here.")
 
 # The usual mistakes: how their tensors are called, what they are, what to do.
 _NO_BASE = (

@@ -119,19 +119,28 @@ def _located(config: BaseModelConfig) -> Path:
 
 
 def _from_hub(name: str, config: PretrainedConfig) -> Path:
-    """The folder of a hub id in the user's cache; filled only when asked to."""
+    """The folder of a hub id in the user's cache; filled only when asked to, and then once: what lies there stays the
+    base, whatever changes in the hub."""
     from huggingface_hub import snapshot_download
 
-    if config.download:
+    folder = _cached(name)
+    if config.download and (folder is None or not _is_filled(folder)):
         try:
             return Path(snapshot_download(name, allow_patterns=list(_HUB_FILES), ignore_patterns=list(_NEVER)))
         except Exception as error:  # the hub's client raises its transport's own errors too
             raise ModelError(f"{name} could not be downloaded: {error}") from error
-    folder = _cached(name)
     if folder is None:
         raise ModelError(f"{name} is neither a path nor in the hub's cache, and nothing is downloaded unasked. Get it "
                          f"with `hf download {name}`, or say base_model.download=true. Mind its licence.")
     return folder
+
+
+def _is_filled(folder: Path) -> bool:
+    """Whether a download has come to its end, as far as folders and weights tell."""
+    try:
+        return all((folder / c).is_dir() for c in COMPONENTS) and bool(_files_of_folder(folder))
+    except ModelError:
+        return False
 
 
 def _cached(name: str) -> Path | None:

@@ -210,6 +210,7 @@ def test_a_hub_id_is_the_users_cache_and_nothing_else(tmp_path: Path, folders, m
     with pytest.raises(ModelError, match="could not be downloaded: asked the network"):
         find_base(config(Path("stabilityai/sd-mini"), download=True))
     _put_into_cache(tmp_path / "hub", "stabilityai/sd-mini", folders["sd2"])
+    find_base(config(Path("stabilityai/sd-mini"), download=True))  # what is there is not asked for again
     found = find_base(config(Path("stabilityai/sd-mini"), name="sd2"))
     assert (found.family, found.prediction_type) == ("sd2", "v_prediction")
     assert (base_identity(config(Path("stabilityai/sd-mini")), tmp_path)

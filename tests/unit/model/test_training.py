@@ -82,13 +82,14 @@ def test_a_base_in_bf16_is_autocast_to_the_last_bit(base, targets, tmp_path: Pat
         assert row.loss == pytest.approx(other.loss, rel=0.02) and row.loss != other.loss
 
 
-def test_a_base_in_bf16_draws(base, targets) -> None:
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_base_in_half_precision_draws(base, targets, dtype) -> None:
     from sweep.evaluation.generate import Row, generate
     from sweep.evaluation.settings import Sampler
     from sweep.model.base import BaseModelConfig
     from sweep.model.loading import load_base
 
-    stored = load_base(BaseModelConfig(name="pocket", path=None, resolution=64), base.identity, "cpu", torch.bfloat16)
+    stored = load_base(BaseModelConfig(name="pocket", path=None, resolution=64), base.identity, "cpu", dtype)
     sampler = Sampler(name="dpmpp_2m_karras", num_steps=4, guidance_scale=5.0, negative_prompt="")
     rows = [Row(None, 1.0, "photo of a man with red hair", 7)]
     ours = generate(stored, targets, rows, sampler, resolution=64)
