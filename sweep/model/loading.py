@@ -45,7 +45,7 @@ def load_base(config: BaseModelConfig, identity: str, device: str | torch.device
     source = find_base(config)
     dtype = dtype or torch.float32
     try:
-        parts = _Parts.of_file(config, source) if source.is_file else _Parts.of_folder(source)
+        parts = _Parts.of_file(config, source, dtype) if source.is_file else _Parts.of_folder(source, dtype)
         if source.vae is not None:
             parts.vae = _other_vae(source.vae, parts.family)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
@@ -53,9 +53,6 @@ def load_base(config: BaseModelConfig, identity: str, device: str | torch.device
     for tokenizer, encoder in zip(parts.tokenizers, parts.text_encoders, strict=True):
         _check_vocabulary(tokenizer, encoder, source)
     schedule = {**parts.schedule, "prediction_type": parts.prediction_type}
-    _store(parts.unet, dtype)
-    for encoder in parts.text_encoders:
-        _store(encoder, dtype)
     for model in (parts.unet, parts.vae, *parts.text_encoders):
         model.to(device).eval().requires_grad_(False)
     vae = parts.vae.config
@@ -68,7 +65,7 @@ def load_base(config: BaseModelConfig, identity: str, device: str | torch.device
 
 
 class _Parts:
-    """A base's components in fp32 on the CPU."""
+    """A base's components on the CPU, the matrices of UNet and text encoders in the precision asked for."""
 
     def __init__(self, family: Family, prediction_type: str, *, unet: Any, vae: Any, text_encoders: list[Any],
                  tokenizers: list[Any], schedule: dict[str, Any]):
@@ -77,7 +74,7 @@ class _Parts:
         self.tokenizers, self.schedule = tokenizers, schedule
 
     @classmethod
-    def of_folder(cls, source: Source) -> _Parts:
+    def of_folder(cls, source: Source, dtype: torch.dtype) -> _Parts:
         from diffusers import DDPMScheduler, UNet2DConditionModel
         from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
@@ -86,15 +83,16 @@ class _Parts:
         if source.family == "sdxl":
             encoders.append(CLIPTextModelWithProjection)
             tokenizers.append("tokenizer_2")
-        return cls(source.family, source.prediction_type, unet=_pretrained(UNet2DConditionModel, folder / "unet"),
+        return cls(source.family, source.prediction_type,
+                   unet=_pretrained(UNet2DConditionModel, folder / "unet", dtype),
                    vae=None if source.vae else _pretrained_vae(folder / "vae"),
-                   text_encoders=[_pretrained(each, folder / name) for each, name
+                   text_encoders=[_pretrained(each, folder / name, dtype) for each, name
                                   in zip(encoders, ("text_encoder", "text_encoder_2"), strict=False)],
                    tokenizers=[CLIPTokenizer.from_pretrained(folder / name) for name in tokenizers],
                    schedule=dict(DDPMScheduler.from_pretrained(folder / "scheduler").config))
 
     @classmethod
-    def of_file(cls, config: BaseModelConfig, source: Source) -> _Parts:
+    def of_file(cls, config: BaseModelConfig, source: Source, dtype: torch.dtype) -> _Parts:
         """A checkpoint file, its configs read off its shapes."""
         from diffusers import UNet2DConditionModel
 
@@ -109,28 +107,33 @@ class _Parts:
             prediction_type = prediction_of(config, Header(shapes, {}), family, source.path)
         unet = checkpoint.unet_config(shapes, family)
         texts = checkpoint.text_configs(shapes, family)
-        encoders = [_text_encoder(each, own, projects=family == "sdxl" and i == 1)
+        encoders = [_text_encoder(each, own, dtype, projects=family == "sdxl" and i == 1)
                     for i, (each, own) in enumerate(zip(texts, checkpoint.text_tensors(tensors, family, texts),
                                                         strict=True))]
         schedule = {**_SCHEDULE, "rescale_betas_zero_snr": "ztsnr" in shapes}
         return cls(family, prediction_type, text_encoders=encoders, schedule=schedule,
-                   unet=_filled(UNet2DConditionModel.from_config, unet, checkpoint.unet_tensors(tensors, unet)),
+                   unet=_filled(UNet2DConditionModel.from_config, unet, checkpoint.unet_tensors(tensors, unet),
+                            dtype),
                    vae=None if source.vae else _vae_of(tensors, shapes, family),
                    tokenizers=[_tokenizer(source, padding_token(family, i)) for i in range(len(encoders))])
 
 
-def _pretrained(cls: Any, folder: Path) -> Any:
-    """A component of a folder in diffusers layout, in fp32."""
+def _pretrained(cls: Any, folder: Path, dtype: torch.dtype) -> Any:
+    """A component of a folder in diffusers layout."""
     import torch
 
-    kind = variant(weights_files(folder)[0])
-    return cls.from_pretrained(folder, use_safetensors=True, dtype=torch.float32, **({"variant": kind} if kind else {}))
+    kind = {"variant": name} if (name := variant(weights_files(folder)[0])) else {}
+    model = cls.from_pretrained(folder, use_safetensors=True, dtype=torch.float32, **kind)
+    for _, matrix in _matrices(model):
+        matrix.to(dtype)
+    return model
 
 
 def _pretrained_vae(folder: Path) -> Any:
+    import torch
     from diffusers import AutoencoderKL
 
-    return _pretrained(AutoencoderKL, folder)
+    return _pretrained(AutoencoderKL, folder, torch.float32)
 
 
 def _other_vae(path: Path, family: Family) -> Any:
@@ -140,13 +143,14 @@ def _other_vae(path: Path, family: Family) -> Any:
 
 
 def _vae_of(tensors: checkpoint.Tensors, shapes: Any, family: Family) -> Any:
+    import torch
     from diffusers import AutoencoderKL
 
     config = checkpoint.vae_config(shapes, family)
-    return _filled(AutoencoderKL.from_config, config, checkpoint.vae_tensors(tensors, config))
+    return _filled(AutoencoderKL.from_config, config, checkpoint.vae_tensors(tensors, config), torch.float32)
 
 
-def _text_encoder(config: dict[str, Any], tensors: dict[str, Any], *, projects: bool) -> Any:
+def _text_encoder(config: dict[str, Any], tensors: dict[str, Any], dtype: torch.dtype, *, projects: bool) -> Any:
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
     if projects:
@@ -154,11 +158,11 @@ def _text_encoder(config: dict[str, Any], tensors: dict[str, Any], *, projects: 
         tensors = {name if name.startswith("text_projection.") else f"text_model.{name}": tensor
                    for name, tensor in tensors.items()}
     kind = CLIPTextModelWithProjection if projects else CLIPTextModel
-    return _filled(lambda tree: kind(CLIPTextConfig(**tree)), config, tensors)
+    return _filled(lambda tree: kind(CLIPTextConfig(**tree)), config, tensors, dtype)
 
 
-def _filled(build: Any, config: dict[str, Any], tensors: dict[str, Any]) -> Any:
-    """A model of this config that holds exactly these tensors, in fp32.
+def _filled(build: Any, config: dict[str, Any], tensors: dict[str, Any], dtype: torch.dtype) -> Any:
+    """A model of this config that holds exactly these tensors.
 
     Raises ModelError if some are missing or left over.
     """
@@ -168,7 +172,8 @@ def _filled(build: Any, config: dict[str, Any], tensors: dict[str, Any]) -> Any:
     with init_empty_weights(include_buffers=False):  # weights that are replaced at once need no memory
         model = build(config)
     # copied, so that the file's mapping can go and the memory is aligned as torch's own
-    own = {name: tensor.to(torch.float32, copy=True) for name, tensor in tensors.items()}
+    stored = {f"{name}.{kind}": dtype for name, _ in _matrices(model) for kind in ("weight", "bias")}
+    own = {name: tensor.to(stored.get(name, torch.float32), copy=True) for name, tensor in tensors.items()}
     missing, unknown = model.load_state_dict(own, strict=False, assign=True)
     if missing or unknown:
         raise ModelError(f"The checkpoint's {type(model).__name__} can't be loaded: {len(missing)} tensors are missing "
@@ -190,13 +195,11 @@ def _check_vocabulary(tokenizer: Any, encoder: Any, source: Source) -> None:
                          f"{TITLE['sd1']}, 2.x and XL share CLIP's 49,408; is another model's tokenizer in its place?")
 
 
-def _store(model: nn.Module, dtype: torch.dtype) -> None:
-    """Keep the matrices in the precision that autocast computes them in, so that it need not cast them at each step.
+def _matrices(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """The layers that autocast computes in half precision; kept in it, they need not be cast at each step.
 
     Norms and embeddings stay fp32, as autocast leaves them: the result is the same to the last bit.
     """
     from torch import nn
 
-    for module in model.modules():
-        if isinstance(module, nn.Linear | nn.Conv2d):
-            module.to(dtype)
+    return [(name, each) for name, each in model.named_modules() if isinstance(each, nn.Linear | nn.Conv2d)]

@@ -97,6 +97,20 @@ def test_a_base_in_half_precision_draws(base, targets, dtype) -> None:
     assert ours.dtype == torch.float32 and 0 < float((ours - theirs).abs().mean()) < 0.02
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_file_and_a_folder_are_kept_in_the_same_precision(folders, files, load, family: str) -> None:
+    told = {"prediction_type": "v_prediction"} if family == "sd2" else {}
+    for base in (load(folders[family], dtype=torch.bfloat16), load(files[family], dtype=torch.bfloat16, **told)):
+        assert {p.dtype for p in base.vae.parameters()} == {torch.float32}
+        for model in (base.unet, *base.text_encoders):
+            for name, parameter in model.named_parameters():
+                is_kept = (parameter.ndim == 1 and "norm" in name) or "embeddings." in name
+                assert parameter.dtype == (torch.float32 if is_kept else torch.bfloat16), name
+        with torch.no_grad(), base.autocast():
+            answer = base.predict(torch.zeros(1, 4, 8, 8), torch.tensor([5]), base.text_states(["a man"]))
+        assert bool(torch.isfinite(answer).all())
+
+
 def test_how_prompts_are_read_changes_the_image(base, targets) -> None:
     from sweep.evaluation.generate import Row, generate
     from sweep.evaluation.settings import Sampler
