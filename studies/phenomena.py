@@ -189,7 +189,8 @@ class _HoodieWatcher:
 
     def __init__(self) -> None:
         from sweep.identity import base_identity
-        from sweep.model.base import BaseModelConfig, load_base
+        from sweep.model.base import BaseModelConfig
+        from sweep.model.loading import load_base
         from sweep.network.targets import find_targets
         from sweep.pocket.models import load_judge
 

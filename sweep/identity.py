@@ -11,7 +11,8 @@ from typing import Any
 
 from sweep.data.folder import Dataset
 from sweep.files import read_json, sha256_of, stable_hash, write_json
-from sweep.model.base import BaseModelConfig, base_folder, weights_files
+from sweep.model.base import BaseModelConfig, PretrainedConfig
+from sweep.model.sources import Source, find_base
 from sweep.schema import to_tree
 from sweep.train_config import TrainConfig
 
@@ -19,6 +20,7 @@ TRAINING_VERSION = 1
 """Raised when a change to the code makes the same config train something else."""
 
 NEUTRAL: Mapping[str, Any] = {
+    "clip_skip": 1, "max_token_length": 75,
     "loraplus_lr_ratio": None, "ema_decay": None, "gradient_accumulation_steps": 1, "gradient_checkpointing": False,
     "noise_offset": 0.0, "multires_noise_iterations": 0, "multires_noise_discount": 0.3, "ip_noise_gamma": 0.0,
     "min_snr_gamma": None, "debiased_estimation_loss": False, "loss_type": "l2", "huber_c": 0.1,
@@ -51,16 +53,19 @@ def _without_effect(config: TrainConfig) -> list[str]:
 
 
 def base_identity(config: BaseModelConfig, results_dir: Path) -> str:
-    """Hash of the base's weights; a file's own hash is remembered by (path, size, time of change).
+    """Hash of all that decides what the base computes; where it lies does not count.
 
-    Raises ModelError if the base can't be loaded.
+    Raises ModelError or ConfigError if the base can't be loaded.
     """
-    folder = base_folder(config)
-    files = [f for component in ("unet", "vae", "text_encoder")
-             for f in (*weights_files(folder, component), folder / component / "config.json")]
-    files += [*sorted((folder / "tokenizer").glob("*.*")), folder / "scheduler" / "scheduler_config.json"]
-    return stable_hash([[f.relative_to(folder).as_posix(), _remembered_sha256(f, results_dir)] for f in files
-                        if f.is_file()])
+    return source_identity(find_base(config), config, results_dir)
+
+
+def source_identity(source: Source, config: BaseModelConfig, results_dir: Path) -> str:
+    """`base_identity` of a base that has been found. A file's own hash is remembered by (path, size, change)."""
+    parts = [[name, _remembered_sha256(path, results_dir)] for name, path in source.files()]
+    if isinstance(config, PretrainedConfig) and config.prediction_type is not None:
+        parts.append(["prediction_type", config.prediction_type])
+    return stable_hash(parts)
 
 
 def _remembered_sha256(path: Path, results_dir: Path) -> str:

@@ -226,11 +226,13 @@ def _member(base: Base, run: TrialRun, spec: PackSpec) -> Member:
     photos, config = run.dataset.photos, run.config
     plan = BatchPlan(tuple(photo.repeats for photo in photos), config.train_batch_size, config.seed)
     moments = cached_moments(base, photos, config.base_model.resolution, Path(spec.results_dir))
-    cut = [photo.path.name for photo in photos if base.is_cut(photo.caption)]
+    cut = [photo.path.name for photo in photos if base.is_cut(photo.caption, config.max_token_length)]
     if cut:
-        run.say(f"{len(cut)} captions are longer than the text encoder reads; their ends are cut off: {', '.join(cut)}")
+        run.say(f"{len(cut)} captions are longer than max_token_length={config.max_token_length}; their ends are cut "
+                f"off: {', '.join(cut)}")
     return Member(train_id=run.trial.train_id, config=config, num_steps=run.trial.num_steps,
-                  data=TrainData(moments_NMHW=moments, captions=tuple(p.caption for p in photos), plan=plan))
+                  data=TrainData(moments_NMHW=moments, captions=tuple(p.caption for p in photos), plan=plan,
+                                 vae_scale=base.vae_scale))
 
 
 def _write_checkpoint(pack: Pack, base: Base, run: TrialRun, member: Member) -> ScoreRequest:
@@ -239,7 +241,7 @@ def _write_checkpoint(pack: Pack, base: Base, run: TrialRun, member: Member) -> 
     dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[run.config.save_precision]
     metadata = training_metadata(
         run.config, run.dataset, output_name=run.output_name, steps_per_epoch=member.data.steps_per_epoch,
-        num_steps=member.num_steps, step=member.step, epoch=member.epoch, base_identity=base.identity)
+        num_steps=member.num_steps, step=member.step, epoch=member.epoch, base=base)
     path = run.folder.checkpoints / _file_name(run.output_name, member)
     with pack.as_saved(member):
         write_lora(path, pack.targets, pack.weights_of(member), alpha=run.config.network_alpha, dtype=dtype,

@@ -15,7 +15,9 @@ from sweep.data.batches import num_steps, steps_per_epoch
 from sweep.data.folder import Dataset, DatasetConfig, read_dataset
 from sweep.errors import ConfigError
 from sweep.evaluation.settings import check_fits
-from sweep.identity import base_identity, train_id
+from sweep.identity import source_identity, train_id
+from sweep.model.sources import Source, find_base
+from sweep.model.text import check_clip_skip, check_token_length
 from sweep.schema import to_tree
 from sweep.search.grid import Cell
 from sweep.train_config import TrainConfig
@@ -40,7 +42,7 @@ class Preflight:
     def __init__(self, results_dir: Path):
         self._results_dir = results_dir
         self._datasets: dict[tuple[DatasetConfig, str | None, str | None, int | None], Dataset] = {}
-        self._bases: dict[object, str] = {}
+        self._bases: dict[object, tuple[Source, str]] = {}
 
     def check(self, cells: Sequence[Cell]) -> list[Checked]:
         """Checked cells, numbered from 1; cells that would train the same are merged into the first of them. One whose
@@ -82,8 +84,12 @@ class Preflight:
 
     def _base(self, config: TrainConfig) -> str:
         if config.base_model not in self._bases:
-            self._bases[config.base_model] = base_identity(config.base_model, self._results_dir)
-        return self._bases[config.base_model]
+            source = find_base(config.base_model)
+            self._bases[config.base_model] = source, source_identity(source, config.base_model, self._results_dir)
+        source, identity = self._bases[config.base_model]
+        if source.family is not None and source.num_text_layers is not None:
+            check_clip_skip(config.clip_skip, source.family, source.num_text_layers)
+        return identity
 
 
 def _check_combination(config: RunConfig) -> None:
@@ -91,6 +97,7 @@ def _check_combination(config: RunConfig) -> None:
     train = config.train
     if train.base_model.resolution % 8:
         raise ConfigError(f"base_model.resolution={train.base_model.resolution} must be a multiple of 8.")
+    check_token_length(train.max_token_length)
     if train.base_model.name != "pocket" and train.dataset.dir is None:
         raise ConfigError(f"base_model={train.base_model.name} needs dataset.dir=FOLDER: the photos that come with the "
                           "pocket base are 64-pixel renders.")

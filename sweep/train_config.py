@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sweep.data.folder import DatasetConfig
-from sweep.model.base import BaseModelConfig
+from sweep.model.base import BASE_MODELS, BaseModelConfig
 from sweep.network.settings import NETWORKS
 from sweep.schema import bounds, build, family, one_of
 from sweep.training.optimizer import OPTIMIZERS
@@ -21,10 +21,12 @@ class TrainConfig:
     Names are the ones that LoRA trainers know from sd-scripts. Units and ranges stand in conf/config.yaml too.
     """
 
-    base_model: BaseModelConfig
+    base_model: BaseModelConfig = family(BASE_MODELS)
     dataset: DatasetConfig
     trigger: str | None
     class_noun: str | None
+    clip_skip: int = bounds(1, 12)
+    max_token_length: int = bounds(75, 225)
     network: Any = family(NETWORKS)
     network_dim: int = bounds(1, 4096)
     network_alpha: float = bounds(above=0)

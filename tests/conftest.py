@@ -18,7 +18,8 @@ def base():
     import torch
 
     from sweep.identity import base_identity
-    from sweep.model.base import BaseModelConfig, load_base
+    from sweep.model.base import BaseModelConfig
+    from sweep.model.loading import load_base
 
     torch.set_num_threads(1)  # two test processes share the cores; threads that wait for each other are slower
     config = BaseModelConfig(name="pocket", path=None, resolution=64)

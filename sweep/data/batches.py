@@ -26,7 +26,8 @@ class Batch:
     moments_BMHW: Tensor  # mean and standard deviation of the rows' latents, [B, 2C, H, W], unscaled, on the CPU
     loss_weights_B: Tensor  # 1 for photos of the subject, prior_loss_weight for regularisation images
     masks_B1HW: Tensor | None  # weight of each latent pixel in the loss, 0 to 1; None = all 1
-    sizes: tuple[tuple[int, ...], ...]  # of each row: original height, width, crop top, left, target height, width
+    sizes: tuple[tuple[int, ...], ...]  # of each row in pixels, for SDXL: original height and width, crop top and left,
+    # target height and width
 
     @property
     def num_rows(self) -> int:
@@ -46,6 +47,7 @@ class TrainData:
     moments_NMHW: Tensor  # latents' mean and standard deviation of each photo, on the CPU
     captions: tuple[str, ...]  # of each photo
     plan: BatchPlan
+    vae_scale: int = 8  # pixels per latent
 
     @property
     def steps_per_epoch(self) -> int:
@@ -56,7 +58,7 @@ class TrainData:
         import torch
 
         photos = self.plan.photos_at(step)
-        height, width = (8 * side for side in self.moments_NMHW.shape[2:])
+        height, width = (int(side) * self.vae_scale for side in self.moments_NMHW.shape[2:])
         return [Batch(index=step, captions=tuple(self.captions[i] for i in photos),
                       moments_BMHW=self.moments_NMHW[photos], loss_weights_B=torch.ones(len(photos)), masks_B1HW=None,
                       sizes=((height, width, 0, 0, height, width),) * len(photos))]

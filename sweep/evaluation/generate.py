@@ -41,11 +41,13 @@ class Row:
 
 
 def generate(base: Base, targets: Sequence[Target], rows: Sequence[Row], sampler: Sampler, *, resolution: int,
-             batch_size: int = 32, on_progress: OnProgress | None = None) -> Tensor:
+             batch_size: int = 32, clip_skip: int = 1, max_token_length: int = 75,
+             on_progress: OnProgress | None = None) -> Tensor:
     """Draw all rows: [B, 3, resolution, resolution] in [0, 1] on the CPU, in the order of `rows`.
 
     A row's image depends on its file, strength, prompt and seed; what else is in its batch changes it by rounding
     alone. A LoRA with NaN in it gives NaN images and leaves the others alone.
+    clip_skip, max_token_length: how prompts are read, as in training (`Base.text_states`).
     """
     import torch
 
@@ -54,7 +56,8 @@ def generate(base: Base, targets: Sequence[Target], rows: Sequence[Row], sampler
     order = _bank_order(rows)
     for start in range(0, len(order), batch_size):
         chosen = order[start:start + batch_size]
-        images[chosen] = _draw(base, targets, [rows[i] for i in chosen], sampler, size // base.vae_scale)
+        images[chosen] = _draw(base, targets, [rows[i] for i in chosen], sampler, size // base.vae_scale,
+                               (clip_skip, max_token_length))
         if on_progress is not None:
             on_progress(min(start + batch_size, len(order)), len(order))
     return images
@@ -69,7 +72,8 @@ def _bank_order(rows: Sequence[Row]) -> list[int]:
                                                    first_seen[rows[i].adapter]))
 
 
-def _draw(base: Base, targets: Sequence[Target], rows: Sequence[Row], sampler: Sampler, latent_size: int) -> Tensor:
+def _draw(base: Base, targets: Sequence[Target], rows: Sequence[Row], sampler: Sampler, latent_size: int,
+          reading: tuple[int, int]) -> Tensor:
     """One batch, rows in the bank's order."""
     import torch
 
@@ -77,8 +81,8 @@ def _draw(base: Base, targets: Sequence[Target], rows: Sequence[Row], sampler: S
     latents_BCHW = torch.stack([
         torch.randn(base.latent_channels, latent_size, latent_size, generator=generator(row.seed, 0, "latents"))
         for row in rows]).to(base.device)
-    with torch.no_grad(), bank.attached() if bank else nullcontext():
-        text = _text_states(base, bank, rows, counts, sampler.negative_prompt)
+    with torch.no_grad(), base.autocast(), bank.attached() if bank else nullcontext():
+        text = _text_states(base, bank, rows, counts, sampler.negative_prompt, reading)
         with bank.rows([2 * count for count in counts]) if bank else nullcontext():
             latents_BCHW = _sample(base, latents_BCHW, text, sampler)
     return base.decode(latents_BCHW)
@@ -106,7 +110,7 @@ def _bank_of(base: Base, targets: Sequence[Target], rows: Sequence[Row]) -> tupl
 
 
 def _text_states(base: Base, bank: AdapterBank | None, rows: Sequence[Row], counts: Sequence[int],
-                 negative_prompt: str) -> TextStates:
+                 negative_prompt: str, reading: tuple[int, int]) -> TextStates:
     """Of 2B texts: negative and prompt of each row in turn; each distinct (adapter, text) goes through once."""
     import torch
 
@@ -123,7 +127,7 @@ def _text_states(base: Base, bank: AdapterBank | None, rows: Sequence[Row], coun
         text_counts.append(len(index_of))
         first += count
     with bank.rows(text_counts) if bank else nullcontext():
-        states = base.text_states(texts)
+        states = base.text_states(texts, *reading)
     return states[torch.tensor(picks, device=base.device)]
 
 
@@ -136,7 +140,7 @@ def _sample(base: Base, latents_BCHW: Tensor, text: TextStates, sampler: Sampler
         doubled = latents_BCHW.repeat_interleave(2, dim=0)
         doubled = scheduler.scale_model_input(doubled, timestep)
         timesteps_B: torch.Tensor = timestep.expand(len(doubled)).to(base.device)
-        noise = base.predict(doubled, timesteps_B, text)
+        noise = base.predict(doubled, timesteps_B, text).float()
         negative, positive = noise[0::2], noise[1::2]
         guided = negative + sampler.guidance_scale * (positive - negative)
         latents_BCHW = scheduler.step(guided, timestep, latents_BCHW).prev_sample

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from typing import TYPE_CHECKING
 
 from sweep import __version__
 from sweep.data.folder import Dataset
 from sweep.train_config import TrainConfig
 
+if TYPE_CHECKING:
+    from sweep.model.base import Base
+
+# What sd-scripts and the ModelSpec call the families.
+_VERSION = {"sd1": "sd_v1", "sd2": "sd_v2", "sdxl": "sdxl_base_v1-0"}
+_ARCHITECTURE = {("sd1", "epsilon"): "stable-diffusion-v1/lora", ("sd1", "v_prediction"): "stable-diffusion-v1/lora",
+                 ("sd2", "epsilon"): "stable-diffusion-v2-512/lora",
+                 ("sd2", "v_prediction"): "stable-diffusion-v2-768-v/lora",
+                 ("sdxl", "epsilon"): "stable-diffusion-xl-v1-base/lora",
+                 ("sdxl", "v_prediction"): "stable-diffusion-xl-v1-base/lora"}
 
 def training_metadata(config: TrainConfig, dataset: Dataset, *, output_name: str, steps_per_epoch: int, num_steps: int,
-                      step: int, epoch: int, base_identity: str) -> dict[str, str]:
+                      step: int, epoch: int, base: Base) -> dict[str, str]:
     """sd-scripts' keys, as text, for the file saved after `step` steps and `epoch` whole epochs."""
     subsets: dict[str, Counter[str]] = {}
     folders: dict[str, dict[str, int]] = {}
@@ -21,6 +32,7 @@ def training_metadata(config: TrainConfig, dataset: Dataset, *, output_name: str
         folder = folders.setdefault(photo.subset, {"n_repeats": photo.repeats, "img_count": 0})
         folder["img_count"] += 1
     resolution = config.base_model.resolution
+    suffix = "_v" if base.prediction_type == "v_prediction" else ""
     num_epochs = -(-num_steps // steps_per_epoch)
     values = {
         "ss_network_module": "networks.lora",
@@ -62,17 +74,19 @@ def training_metadata(config: TrainConfig, dataset: Dataset, *, output_name: str
         "ss_tag_frequency": json.dumps(subsets, sort_keys=True),
         "ss_dataset_dirs": json.dumps(folders, sort_keys=True),
         "ss_reg_dataset_dirs": "{}",
-        "ss_base_model_version": "sd_v1",
+        "ss_base_model_version": _VERSION[base.family] + (suffix if base.family != "sdxl" else ""),
         "ss_sd_model_name": config.base_model.name,
-        "ss_new_sd_model_hash": base_identity,
-        "ss_v2": False,
+        "ss_new_sd_model_hash": base.identity,
+        "ss_v2": base.family == "sd2",
+        "ss_clip_skip": config.clip_skip,
+        "ss_max_token_length": config.max_token_length,
         "ss_output_name": output_name,
         "ss_training_comment": f"lora-sweep {__version__}",
         "modelspec.sai_model_spec": "1.0.1",
-        "modelspec.architecture": "stable-diffusion-v1/lora",
+        "modelspec.architecture": _ARCHITECTURE[base.family, base.prediction_type],
         "modelspec.implementation": "diffusers",
         "modelspec.title": output_name,
-        "modelspec.prediction_type": "epsilon",
+        "modelspec.prediction_type": "v" if suffix else "epsilon",
         "modelspec.resolution": f"{resolution}x{resolution}",
         "modelspec.trigger_phrase": dataset.trigger,
     }

@@ -82,10 +82,11 @@ def forward(pack: Pack, one: Pass) -> Tensor:
               for member, batch in one.batches]
     noisy_BCHW = torch.cat([each.noisy_BCHW for each in noised]).to(base.device)
     timesteps_B = torch.cat([each.timesteps_B for each in noised]).to(base.device)
+    reading = one.batches[0][0].config  # how captions are read: a pack agrees on it
     trains_text = any("text_encoder" in member.trained_parts for member, _ in one.batches)
     with pack.autocast():
         with torch.set_grad_enabled(trains_text):
-            text = base.text_states(captions)
+            text = base.text_states(captions, reading.clip_skip, reading.max_token_length)
         predicted_BCHW = base.predict(noisy_BCHW, timesteps_B, text, sizes).float()
     rows_of = predicted_BCHW.split([batch.num_rows for _, batch in one.batches])
     return torch.stack([

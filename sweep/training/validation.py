@@ -107,9 +107,11 @@ def _errors(pack: Pack, members: Sequence[Member], rows: Sequence[_Row]) -> list
     timesteps_B = torch.tensor([row.timestep for row in rows]).repeat(len(members)).to(base.device)
     target_BCHW = torch.stack([row.target_CHW for row in rows]).repeat(len(members), 1, 1, 1).to(base.device)
     height, width = (base.vae_scale * side for side in noisy_BCHW.shape[2:])
+    reading = members[0].config  # how captions are read: a pack agrees on it
     counts = [len(rows) if any(member is one for one in members) else 0 for member in pack.members]
     with pack.forward(counts), pack.autocast():
-        text = base.text_states([row.caption for row in rows] * len(members))
+        text = base.text_states([row.caption for row in rows] * len(members), reading.clip_skip,
+                                reading.max_token_length)
         predicted_BCHW = base.predict(noisy_BCHW, timesteps_B, text,
                                       [(height, width, 0, 0, height, width)] * len(noisy_BCHW)).float()
     error_B = (predicted_BCHW - target_BCHW).square().mean(dim=(1, 2, 3))

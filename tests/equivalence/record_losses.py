@@ -14,7 +14,8 @@ from typing import Any
 import torch
 
 from sweep.identity import base_identity
-from sweep.model.base import Base, BaseModelConfig, load_base
+from sweep.model.base import Base, BaseModelConfig
+from sweep.model.loading import load_base
 from sweep.network.targets import Target, find_targets
 from sweep.training.pack import Member, Pack
 from tests.equivalence.trials import member, run

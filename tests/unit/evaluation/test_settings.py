@@ -51,6 +51,11 @@ def test_what_is_drawn_or_measured_changes_both_keys(change):
     assert measuring_id(other, "base", 64, BACKENDS) != measuring_id(SCORING, "base", 64, BACKENDS)
 
 
+def test_how_prompts_are_read_changes_what_is_drawn():
+    keys = {measuring_id(SCORING, "base", 64, BACKENDS, *reading) for reading in ((1, 75), (2, 75), (1, 150), (2, 150))}
+    assert len(keys) == 4
+
+
 def test_base_backends_and_photos_are_part_of_the_key():
     key = scoring_id(SCORING, "base", 64, BACKENDS, "photos")
     assert key != scoring_id(SCORING, "other base", 64, BACKENDS, "photos")

@@ -15,7 +15,8 @@ from tests.unit.evaluation.evaluation_examples import TREE, tiny_scoring
 
 def config(lora, results_dir, **changes):
     values = {"lora": None if lora is None else str(lora), "trigger": None, "class_noun": None, "device": "cpu",
-              "base_model": BaseModelConfig(name="pocket", path=None, resolution=64), "threads": None,
+              "base_model": BaseModelConfig(name="pocket", path=None, resolution=64), "threads": None, "clip_skip": 1,
+              "max_token_length": 75,
               "dataset": DatasetConfig(name="folder", dir=None, holdout_dir=None, num_images=6, captions=True,
                                        caption_extension=".txt"),
               "scoring": tiny_scoring(), "results_dir": str(results_dir)}
