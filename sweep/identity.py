@@ -18,9 +18,12 @@ from sweep.train_config import TrainConfig
 TRAINING_VERSION = 1
 """Raised when a change to the code makes the same config train something else."""
 
-NEUTRAL: Mapping[str, Any] = {}
-"""Keys added after version 1, with the value at which they change nothing: left out of the hash while they hold it, so
-that the trials of older versions are found again."""
+NEUTRAL: Mapping[str, Any] = {
+    "conv_dim": None, "conv_alpha": None, "network_dropout": 0.0, "rank_dropout": 0.0, "module_dropout": 0.0,
+    "scale_weight_norms": None, "network.preset": "full",
+}
+"""Keys added after version 1 (a group's own as group.key), with the value at which they change nothing: left out of the
+hash while they hold it, so that the trials of older versions are found again."""
 
 
 def train_id(config: TrainConfig, dataset: Dataset, base_id: str) -> str:
@@ -32,8 +35,14 @@ def train_id(config: TrainConfig, dataset: Dataset, base_id: str) -> str:
     del tree["repeats"]  # counted in each photo's own
     if config.max_train_steps is not None:
         del tree["max_train_epochs"]  # overridden
-    tree = {key: value for key, value in tree.items() if key not in NEUTRAL or value != NEUTRAL[key]}
+    tree = _without_neutral(tree)
     return stable_hash([TRAINING_VERSION, tree])
+
+
+def _without_neutral(tree: Mapping[str, Any], group: str = "") -> dict[str, Any]:
+    return {key: _without_neutral(value, f"{group}{key}.") if isinstance(value, Mapping) else value
+            for key, value in tree.items()
+            if f"{group}{key}" not in NEUTRAL or value != NEUTRAL[f"{group}{key}"]}
 
 
 def base_identity(config: BaseModelConfig, results_dir: Path) -> str:

@@ -204,8 +204,7 @@ def _write_checkpoint(pack: Pack, base: Base, run: TrialRun, member: Member) -> 
         run.config, run.dataset, output_name=run.output_name, steps_per_epoch=member.data.steps_per_epoch,
         num_steps=member.num_steps, step=member.step, epoch=member.epoch, base_identity=base.identity)
     path = run.folder.checkpoints / _file_name(run.output_name, member)
-    write_lora(path, pack.targets, pack.weights_of(member), alpha=run.config.network_alpha, dtype=dtype,
-               metadata=metadata)
+    write_lora(path, pack.weights_of(member), dtype=dtype, metadata=metadata)
     return _request(run, path, member.epoch, member.step)
 
 

@@ -17,7 +17,7 @@ from sweep.evaluation.settings import check_fits
 from sweep.identity import base_identity, train_id
 from sweep.schema import to_tree
 from sweep.search.grid import Cell
-from sweep.train_config import TrainConfig
+from sweep.train_config import TrainConfig, check_train
 from sweep.trial import Trial
 
 
@@ -90,6 +90,7 @@ def _check_combination(config: RunConfig) -> None:
     if train.base_model.name != "pocket" and train.dataset.dir is None:
         raise ConfigError(f"base_model={train.base_model.name} needs dataset.dir=FOLDER: the photos that come with the "
                           "pocket base are 64-pixel renders.")
+    check_train(train)
     check_fits(config.scoring, train.base_model.name)
 
 

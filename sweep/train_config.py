@@ -8,7 +8,7 @@ from typing import Any
 
 from sweep.data.folder import DatasetConfig
 from sweep.model.base import BaseModelConfig
-from sweep.network.settings import NETWORKS
+from sweep.network.settings import NETWORKS, check_network
 from sweep.schema import bounds, build, family, one_of
 from sweep.training.optimizer import OPTIMIZERS
 from sweep.training.scheduler import SCHEDULERS
@@ -28,6 +28,12 @@ class TrainConfig:
     network: Any = family(NETWORKS)
     network_dim: int = bounds(1, 4096)
     network_alpha: float = bounds(above=0)
+    conv_dim: int | None = bounds(1, 4096)
+    conv_alpha: float | None = bounds(above=0)
+    network_dropout: float = bounds(0, 0.99)
+    rank_dropout: float = bounds(0, 0.99)
+    module_dropout: float = bounds(0, 0.99)
+    scale_weight_norms: float | None = bounds(above=0)
     optimizer: Any = family(OPTIMIZERS)
     unet_lr: float = bounds(0, 10)
     text_encoder_lr: float = bounds(0, 10)
@@ -48,3 +54,8 @@ class TrainConfig:
 def train_from_tree(tree: Mapping[str, Any]) -> TrainConfig:
     """The typed training config of `to_tree(TrainConfig)`. Raises ConfigError."""
     return build(TrainConfig, tree)
+
+
+def check_train(config: TrainConfig) -> None:
+    """Refuse combinations of settings that are valid one by one and mean nothing together. Raises ConfigError."""
+    check_network(config)

@@ -61,7 +61,12 @@ class Base:
     scaling_factor: float = 0.18215
     latent_channels: int = 4
     vae_scale: int = 8  # pixels per latent
+    family: str = "sd1"  # sd1, sd2 or sdxl
     _tokens: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def text_encoders(self) -> list[Any]:
+        return [self.text_encoder]
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
         """Token ids [B, L], truncated and padded as SD 1.x expects."""

@@ -70,7 +70,7 @@ def forward(pack: Pack, one: Pass) -> Tensor:
     timesteps_B = torch.cat([each.timesteps_B for each in noised]).to(base.device)
     target_BCHW = torch.cat([each.target_BCHW for each in noised]).to(base.device)
     trains_text = any("text_encoder" in member.trained_parts for member, _ in one.batches)
-    with pack.bank.attached(), pack.bank.rows(pack.counts(one)), pack.autocast():
+    with pack.bank.attached(), pack.bank.rows(pack.counts(one), pack.draws(one)), pack.autocast():
         with torch.set_grad_enabled(trains_text):
             text = base.text_states(captions)
         predicted_BCHW = base.predict(noisy_BCHW, timesteps_B, text)

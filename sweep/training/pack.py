@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from sweep.data.batches import Batch, TrainData
-from sweep.network.bank import AdapterBank, AdapterSpec
+from sweep.network.bank import AdapterBank
+from sweep.network.spec import spec_of
 from sweep.network.targets import PARTS, Part, Target
 from sweep.train_config import TrainConfig
 from sweep.training.scheduler import learning_rate
@@ -116,16 +117,13 @@ class Pack:
     def clip_gradients(self) -> list[float]:
         """Scale each member's gradients to its `max_grad_norm`; returns the norms before.
 
-        Parts that are not trained get no gradient and count for nothing.
+        A part that is not trained has no parameters.
         """
         import torch
 
         norms = []
         for k, member in enumerate(self.members):
             grad_N = self.bank.flat_grad(k)
-            for part in PARTS:
-                if part not in member.trained_parts:
-                    grad_N[self.bank.columns(k, part)] = 0
             norm = torch.linalg.vector_norm(grad_N)
             limit = member.config.max_grad_norm
             if limit > 0:
@@ -140,6 +138,8 @@ class Pack:
         for group, rate in zip(member.optimizer.param_groups, rates.values(), strict=True):
             group["lr"] = rate
         member.optimizer.step()
+        if member.config.scale_weight_norms is not None:
+            self.bank.scale_weight_norms(self._index(member), member.config.scale_weight_norms)
         member.step += 1
         return rates
 
@@ -148,11 +148,14 @@ class Pack:
         gone = {id(member) for member in leaving}
         self._rebuild([member for member in self.members if id(member) not in gone])
 
-    def weights_of(self, member: Member) -> dict[str, tuple[Tensor, Tensor]]:
-        """(down, up) by target key, of the parts that it trains."""
-        k = self._index(member)
-        trained = {target.key for target in self.targets if target.part in member.trained_parts}
-        return {key: pair for key, pair in self.bank.weights(k).items() if key in trained}
+    def draws(self, one: Pass) -> list[tuple[int, int] | None]:
+        """What each member's dropout is drawn from, in the bank's order."""
+        index_of = {id(member): batch.index for member, batch in one.batches}
+        return [(member.config.seed, index_of.get(id(member), 0)) for member in self.members]
+
+    def weights_of(self, member: Member) -> dict[str, dict[str, Tensor]]:
+        """The tensors of its file by target key and name."""
+        return self.bank.weights(self._index(member))
 
     def flat_of(self, member: Member) -> Tensor:
         """All its parameters as a row, a view."""
@@ -166,8 +169,7 @@ class Pack:
         import torch
 
         old = {id(member): self.bank.flat(k) for k, member in enumerate(self.members)}
-        specs = [AdapterSpec(dim=m.config.network_dim, alpha=m.config.network_alpha) for m in members]
-        self.bank = AdapterBank(self.targets, specs, self.base.device)
+        self.bank = AdapterBank(self.targets, [spec_of(member.config) for member in members], self.base.device)
         self.members = list(members)
         for k, member in enumerate(self.members):
             flat_N = self.bank.flat(k)
@@ -192,11 +194,7 @@ def _views(bank: AdapterBank, k: int, member: Member) -> Mapping[Part, list[tupl
     if member.config.optimizer.is_elementwise:
         columns = {part: bank.columns(k, part) for part in member.trained_parts}
         return {part: [(flat_N[span], grad_N[span])] for part, span in columns.items()}
-    group, row = bank.group_of(k)
     views: dict[Part, list[tuple[Tensor, Tensor]]] = {part: [] for part in member.trained_parts}
-    for target, down, up in zip(bank.targets, group.down, group.up, strict=True):
-        if target.part in views:
-            for leaf in (down, up):
-                assert leaf.grad is not None
-                views[target.part].append((leaf.detach()[row], leaf.grad[row]))
+    for parameter in bank.parameters_of(k):
+        views[parameter.part].append((parameter.tensor, parameter.grad))
     return views

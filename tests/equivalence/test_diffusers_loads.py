@@ -23,10 +23,11 @@ def lora_path(targets, tmp_path_factory) -> Path:
     bank.init_weights(0, seed=1)
     g = torch.Generator().manual_seed(2)
     with torch.no_grad():
-        for _, up in bank.weights(0).values():
+        for tensors in bank.weights(0).values():
+            up = tensors["lora_up.weight"]
             up.copy_(0.3 * torch.randn(up.shape, generator=g))
     path = tmp_path_factory.mktemp("lora") / "mine.safetensors"
-    write_lora(path, targets, bank.weights(0), alpha=2, dtype=torch.float32, metadata={"ss_network_dim": "4"})
+    write_lora(path, bank.weights(0), dtype=torch.float32, metadata={"ss_network_dim": "4"})
     return path
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from sweep.data.batches import BatchPlan, TrainData
 from sweep.data.folder import DatasetConfig
 from sweep.model.base import BaseModelConfig
-from sweep.network.settings import Lora
+from sweep.network.settings import Dora, Dylora, Ia3, Locon, Loha, Lokr, Lora
 from sweep.train_config import TrainConfig
 from sweep.training.optimizer import AdamW, AdamW8bit
 from sweep.training.pack import Member, Pack
@@ -20,6 +22,13 @@ OPTIMIZERS = {
     "adamw": AdamW(name="adamw", betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01),
     "adamw8bit": AdamW8bit(name="adamw8bit", betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01),
 }
+NETWORKS = {
+    **{cls.__name__.lower(): cls(name=cls.__name__.lower(), preset="full") for cls in (Lora, Locon, Loha, Ia3, Dora)},
+    "lokr": Lokr(name="lokr", preset="full", factor=8),
+    "dylora": Dylora(name="dylora", preset="full", unit=2),
+}
+NO_EXTRAS = {"conv_dim": None, "conv_alpha": None, "network_dropout": 0.0, "rank_dropout": 0.0, "module_dropout": 0.0,
+             "scale_weight_norms": None}
 SCHEDULERS = {
     "constant": Constant(name="constant"),
     "cosine_with_restarts": CosineWithRestarts(name="cosine_with_restarts", num_cycles=2),
@@ -35,12 +44,15 @@ def moments() -> torch.Tensor:
 
 def member(name: str, *, dim: int = 8, alpha: float | None = None, seed: int = 1, num_steps: int = 20,
            batch_size: int = 1, unet_lr: float = 1e-4, text_encoder_lr: float = 5e-5, optimizer: str = "adamw",
-           scheduler: str = "constant", repeats: int = 10) -> Member:
+           scheduler: str = "constant", repeats: int = 10, network: str = "lora",
+           **flat: Any) -> Member:
+    """flat: further keys of the training config, e.g. conv_dim=4."""
     config = TrainConfig(
         base_model=BaseModelConfig(name="pocket", path=None, resolution=64),
         dataset=DatasetConfig(name="folder", dir=None, holdout_dir=None, num_images=None, captions=True,
                               caption_extension=".txt"),
-        trigger="alexq", class_noun="man", network=Lora(name="lora"), network_dim=dim, network_alpha=alpha or dim,
+        trigger="alexq", class_noun="man", network=NETWORKS[network], network_dim=dim, network_alpha=alpha or dim,
+        **{**NO_EXTRAS, **flat},
         optimizer=OPTIMIZERS[optimizer], unet_lr=unet_lr, text_encoder_lr=text_encoder_lr,
         scheduler=SCHEDULERS[scheduler], lr_warmup_steps=0, train_batch_size=batch_size, repeats=repeats,
         max_train_epochs=1, max_train_steps=num_steps, max_grad_norm=1.0, mixed_precision="no", save_every_n_epochs=1,
