@@ -40,8 +40,9 @@ def convert(source: Path, destination: Path, form: str, targets: Sequence[Target
     """
     lora = read_lora(source, targets)
     if lora.unknown:
-        raise AdapterFileError(f"{source}: {len(lora.unknown)} tensors would be lost, because this base has no such layer "
-                               f"or their kind is unknown: {', '.join(lora.unknown[:5])}. Is it the right --base?")
+        raise AdapterFileError(f"{source}: {len(lora.unknown)} tensors would be lost, because this base has no such "
+                               f"layer or their kind is unknown: {', '.join(lora.unknown[:5])}. Is --base the right "
+                               "one?")
     dtype = _dtype(source)
     metadata = {key: value for key, value in lora.metadata.items()
                 if not key.startswith("sshs_") and key != "lora_adapter_metadata"}

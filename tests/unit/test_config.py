@@ -11,6 +11,7 @@ from sweep.launch.settings import LAUNCHERS
 from sweep.network.settings import NETWORKS
 from sweep.record.tracker import TRACKERS
 from sweep.search.settings import SEARCHES
+from sweep.train_config import check_train
 from sweep.training.optimizer import OPTIMIZERS
 from sweep.training.scheduler import SCHEDULERS
 
@@ -83,3 +84,17 @@ def test_every_value_is_commented() -> None:
                 silent.append(f"{path.name}:{number} {line.strip()}")
             above = line
     assert not silent
+
+
+@pytest.mark.parametrize("experiment", sorted(p.stem for p in (CONF_DIR / "experiment").glob("*.yaml")))
+def test_every_experiment_loads_and_means_something(experiment: str) -> None:
+    train = loaded(f"experiment={experiment}").train
+    check_train(train)
+    if experiment.startswith("network_"):
+        assert experiment == f"network_{train.network.name}"
+
+
+def test_convolutions_follow_their_dim_unless_set() -> None:
+    assert loaded().train.conv_alpha is None
+    assert loaded("conv_dim=8").train.conv_alpha == 8
+    assert loaded("conv_dim=8", "conv_alpha=2").train.conv_alpha == 2

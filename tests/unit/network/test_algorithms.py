@@ -1,6 +1,7 @@
 """Each algorithm against its formula, its file against LyCORIS' own modules, dropout, and the norm limit."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -119,7 +120,7 @@ def test_parts_and_ups_stand_in_contiguous_runs(targets, algorithm: str) -> None
     expected = [(part, is_up) for part in ("unet", "text_encoder") for is_up in (False, True)]
     assert order == ([pair for pair in expected if pair[1]] if algorithm == "ia3" else expected)
     assert spans[0][2].start == 0 and spans[-1][2].stop == len(bank.flat(0))
-    assert all(before[2].stop == after[2].start for before, after in zip(spans, spans[1:], strict=False))
+    assert all(before[2].stop == after[2].start for before, after in pairwise(spans))
     for _, is_up, span in spans:
         assert bank.flat(0)[span].any() != is_up
     parameters = torch.cat([parameter.tensor.flatten() for parameter in bank.parameters_of(0)])
@@ -188,7 +189,8 @@ def test_dropout_is_a_function_of_seed_and_batch(algorithm: str, name: str) -> N
         later = [outputs(solo, target, x[2:], [2], [(8, index)]) for index in range(8)]
         assert len({round(float(answer.sum()), 4) for answer in later}) > 1, "another batch drops others"
         clean = random_bank(targets, [spec(algorithm)], [2])
-        assert torch.allclose(outputs(solo, target, x[2:], [2]), outputs(clean, target, x[2:], [2])), "none when drawing"
+        drawn = outputs(solo, target, x[2:], [2])
+        assert torch.allclose(drawn, outputs(clean, target, x[2:], [2])), "images are drawn without dropout"
 
 
 @pytest.mark.parametrize("name", ["network_dropout", "rank_dropout"])
