@@ -103,6 +103,9 @@ def check_network(config: TrainConfig) -> None:
     if config.scale_weight_norms is not None and name not in ("lora", "locon", "dylora"):
         raise ConfigError(f"scale_weight_norms={config.scale_weight_norms:g} scales up and down matrices back, which "
                           f"is defined for network=lora, locon and dylora, not for {name}. Leave it null.")
+    if name == "lokr" and network.factor == 0:
+        raise ConfigError("network.factor=0 is no size; give that of the smaller Kronecker factor, at least 1, or -1 "
+                          "for one as square as possible.")
     if name == "dylora":
         for key, dim in (("network_dim", config.network_dim), ("conv_dim", config.conv_dim)):
             if dim is not None and dim % network.unit:

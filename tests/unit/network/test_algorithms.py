@@ -232,6 +232,26 @@ def test_dylora_trains_one_block_over_the_earlier_ones() -> None:
     assert seen == {0, 1, 2, 3}
 
 
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_stacked_companion_of_nan_is_not_felt(algorithm: str) -> None:
+    targets = toy_targets()
+    both, alone = random_bank(targets, [spec(algorithm)] * 2, [1, 2]), random_bank(targets, [spec(algorithm)], [2])
+    both.flat(0).fill_(float("nan"))
+    both.zero_grad()
+    alone.zero_grad()
+    for target in targets:
+        x = inputs(target)
+        with both.attached(), both.rows([2, 2], [(1, 0), (2, 0)]):
+            together = target.module(x)
+        together.square().mean(dim=tuple(range(1, together.ndim))).sum().backward()
+        with alone.attached(), alone.rows([2], [(2, 0)]):
+            solo = target.module(x[2:])
+        solo.square().mean(dim=tuple(range(1, solo.ndim))).sum().backward()
+        assert torch.allclose(together[2:], solo, atol=1e-5)
+    assert alone.flat_grad(0).norm() > 0
+    assert torch.allclose(both.flat_grad(1), alone.flat_grad(0), rtol=1e-4, atol=1e-5)
+
+
 def test_counter_random_is_uniform_and_fixed() -> None:
     keys = torch.tensor([0, 1, 2**62])
     values = uniform(keys, 100_000)

@@ -14,6 +14,7 @@ from tests.equivalence.trials import member
     ("loha", {"network_dropout": 0.1}, "network_dropout=0.1 acts on .* network=loha has none. Use module_dropout"),
     ("lokr", {"rank_dropout": 0.1}, "rank_dropout=0.1"),
     ("dora", {"scale_weight_norms": 1.0}, "scale_weight_norms=1 .* not for dora"),
+    ("lora", {"conv_alpha": 1.0}, "Set conv_dim too"),
     ("dylora", {"dim": 7}, "network_dim=7 must be a multiple of network.unit=2"),
     ("dylora", {"conv_dim": 3}, "conv_dim=3 must be a multiple of network.unit=2"),
 ])
