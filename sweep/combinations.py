@@ -5,6 +5,7 @@ Imports no torch; only optimizer=custom needs it, to look at the class.
 
 from __future__ import annotations
 
+from sweep.network.settings import refusal as network_refusal
 from sweep.train_config import TrainConfig
 from sweep.training.scheduler import Polynomial
 
@@ -14,6 +15,9 @@ def refusal(config: TrainConfig) -> str:
     scheduler, optimizer = config.scheduler, config.optimizer
     if config.unet_lr == 0 and config.text_encoder_lr == 0:
         return "unet_lr=0 and text_encoder_lr=0 train nothing; set at least one of them above 0."
+    if config.scale_weight_norms is not None and optimizer.name == "adamw_schedulefree":
+        return (f"scale_weight_norms={config.scale_weight_norms:g} with optimizer=adamw_schedulefree: it would scale "
+                "the point where gradients are taken, not the average that is saved. Set scale_weight_norms=null.")
     if scheduler.name == "constant" and config.lr_warmup_steps > 0:
         return (f"lr_warmup_steps={config.lr_warmup_steps:g} with scheduler=constant: it has no warm-up. Set "
                 "scheduler=constant_with_warmup or lr_warmup_steps=0.")
@@ -27,7 +31,7 @@ def refusal(config: TrainConfig) -> str:
             key, rate = next(iter(low.items()))
             return (f"{key}={rate:g} with scheduler.lr_end={scheduler.lr_end:g}: the rate would rise. Set "
                     "scheduler.lr_end lower.")
-    return str(optimizer.refusal(config))
+    return network_refusal(config) or str(optimizer.refusal(config))
 
 
 def ignored(config: TrainConfig) -> tuple[str, ...]:

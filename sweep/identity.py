@@ -24,9 +24,12 @@ NEUTRAL: Mapping[str, Any] = {
     "loraplus_lr_ratio": None, "ema_decay": None, "gradient_accumulation_steps": 1, "gradient_checkpointing": False,
     "noise_offset": 0.0, "multires_noise_iterations": 0, "multires_noise_discount": 0.3, "ip_noise_gamma": 0.0,
     "min_snr_gamma": None, "debiased_estimation_loss": False, "loss_type": "l2", "huber_c": 0.1,
-    "huber_schedule": "snr"}
-"""Keys added after version 1, with the value at which they change nothing: left out of the hash while they hold it, so
-that the trials of older versions are found again."""
+    "huber_schedule": "snr",
+    "conv_dim": None, "conv_alpha": None, "network_dropout": 0.0, "rank_dropout": 0.0, "module_dropout": 0.0,
+    "scale_weight_norms": None, "network.preset": "full",
+}
+"""Keys added after version 1 (a group's own as group.key), with the value at which they change nothing: left out of the
+hash while they hold it, so that the trials of older versions are found again."""
 
 
 def train_id(config: TrainConfig, dataset: Dataset, base_id: str) -> str:
@@ -42,14 +45,29 @@ def train_id(config: TrainConfig, dataset: Dataset, base_id: str) -> str:
         tree["lr_warmup_steps"] = int(tree["lr_warmup_steps"])  # whole before shares of all steps were allowed
     for key in _without_effect(config):
         del tree[key]
-    tree = {key: value for key, value in tree.items() if key not in NEUTRAL or value != NEUTRAL[key]}
-    return stable_hash([TRAINING_VERSION, tree])
+    return stable_hash([TRAINING_VERSION, _without_neutral(tree)])
 
 
 def _without_effect(config: TrainConfig) -> list[str]:
     """Keys that only refine another, which is off."""
     keys = [] if config.multires_noise_iterations else ["multires_noise_discount"]
     return keys if config.loss_type != "l2" else [*keys, "huber_c", "huber_schedule"]
+
+
+def with_neutral(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """A trial's config of any version with all keys of today's."""
+    whole = {key: value for key, value in NEUTRAL.items() if "." not in key} | dict(tree)
+    for key, value in NEUTRAL.items():
+        group, _, name = key.rpartition(".")
+        if group:
+            whole[group] = {name: value, **whole[group]}
+    return whole
+
+
+def _without_neutral(tree: Mapping[str, Any], group: str = "") -> dict[str, Any]:
+    return {key: _without_neutral(value, f"{group}{key}.") if isinstance(value, Mapping) else value
+            for key, value in tree.items()
+            if f"{group}{key}" not in NEUTRAL or value != NEUTRAL[f"{group}{key}"]}
 
 
 def base_identity(config: BaseModelConfig, results_dir: Path) -> str:

@@ -244,8 +244,7 @@ def _write_checkpoint(pack: Pack, base: Base, run: TrialRun, member: Member) -> 
         num_steps=member.num_steps, step=member.step, epoch=member.epoch, base=base)
     path = run.folder.checkpoints / _file_name(run.output_name, member)
     with pack.as_saved(member):
-        write_lora(path, pack.targets, pack.weights_of(member), alpha=run.config.network_alpha, dtype=dtype,
-                   metadata=metadata)
+        write_lora(path, pack.weights_of(member), dtype=dtype, metadata=metadata)
     return _request(run, path, member.epoch, member.step)
 
 

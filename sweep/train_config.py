@@ -30,6 +30,12 @@ class TrainConfig:
     network: Any = family(NETWORKS)
     network_dim: int = bounds(1, 4096)
     network_alpha: float = bounds(above=0)
+    conv_dim: int | None = bounds(1, 4096)
+    conv_alpha: float | None = bounds(above=0)
+    network_dropout: float = bounds(0, 0.99)
+    rank_dropout: float = bounds(0, 0.99)
+    module_dropout: float = bounds(0, 0.99)
+    scale_weight_norms: float | None = bounds(above=0)
     optimizer: Any = family(OPTIMIZERS)
     unet_lr: float = bounds(0, 10)
     text_encoder_lr: float = bounds(0, 10)
@@ -62,6 +68,6 @@ class TrainConfig:
 
 def train_from_tree(tree: Mapping[str, Any]) -> TrainConfig:
     """The typed training config of `to_tree(TrainConfig)`, of an earlier version too. Raises ConfigError."""
-    from sweep.identity import NEUTRAL  # it imports this module
+    from sweep.identity import with_neutral  # it imports this module
 
-    return build(TrainConfig, {**NEUTRAL, **tree})
+    return build(TrainConfig, with_neutral(tree))

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sweep.evaluation.settings import Sampler
-from sweep.network.bank import AdapterBank, AdapterSpec
-from sweep.network.lora_file import LoraFile
+from sweep.network.bank import AdapterBank
+from sweep.network.forms import Form
+from sweep.network.lora_file import LoadedSpec, LoraFile
 from sweep.network.targets import Target
 from sweep.randomness import generator
 
@@ -64,12 +65,19 @@ def generate(base: Base, targets: Sequence[Target], rows: Sequence[Row], sampler
 
 
 def _bank_order(rows: Sequence[Row]) -> list[int]:
-    """Base rows first, then equal ranks together, files and strengths in the order in which they appear."""
+    """Base rows first, then files of one structure together, files and strengths in the order in which they appear."""
     first_seen: dict[tuple[int, float], int] = {}
+    structures: list[dict[str, Form]] = [{}]
+    structure_of: dict[tuple[int, float], int] = {}
     for row in rows:
-        first_seen.setdefault(row.adapter, len(first_seen))
-    return sorted(range(len(rows)), key=lambda i: (rows[i].lora.dim if rows[i].lora else 0,  # type: ignore[union-attr]
-                                                   first_seen[rows[i].adapter]))
+        if row.adapter in first_seen:
+            continue
+        first_seen[row.adapter] = len(first_seen)
+        forms = {key: layer.form for key, layer in row.lora.layers.items()} if row.lora else {}
+        if forms not in structures:
+            structures.append(forms)
+        structure_of[row.adapter] = structures.index(forms)
+    return sorted(range(len(rows)), key=lambda i: (structure_of[rows[i].adapter], first_seen[rows[i].adapter]))
 
 
 def _draw(base: Base, targets: Sequence[Target], rows: Sequence[Row], sampler: Sampler, latent_size: int,
@@ -89,7 +97,7 @@ def _draw(base: Base, targets: Sequence[Target], rows: Sequence[Row], sampler: S
 
 
 def _bank_of(base: Base, targets: Sequence[Target], rows: Sequence[Row]) -> tuple[AdapterBank | None, list[int]]:
-    """An adapter per distinct (file, strength) with its number of rows; base rows get one whose weights are zero."""
+    """An adapter per distinct (file, strength) with its number of rows; base rows get one without layers."""
     adapters: list[tuple[Row, int]] = []
     for row in rows:
         if adapters and adapters[-1][0].adapter == row.adapter:
@@ -97,15 +105,12 @@ def _bank_of(base: Base, targets: Sequence[Target], rows: Sequence[Row]) -> tupl
         else:
             adapters.append((row, 1))
     counts = [count for _, count in adapters]
-    loras = [row.lora for row, _ in adapters]
-    dims = [lora.dim for lora in loras if lora is not None]
-    if not dims:
+    if all(row.lora is None for row, _ in adapters):
         return None, counts
-    specs = [AdapterSpec(dim=min(dims), alpha=0.0) if row.lora is None
-             else AdapterSpec(dim=row.lora.dim, alpha=row.lora.alpha, strength=row.strength) for row, _ in adapters]
-    bank = AdapterBank(targets, specs, base.device)
-    for index, lora in enumerate(loras):
-        bank.load_weights(index, {} if lora is None else lora.weights)
+    bank = AdapterBank(targets, [LoadedSpec(row.lora, row.strength) for row, _ in adapters], base.device)
+    for index, (row, _) in enumerate(adapters):
+        if row.lora is not None:
+            bank.load_weights(index, row.lora.weights)
     return bank, counts
 
 

@@ -152,7 +152,10 @@ def _check_readable(loras: Sequence[FoundLora], scorer: Scorer) -> None:
     from sweep.network.lora_file import read_lora
 
     for lora in loras:
-        read_lora(lora.path, scorer.targets)
+        unknown = read_lora(lora.path, scorer.targets).unknown
+        if unknown:
+            print(f"{lora.path}: {len(unknown)} tensors mean nothing for this base and are left out: "
+                  f"{', '.join(unknown[:5])}{', ...' if len(unknown) > 5 else ''}", file=sys.stderr)
 
 
 def _folder(config: EvaluateConfig, scorer: Scorer) -> Path:

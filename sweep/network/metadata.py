@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from sweep import __version__
@@ -21,6 +22,28 @@ _ARCHITECTURE = {("sd1", "epsilon"): "stable-diffusion-v1/lora", ("sd1", "v_pred
                  ("sdxl", "epsilon"): "stable-diffusion-xl-v1-base/lora",
                  ("sdxl", "v_prediction"): "stable-diffusion-xl-v1-base/lora"}
 
+_MODULES = {"lora": "networks.lora", "locon": "networks.lora", "dylora": "networks.dylora", "dora": "lycoris.kohya",
+            "loha": "lycoris.kohya", "lokr": "lycoris.kohya", "ia3": "lycoris.kohya"}
+
+_AT_REST: Mapping[str, object] = {
+    "ss_adaptive_noise_scale": None, "ss_bucket_no_upscale": False, "ss_caption_dropout_every_n_epochs": 0,
+    "ss_caption_dropout_rate": 0.0, "ss_caption_tag_dropout_rate": 0.0, "ss_clip_skip": None, "ss_color_aug": False,
+    "ss_debiased_estimation": False, "ss_face_crop_aug_range": None, "ss_flip_aug": False, "ss_fp8_base": False,
+    "ss_fp8_base_unet": False, "ss_full_fp16": False, "ss_gradient_checkpointing": False, "ss_huber_c": 0.1,
+    "ss_huber_scale": 1.0, "ss_huber_schedule": "snr", "ss_ip_noise_gamma": None,
+    "ss_ip_noise_gamma_random_strength": False, "ss_keep_tokens": 0, "ss_loss_type": "l2", "ss_lowram": False,
+    "ss_max_bucket_reso": None, "ss_max_token_length": None, "ss_max_validation_steps": None,
+    "ss_min_bucket_reso": None, "ss_min_snr_gamma": None, "ss_multires_noise_discount": 0.3,
+    "ss_multires_noise_iterations": None, "ss_noise_offset": None, "ss_noise_offset_random_strength": False,
+    "ss_num_validation_images": 0, "ss_prior_loss_weight": 1.0, "ss_random_crop": False,
+    "ss_resize_interpolation": None, "ss_shuffle_caption": False, "ss_validate_every_n_epochs": None,
+    "ss_validate_every_n_steps": None, "ss_validation_seed": None, "ss_validation_split": 0.0,
+    "ss_zero_terminal_snr": False,
+}
+"""sd-scripts' keys of what is not used here, with the values that it writes then; settings override them. It also
+writes times, a session's number, its own commit and hashes of the base's file, which a reproducible file can't hold."""
+
+
 def training_metadata(config: TrainConfig, dataset: Dataset, *, output_name: str, steps_per_epoch: int, num_steps: int,
                       step: int, epoch: int, base: Base) -> dict[str, str]:
     """sd-scripts' keys, as text, for the file saved after `step` steps and `epoch` whole epochs."""
@@ -35,9 +58,12 @@ def training_metadata(config: TrainConfig, dataset: Dataset, *, output_name: str
     suffix = "_v" if base.prediction_type == "v_prediction" else ""
     num_epochs = -(-num_steps // steps_per_epoch)
     values = {
-        "ss_network_module": "networks.lora",
+        "ss_network_module": _MODULES[config.network.name],
+        "ss_network_args": json.dumps(_network_args(config)),
         "ss_network_dim": config.network_dim,
         "ss_network_alpha": config.network_alpha,
+        "ss_network_dropout": config.network_dropout or None,
+        "ss_scale_weight_norms": config.scale_weight_norms,
         "ss_learning_rate": config.unet_lr,
         "ss_unet_lr": config.unet_lr,
         "ss_text_encoder_lr": config.text_encoder_lr,
@@ -90,7 +116,25 @@ def training_metadata(config: TrainConfig, dataset: Dataset, *, output_name: str
         "modelspec.resolution": f"{resolution}x{resolution}",
         "modelspec.trigger_phrase": dataset.trigger,
     }
-    return {key: str(value) for key, value in values.items()}
+    return {key: str(value) for key, value in {**_AT_REST, **values}.items()}
+
+
+def _network_args(config: TrainConfig) -> dict[str, str]:
+    """What sd-scripts is told as --network_args, as text; LyCORIS' names for LyCORIS' algorithms."""
+    network = config.network
+    args: dict[str, object] = {"conv_dim": config.conv_dim, "conv_alpha": config.conv_alpha,
+                               "rank_dropout": config.rank_dropout or None,
+                               "module_dropout": config.module_dropout or None,
+                               "preset": network.preset if network.preset != "full" else None}
+    if _MODULES[network.name] == "lycoris.kohya":
+        args["algo"] = "lora" if network.name == "dora" else network.name
+        args["dora_wd"] = True if network.name == "dora" else None
+        args["preset"] = {"full": None, "attention": "attn-only"}[network.preset]
+    if network.name == "lokr":
+        args["factor"] = network.factor
+    if network.name == "dylora":
+        args["unit"] = network.unit
+    return {key: str(value) for key, value in args.items() if value is not None}
 
 
 def _warmup_steps(warmup: float, num_steps: int) -> int:

@@ -57,7 +57,7 @@ def train(pack: Pack) -> Iterator[list[StepRow]]:
         pack.bank.zero_grad()
         updates = {member.train_id: _Update() for member in pack.members}
         for one in pack.passes():
-            with pack.forward(pack.counts(one)):
+            with pack.forward(pack.counts(one), pack.draws(one)):
                 losses_K = forward(pack, one)
                 (losses_K * _factors(one).to(losses_K)).sum().backward()
             for (member, batch), loss in zip(one.batches, losses_K.tolist(), strict=True):

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from sweep.data.batches import Batch, TrainData
-from sweep.network.bank import AdapterBank, AdapterSpec
+from sweep.network.bank import AdapterBank
+from sweep.network.spec import spec_of
 from sweep.network.targets import PARTS, Part, Target
 from sweep.train_config import TrainConfig
 from sweep.training.loss_scale import LossScale
@@ -125,26 +126,23 @@ class Pack:
         return autocast(self.base.device, self.members[0].config.mixed_precision)
 
     @contextmanager
-    def forward(self, counts: Sequence[int]) -> Iterator[None]:
-        """Inside, the base's layers add the adapters of `counts` rows each. A backward pass belongs inside too: under
-        gradient checkpointing it runs the layers again."""
-        with self.bank.attached(), self.bank.rows(counts):
+    def forward(self, counts: Sequence[int], draws: Sequence[tuple[int, int] | None] | None = None) -> Iterator[None]:
+        """Inside, the base's layers add the adapters of `counts` rows each, with the dropout that `draws` give. A
+        backward pass belongs inside too: under gradient checkpointing it runs the layers again."""
+        with self.bank.attached(), self.bank.rows(counts, draws):
             yield
 
     def clip_gradients(self) -> list[float]:
         """Take the loss scale out of each member's gradients and scale them to its `max_grad_norm`; returns the norms
         before.
 
-        Parts that are not trained get no gradient and count for nothing.
+        A part that is not trained has no parameters.
         """
         import torch
 
         norms = []
         for k, member in enumerate(self.members):
             grad_N = self.bank.flat_grad(k)
-            for part in PARTS:
-                if part not in member.trained_parts:
-                    grad_N[self.bank.columns(k, part)] = 0
             if member.loss_scale is not None:
                 grad_N.mul_(1 / member.loss_scale.value)
             norm = torch.linalg.vector_norm(grad_N)
@@ -158,6 +156,8 @@ class Pack:
         """One update of a member; returns the rates that it really took (for Prodigy d times the rate)."""
         assert member.optimizer is not None
         used = member.optimizer.step({part: member.lr(part) for part in member.trained_parts})
+        if member.config.scale_weight_norms is not None:
+            self.bank.scale_weight_norms(self._index(member), member.config.scale_weight_norms)
         member.step += 1
         if member.ema_N is not None:
             assert member.config.ema_decay is not None
@@ -186,11 +186,14 @@ class Pack:
         gone = {id(member) for member in leaving}
         self._rebuild([member for member in self.members if id(member) not in gone])
 
-    def weights_of(self, member: Member) -> dict[str, tuple[Tensor, Tensor]]:
-        """(down, up) by target key, of the parts that it trains."""
-        k = self._index(member)
-        trained = {target.key for target in self.targets if target.part in member.trained_parts}
-        return {key: pair for key, pair in self.bank.weights(k).items() if key in trained}
+    def draws(self, one: Pass) -> list[tuple[int, int] | None]:
+        """What each member's dropout is drawn from, in the bank's order."""
+        index_of = {id(member): batch.index for member, batch in one.batches}
+        return [(member.config.seed, index_of.get(id(member), 0)) for member in self.members]
+
+    def weights_of(self, member: Member) -> dict[str, dict[str, Tensor]]:
+        """The tensors of its file by target key and name."""
+        return self.bank.weights(self._index(member))
 
     def flat_of(self, member: Member) -> Tensor:
         """All its parameters as a row, a view."""
@@ -204,8 +207,7 @@ class Pack:
         import torch
 
         old = {id(member): self.bank.flat(k) for k, member in enumerate(self.members)}
-        specs = [AdapterSpec(dim=m.config.network_dim, alpha=m.config.network_alpha) for m in members]
-        self.bank = AdapterBank(self.targets, specs, self.base.device)
+        self.bank = AdapterBank(self.targets, [spec_of(member.config) for member in members], self.base.device)
         self.members = list(members)
         for k, member in enumerate(self.members):
             flat_N = self.bank.flat(k)

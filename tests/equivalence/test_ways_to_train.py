@@ -137,8 +137,9 @@ def test_the_file_holds_the_mean_of_the_weights(base, targets) -> None:
         mean = decay * mean + (1 - decay) * pack.flat_of(one)
         with pack.as_saved(one):
             assert torch.allclose(pack.flat_of(one), mean, atol=1e-7)
-            saved = [tensor.clone() for pair in pack.weights_of(one).values() for tensor in pair]
-        training = [tensor for pair in pack.weights_of(one).values() for tensor in pair]
+            saved = [tensor.clone() for layer in pack.weights_of(one).values()
+                     for tensor in layer.values()]
+        training = [tensor for layer in pack.weights_of(one).values() for tensor in layer.values()]
         assert not all(torch.equal(a, b) for a, b in zip(saved, training, strict=True))
 
 

@@ -10,7 +10,7 @@ import torch
 from sweep.data.batches import BatchPlan, TrainData
 from sweep.data.folder import DatasetConfig
 from sweep.model.base import BaseModelConfig
-from sweep.network.settings import Lora
+from sweep.network.settings import Dora, Dylora, Ia3, Locon, Loha, Lokr, Lora
 from sweep.train_config import TrainConfig
 from sweep.training.adaptive import Adafactor, DAdaptAdam, Prodigy
 from sweep.training.custom import Custom
@@ -42,6 +42,13 @@ OPTIMIZERS["prodigy per part"] = replace(OPTIMIZERS["prodigy"], per_part=True)
 OPTIMIZERS["adafactor with a rate"] = replace(OPTIMIZERS["adafactor"], relative_step=False)
 RATES = {"lion": (2e-5, 1e-5), "lion8bit": (2e-5, 1e-5), "prodigy": (1.0, 1.0), "prodigy per part": (1.0, 0.5),
          "dadapt_adam": (1.0, 0.5)}
+NETWORKS = {
+    **{cls.__name__.lower(): cls(name=cls.__name__.lower(), preset="full") for cls in (Lora, Locon, Loha, Ia3, Dora)},
+    "lokr": Lokr(name="lokr", preset="full", factor=8),
+    "dylora": Dylora(name="dylora", preset="full", unit=2),
+}
+NO_EXTRAS = {"conv_dim": None, "conv_alpha": None, "network_dropout": 0.0, "rank_dropout": 0.0, "module_dropout": 0.0,
+             "scale_weight_norms": None}
 SCHEDULERS = {
     "constant": Constant(name="constant"),
     "cosine_with_restarts": CosineWithRestarts(name="cosine_with_restarts", num_cycles=2),
@@ -57,7 +64,8 @@ def moments() -> torch.Tensor:
 
 def member(name: str, *, dim: int = 8, alpha: float | None = None, seed: int = 1, num_steps: int = 20,
            batch_size: int = 1, unet_lr: float | None = None, text_encoder_lr: float | None = None,
-           optimizer: str = "adamw", scheduler: str = "constant", repeats: int = 10, **changes: Any) -> Member:
+           optimizer: str = "adamw", scheduler: str = "constant", repeats: int = 10, network: str = "lora",
+           **changes: Any) -> Member:
     """changes: of other keys of the config. Rates that are not given are the optimizer's."""
     usual = RATES.get(optimizer, (1e-4, 5e-5))
     unet_lr, text_encoder_lr = usual[0] if unet_lr is None else unet_lr, usual[1] if text_encoder_lr is None \
@@ -67,7 +75,7 @@ def member(name: str, *, dim: int = 8, alpha: float | None = None, seed: int = 1
         dataset=DatasetConfig(name="folder", dir=None, holdout_dir=None, num_images=None, captions=True,
                               caption_extension=".txt"),
         trigger="alexq", class_noun="man", clip_skip=1, max_token_length=75,
-        network=Lora(name="lora"), network_dim=dim, network_alpha=alpha or dim,
+        network=NETWORKS[network], network_dim=dim, network_alpha=alpha or dim, **NO_EXTRAS,
         optimizer=OPTIMIZERS[optimizer], unet_lr=unet_lr, text_encoder_lr=text_encoder_lr,
         scheduler=SCHEDULERS[scheduler], lr_warmup_steps=0, train_batch_size=batch_size, repeats=repeats,
         max_train_epochs=1, max_train_steps=num_steps, max_grad_norm=1.0, mixed_precision="no", save_every_n_epochs=1,

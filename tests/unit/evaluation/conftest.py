@@ -21,14 +21,17 @@ def make_lora(targets):
     """Writes a LoRA of random weights."""
     import torch
 
+    from sweep.network.bank import AdapterBank, AdapterSpec
     from sweep.network.lora_file import write_lora
 
     def make(path: Path, *, dim: int = 4, seed: int = 0, size: float = 0.1, metadata: dict[str, str] | None = None
              ) -> Path:
         generator = torch.Generator().manual_seed(seed)
-        weights = {t.key: (torch.randn(dim, t.in_features, generator=generator) * size,
-                           torch.randn(t.out_features, dim, generator=generator) * size) for t in targets}
-        write_lora(path, targets, weights, alpha=dim, dtype=torch.float16, metadata=metadata or {})
+        bank = AdapterBank(targets, [AdapterSpec(dim=dim, alpha=dim)])
+        for tensors in bank.weights(0).values():
+            for name in ("lora_down.weight", "lora_up.weight"):
+                tensors[name].copy_(torch.randn(tensors[name].shape, generator=generator) * size)
+        write_lora(path, bank.weights(0), dtype=torch.float16, metadata=metadata or {})
         return path
 
     return make
