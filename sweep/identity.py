@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sweep.data.folder import Dataset
+from sweep.data.settings import training_options
 from sweep.files import read_json, sha256_of, stable_hash, write_json
 from sweep.model.base import BaseModelConfig, base_folder, weights_files
 from sweep.schema import to_tree
@@ -18,7 +19,11 @@ from sweep.train_config import TrainConfig
 TRAINING_VERSION = 1
 """Raised when a change to the code makes the same config train something else."""
 
-NEUTRAL: Mapping[str, Any] = {}
+NEUTRAL: Mapping[str, Any] = {
+    "dataset_options": {},
+    "gradient_accumulation_steps": 1,
+    "prior_loss_weight": 1.0,
+}
 """Keys added after version 1, with the value at which they change nothing: left out of the hash while they hold it, so
 that the trials of older versions are found again."""
 
@@ -28,8 +33,11 @@ def train_id(config: TrainConfig, dataset: Dataset, base_id: str) -> str:
     tree = to_tree(config)
     tree["base_model"] = {"weights": base_id, "resolution": config.base_model.resolution}
     tree["dataset"] = dataset.identity
+    tree["dataset_options"] = training_options(config.dataset, config.base_model.resolution)
     tree["trigger"], tree["class_noun"] = dataset.trigger, dataset.class_noun
     del tree["repeats"]  # counted in each photo's own
+    if not dataset.reg_photos:
+        del tree["prior_loss_weight"]  # weighs nothing
     if config.max_train_steps is not None:
         del tree["max_train_epochs"]  # overridden
     tree = {key: value for key, value in tree.items() if key not in NEUTRAL or value != NEUTRAL[key]}

@@ -9,8 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweep.data.batches import BatchPlan, TrainData
-from sweep.data.cache import cached_moments
+from sweep.data.train_data import batch_plan, data_notes, load_train_data
 from sweep.files import append_jsonl, read_json, read_jsonl, write_text
 from sweep.model.base import Base
 from sweep.network.lora_file import write_lora
@@ -186,14 +185,17 @@ class PackRun:
 
 
 def _member(base: Base, run: TrialRun, spec: PackSpec) -> Member:
-    photos, config = run.dataset.photos, run.config
-    plan = BatchPlan(tuple(photo.repeats for photo in photos), config.train_batch_size, config.seed)
-    moments = cached_moments(base, photos, config.base_model.resolution, Path(spec.results_dir))
-    cut = [photo.path.name for photo in photos if base.is_cut(photo.caption)]
+    config, dataset = run.config, run.dataset
+    plan = batch_plan(config.dataset, dataset, resolution=base.resolution, batch_size=config.train_batch_size,
+                      accumulation=config.gradient_accumulation_steps, seed=config.seed)
+    data = load_train_data(base, config.dataset, dataset, plan, prior_loss_weight=config.prior_loss_weight,
+                           results_dir=Path(spec.results_dir))
+    for note in (*dataset.skipped, *data_notes(config.dataset, dataset, base.resolution)):
+        run.say(note)
+    cut = [photo.path.name for photo in dataset.all_photos if base.is_cut(photo.caption)]
     if cut:
         run.say(f"{len(cut)} captions are longer than the text encoder reads; their ends are cut off: {', '.join(cut)}")
-    return Member(train_id=run.trial.train_id, config=config, num_steps=run.trial.num_steps,
-                  data=TrainData(moments_NMHW=moments, captions=tuple(p.caption for p in photos), plan=plan))
+    return Member(train_id=run.trial.train_id, config=config, num_steps=run.trial.num_steps, data=data)
 
 
 def _write_checkpoint(pack: Pack, base: Base, run: TrialRun, member: Member) -> ScoreRequest:
@@ -202,6 +204,7 @@ def _write_checkpoint(pack: Pack, base: Base, run: TrialRun, member: Member) -> 
     dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[run.config.save_precision]
     metadata = training_metadata(
         run.config, run.dataset, output_name=run.output_name, steps_per_epoch=member.data.steps_per_epoch,
+        batches_per_epoch=member.data.plan.batches_per_epoch,
         num_steps=member.num_steps, step=member.step, epoch=member.epoch, base_identity=base.identity)
     path = run.folder.checkpoints / _file_name(run.output_name, member)
     write_lora(path, pack.targets, pack.weights_of(member), alpha=run.config.network_alpha, dtype=dtype,

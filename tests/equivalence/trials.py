@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 
 from sweep.data.batches import BatchPlan, TrainData
-from sweep.data.folder import DatasetConfig
 from sweep.model.base import BaseModelConfig
 from sweep.network.settings import Lora
 from sweep.train_config import TrainConfig
 from sweep.training.optimizer import AdamW, AdamW8bit
 from sweep.training.pack import Member, Pack
 from sweep.training.scheduler import Constant, CosineWithRestarts, Polynomial
+from tests.conftest import dataset_config
 
 CAPTIONS = ("photo of alexq man wearing a green hoodie", "photo of alexq man on a beach", "alexq man, close-up",
             "photo of alexq man with glasses")
@@ -35,17 +35,18 @@ def moments() -> torch.Tensor:
 
 def member(name: str, *, dim: int = 8, alpha: float | None = None, seed: int = 1, num_steps: int = 20,
            batch_size: int = 1, unet_lr: float = 1e-4, text_encoder_lr: float = 5e-5, optimizer: str = "adamw",
-           scheduler: str = "constant", repeats: int = 10) -> Member:
+           scheduler: str = "constant", repeats: int = 10, accumulation: int = 1) -> Member:
     config = TrainConfig(
         base_model=BaseModelConfig(name="pocket", path=None, resolution=64),
-        dataset=DatasetConfig(name="folder", dir=None, holdout_dir=None, num_images=None, captions=True,
-                              caption_extension=".txt"),
+        dataset=dataset_config(),
         trigger="alexq", class_noun="man", network=Lora(name="lora"), network_dim=dim, network_alpha=alpha or dim,
         optimizer=OPTIMIZERS[optimizer], unet_lr=unet_lr, text_encoder_lr=text_encoder_lr,
-        scheduler=SCHEDULERS[scheduler], lr_warmup_steps=0, train_batch_size=batch_size, repeats=repeats,
+        scheduler=SCHEDULERS[scheduler], lr_warmup_steps=0, train_batch_size=batch_size,
+        gradient_accumulation_steps=accumulation, repeats=repeats, prior_loss_weight=1.0,
         max_train_epochs=1, max_train_steps=num_steps, max_grad_norm=1.0, mixed_precision="no", save_every_n_epochs=1,
         save_every_n_steps=None, save_precision="fp32", seed=seed)
-    data = TrainData(moments_NMHW=moments(), captions=CAPTIONS, plan=BatchPlan((repeats,) * 4, batch_size, seed))
+    data = TrainData(moments_NMHW=moments(), captions=CAPTIONS,
+                     plan=BatchPlan((repeats,) * 4, batch_size, seed, accumulation))
     return Member(train_id=name, config=config, num_steps=num_steps, data=data)
 
 
