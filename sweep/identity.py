@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from sweep.data.folder import Dataset
+from sweep.data.settings import NEUTRAL as DATASET_NEUTRAL
+from sweep.data.settings import training_options
 from sweep.files import read_json, sha256_of, stable_hash, write_json
 from sweep.model.base import BaseModelConfig, PretrainedConfig
 from sweep.model.sources import Source, find_base
@@ -20,6 +22,7 @@ TRAINING_VERSION = 1
 """Raised when a change to the code makes the same config train something else."""
 
 NEUTRAL: Mapping[str, Any] = {
+    "prior_loss_weight": 1.0,
     "clip_skip": 1, "max_token_length": 75,
     "loraplus_lr_ratio": None, "ema_decay": None, "gradient_accumulation_steps": 1, "gradient_checkpointing": False,
     "noise_offset": 0.0, "multires_noise_iterations": 0, "multires_noise_discount": 0.3, "ip_noise_gamma": 0.0,
@@ -37,8 +40,13 @@ def train_id(config: TrainConfig, dataset: Dataset, base_id: str) -> str:
     tree = to_tree(config)
     tree["base_model"] = {"weights": base_id, "resolution": config.base_model.resolution}
     tree["dataset"] = dataset.identity
+    options = training_options(config.dataset, config.base_model.resolution)
+    if options:
+        tree["dataset_options"] = options
     tree["trigger"], tree["class_noun"] = dataset.trigger, dataset.class_noun
     del tree["repeats"]  # counted in each photo's own
+    if not dataset.reg_photos:
+        del tree["prior_loss_weight"]  # weighs nothing
     if config.max_train_steps is not None:
         del tree["max_train_epochs"]  # overridden
     if tree["lr_warmup_steps"] == int(tree["lr_warmup_steps"]):
@@ -61,6 +69,7 @@ def with_neutral(tree: Mapping[str, Any]) -> dict[str, Any]:
         group, _, name = key.rpartition(".")
         if group:
             whole[group] = {name: value, **whole[group]}
+    whole["dataset"] = {**DATASET_NEUTRAL, **whole["dataset"]}
     return whole
 
 

@@ -10,9 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweep.data.batches import BatchPlan, TrainData
-from sweep.data.cache import cached_moments
-from sweep.data.folder import held_out_photos
+from sweep.data.cache import cached_text_states
+from sweep.data.train_data import batch_plan, data_notes, encoded_validation, load_train_data
 from sweep.files import append_jsonl, read_json, read_jsonl, write_text
 from sweep.model.base import Base
 from sweep.network.lora_file import write_lora
@@ -169,12 +168,12 @@ class PackRun:
 
     def _held_out(self, run: TrialRun) -> tuple[HeldOut, ...]:
         """Encoded once per pack; trials on the same photos get the same tuple."""
-        photos = held_out_photos(run.dataset, run.config.dataset)
+        photos = run.dataset.validation
         key = tuple((photo.sha256, photo.caption) for photo in photos)
         if photos and key not in self._held_out_of:
-            moments = cached_moments(self.base, photos, run.config.base_model.resolution, Path(self.spec.results_dir))
-            self._held_out_of[key] = tuple(HeldOut(moments_MHW=one, caption=photo.caption)
-                                           for one, photo in zip(moments, photos, strict=True))
+            rows = encoded_validation(self.base, run.config.dataset, run.dataset, Path(self.spec.results_dir))
+            self._held_out_of[key] = tuple(HeldOut(moments_MHW=moments, caption=photo.caption)
+                                           for photo, moments in rows)
         return self._held_out_of.get(key, ())
 
     def _screen(self, runs: Iterable[TrialRun]) -> None:
@@ -223,16 +222,22 @@ class PackRun:
 
 
 def _member(base: Base, run: TrialRun, spec: PackSpec) -> Member:
-    photos, config = run.dataset.photos, run.config
-    plan = BatchPlan(tuple(photo.repeats for photo in photos), config.train_batch_size, config.seed)
-    moments = cached_moments(base, photos, config.base_model.resolution, Path(spec.results_dir))
-    cut = [photo.path.name for photo in photos if base.is_cut(photo.caption, config.max_token_length)]
+    config, dataset = run.config, run.dataset
+    plan = batch_plan(config.dataset, dataset, resolution=base.resolution, batch_size=config.train_batch_size,
+                      accumulation=config.gradient_accumulation_steps, seed=config.seed)
+    data = load_train_data(base, config.dataset, dataset, plan, prior_loss_weight=config.prior_loss_weight,
+                           results_dir=Path(spec.results_dir))
+    for note in (*dataset.skipped, *data_notes(config.dataset, dataset, base.resolution)):
+        run.say(note)
+    cut = [photo.path.name for photo in dataset.all_photos if base.is_cut(photo.caption, config.max_token_length)]
     if cut:
         run.say(f"{len(cut)} captions are longer than max_token_length={config.max_token_length}; their ends are cut "
                 f"off: {', '.join(cut)}")
-    return Member(train_id=run.trial.train_id, config=config, num_steps=run.trial.num_steps,
-                  data=TrainData(moments_NMHW=moments, captions=tuple(p.caption for p in photos), plan=plan,
-                                 vae_scale=base.vae_scale))
+    member = Member(train_id=run.trial.train_id, config=config, num_steps=run.trial.num_steps, data=data)
+    if "text_encoder" not in member.trained_parts and not config.dataset.varies_captions:
+        member.known_text = cached_text_states(base, data.captions, Path(spec.results_dir), clip_skip=config.clip_skip,
+                                               max_token_length=config.max_token_length)
+    return member
 
 
 def _write_checkpoint(pack: Pack, base: Base, run: TrialRun, member: Member) -> ScoreRequest:
@@ -240,7 +245,7 @@ def _write_checkpoint(pack: Pack, base: Base, run: TrialRun, member: Member) -> 
 
     dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[run.config.save_precision]
     metadata = training_metadata(
-        run.config, run.dataset, output_name=run.output_name, steps_per_epoch=member.data.steps_per_epoch,
+        run.config, run.dataset, output_name=run.output_name, plan=member.data.plan,
         num_steps=member.num_steps, step=member.step, epoch=member.epoch, base=base)
     path = run.folder.checkpoints / _file_name(run.output_name, member)
     with pack.as_saved(member):

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from sweep.combinations import ignored, refusal
 from sweep.config import RunConfig
-from sweep.data.batches import num_steps, steps_per_epoch
-from sweep.data.folder import Dataset, DatasetConfig, read_dataset
+from sweep.data.folder import Dataset, read_dataset
+from sweep.data.settings import DatasetConfig, check_dataset
+from sweep.data.train_data import batch_plan
 from sweep.errors import ConfigError
 from sweep.evaluation.settings import check_fits
 from sweep.identity import source_identity, train_id
@@ -67,13 +68,13 @@ class Preflight:
         _check_combination(cell.config)
         base_id = self._base(config)
         dataset = self._dataset(config)
-        repeats = [photo.repeats for photo in dataset.photos]
-        steps = num_steps(repeats, config.train_batch_size, config.max_train_epochs, config.max_train_steps)
+        plan = batch_plan(config.dataset, dataset, resolution=config.base_model.resolution, seed=config.seed,
+                          batch_size=config.train_batch_size, accumulation=config.gradient_accumulation_steps)
+        steps = plan.num_steps(config.max_train_epochs, config.max_train_steps)
         trial = Trial(number=number, train_id=train_id(config, dataset, base_id), settings=dict(cell.settings),
                       config=to_tree(config), num_steps=steps, refused=refusal(config))
-        per_epoch = steps_per_epoch(repeats, config.train_batch_size)
         return Checked(trial=trial, dataset=dataset, base_id=base_id, ignored=ignored(config),
-                       num_checkpoints=_num_checkpoints(config, per_epoch, steps))
+                       num_checkpoints=_num_checkpoints(config, plan.steps_per_epoch, steps))
 
     def _dataset(self, config: TrainConfig) -> Dataset:
         key = (config.dataset, config.trigger, config.class_noun, config.repeats)
@@ -101,6 +102,7 @@ def _check_combination(config: RunConfig) -> None:
     if train.base_model.name != "pocket" and train.dataset.dir is None:
         raise ConfigError(f"base_model={train.base_model.name} needs dataset.dir=FOLDER: the photos that come with the "
                           "pocket base are 64-pixel renders.")
+    check_dataset(train.dataset, train.base_model.resolution)
     check_fits(config.scoring, train.base_model.name)
 
 

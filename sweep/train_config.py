@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sweep.data.folder import DatasetConfig
+from sweep.data.settings import DatasetConfig
 from sweep.model.base import BASE_MODELS, BaseModelConfig
 from sweep.network.settings import NETWORKS
 from sweep.schema import bounds, build, family, one_of
@@ -45,6 +45,7 @@ class TrainConfig:
     ema_decay: float | None = bounds(0, 0.99999)
     train_batch_size: int = bounds(1, 1024)
     repeats: int | None = bounds(1, 100_000)
+    prior_loss_weight: float = bounds(0, 1000)
     max_train_epochs: int = bounds(1, 100_000)
     max_train_steps: int | None = bounds(1)
     gradient_accumulation_steps: int = bounds(1, 1024)

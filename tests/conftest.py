@@ -33,6 +33,17 @@ def targets(base):
     return find_targets(base)
 
 
+def dataset_config(**changes):
+    """The settings of conf/dataset/folder.yaml with changes."""
+    import yaml
+
+    from sweep.data.settings import DatasetConfig
+    from sweep.schema import build
+
+    defaults = yaml.safe_load((ROOT / "conf" / "dataset" / "folder.yaml").read_text(encoding="utf-8"))
+    return build(DatasetConfig, {**defaults, **changes})
+
+
 @pytest.fixture
 def photo_folder(tmp_path: Path) -> Path:
     """Four captioned 64-pixel photos in `10_alexq man`."""

@@ -62,6 +62,17 @@ class TextStates:
         """The texts at these indices, any number of times each."""
         return TextStates(self.states_BLD[picks], None if self.pooled_BP is None else self.pooled_BP[picks])
 
+    @staticmethod
+    def joined(rows: Sequence[TextStates]) -> TextStates:
+        """One after the other. Either all or none have a pooled state."""
+        import torch
+
+        pooled = [row.pooled_BP for row in rows if row.pooled_BP is not None]
+        return TextStates(torch.cat([row.states_BLD for row in rows]), torch.cat(pooled) if pooled else None)
+
+    def to(self, device: torch.device) -> TextStates:
+        return TextStates(self.states_BLD.to(device), None if self.pooled_BP is None else self.pooled_BP.to(device))
+
 
 @dataclass(slots=True, kw_only=True)
 class Base:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from sweep import __version__
+from sweep.data.batches import BatchPlan
 from sweep.data.folder import Dataset
+from sweep.data.settings import bucket_bounds
+from sweep.data.train_data import bucket_table
 from sweep.train_config import TrainConfig
 
 if TYPE_CHECKING:
@@ -44,19 +47,17 @@ _AT_REST: Mapping[str, object] = {
 writes times, a session's number, its own commit and hashes of the base's file, which a reproducible file can't hold."""
 
 
-def training_metadata(config: TrainConfig, dataset: Dataset, *, output_name: str, steps_per_epoch: int, num_steps: int,
-                      step: int, epoch: int, base: Base) -> dict[str, str]:
+def training_metadata(config: TrainConfig, dataset: Dataset, *, output_name: str, plan: BatchPlan,
+                      num_steps: int, step: int, epoch: int, base: Base) -> dict[str, str]:
     """sd-scripts' keys, as text, for the file saved after `step` steps and `epoch` whole epochs."""
     subsets: dict[str, Counter[str]] = {}
-    folders: dict[str, dict[str, int]] = {}
+    folders = Counter((photo.subset, photo.repeats) for photo in dataset.photos)
     for photo in dataset.photos:
         tags = [tag.strip() for tag in photo.caption.split(",") if tag.strip()]
         subsets.setdefault(photo.subset, Counter()).update(tags)
-        folder = folders.setdefault(photo.subset, {"n_repeats": photo.repeats, "img_count": 0})
-        folder["img_count"] += 1
-    resolution = config.base_model.resolution
+    resolution, data = config.base_model.resolution, config.dataset
     suffix = "_v" if base.prediction_type == "v_prediction" else ""
-    num_epochs = -(-num_steps // steps_per_epoch)
+    num_epochs = -(-num_steps // plan.steps_per_epoch)
     values = {
         "ss_network_module": _MODULES[config.network.name],
         "ss_network_args": json.dumps(_network_args(config)),
@@ -71,8 +72,10 @@ def training_metadata(config: TrainConfig, dataset: Dataset, *, output_name: str
         "ss_lr_scheduler": config.scheduler.name,
         "ss_lr_warmup_steps": _warmup_steps(config.lr_warmup_steps, num_steps),
         "ss_num_train_images": sum(photo.repeats for photo in dataset.photos),
-        "ss_num_reg_images": 0,
-        "ss_num_batches_per_epoch": steps_per_epoch,
+        "ss_num_reg_images": sum(repeats * count for _, repeats, count in dataset.reg_subsets),
+        "ss_num_validation_images": len(dataset.validation) if dataset.is_split else 0,
+        "ss_validation_split": data.validation_split,
+        "ss_num_batches_per_epoch": plan.batches_per_epoch,
         "ss_num_epochs": num_epochs,
         "ss_max_train_steps": num_steps,
         "ss_steps": step,
@@ -94,12 +97,19 @@ def training_metadata(config: TrainConfig, dataset: Dataset, *, output_name: str
         "ss_huber_c": config.huber_c,
         "ss_seed": config.seed,
         "ss_resolution": f"({resolution}, {resolution})",
-        "ss_enable_bucket": False,
-        "ss_bucket_info": "null",
+        **_bucket_values(config, dataset),
+        "ss_random_crop": data.random_crop,
+        "ss_flip_aug": data.flip_aug,
+        "ss_shuffle_caption": data.shuffle_caption,
+        "ss_keep_tokens": data.keep_tokens,
+        "ss_caption_dropout_rate": data.caption_dropout_rate,
+        "ss_caption_dropout_every_n_epochs": data.caption_dropout_every_n_epochs,
+        "ss_caption_tag_dropout_rate": data.caption_tag_dropout_rate,
+        "ss_prior_loss_weight": config.prior_loss_weight,
         "ss_cache_latents": True,
         "ss_tag_frequency": json.dumps(subsets, sort_keys=True),
-        "ss_dataset_dirs": json.dumps(folders, sort_keys=True),
-        "ss_reg_dataset_dirs": "{}",
+        "ss_dataset_dirs": _folders((*subset, count) for subset, count in folders.items()),
+        "ss_reg_dataset_dirs": _folders(dataset.reg_subsets),
         "ss_base_model_version": _VERSION[base.family] + (suffix if base.family != "sdxl" else ""),
         "ss_sd_model_name": config.base_model.name,
         "ss_new_sd_model_hash": base.identity,
@@ -117,6 +127,23 @@ def training_metadata(config: TrainConfig, dataset: Dataset, *, output_name: str
         "modelspec.trigger_phrase": dataset.trigger,
     }
     return {key: str(value) for key, value in {**_AT_REST, **values}.items()}
+
+
+def _folders(subsets: Iterable[tuple[str, int, int]]) -> str:
+    """Repeats and number of images of each folder."""
+    return json.dumps({name: {"n_repeats": repeats, "img_count": count} for name, repeats, count in subsets},
+                      sort_keys=True)
+
+
+def _bucket_values(config: TrainConfig, dataset: Dataset) -> dict[str, object]:
+    data, resolution = config.dataset, config.base_model.resolution
+    if not data.enable_bucket:
+        return {"ss_enable_bucket": False, "ss_bucket_info": "null"}
+    low, high, _ = bucket_bounds(data, resolution)
+    table = bucket_table(data, dataset, resolution)
+    buckets = {str(i): {"resolution": list(size), "count": count} for i, (size, count) in enumerate(table.items())}
+    return {"ss_enable_bucket": True, "ss_bucket_no_upscale": data.bucket_no_upscale, "ss_min_bucket_reso": low,
+            "ss_max_bucket_reso": high, "ss_bucket_info": json.dumps({"buckets": buckets})}
 
 
 def _network_args(config: TrainConfig) -> dict[str, str]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from sweep.model.base import Base, TextStates
 from sweep.network.targets import Part
 from sweep.training.objective import losses, noised_batch
 from sweep.training.pack import Member, Pack, Pass
@@ -76,22 +77,32 @@ def forward(pack: Pack, one: Pass) -> Tensor:
 
     base = pack.base
     alphas_cumprod_T = base.alphas_cumprod.cpu()
-    captions = [caption for _, batch in one.batches for caption in batch.captions]
     sizes = [size for _, batch in one.batches for size in batch.sizes]
     noised = [noised_batch(batch, alphas_cumprod_T, base.scaling_factor, base.prediction_type, member.config)
               for member, batch in one.batches]
     noisy_BCHW = torch.cat([each.noisy_BCHW for each in noised]).to(base.device)
     timesteps_B = torch.cat([each.timesteps_B for each in noised]).to(base.device)
-    reading = one.batches[0][0].config  # how captions are read: a pack agrees on it
-    trains_text = any("text_encoder" in member.trained_parts for member, _ in one.batches)
     with pack.autocast():
-        with torch.set_grad_enabled(trains_text):
-            text = base.text_states(captions, reading.clip_skip, reading.max_token_length)
+        text = _text_states(base, one)
         predicted_BCHW = base.predict(noisy_BCHW, timesteps_B, text, sizes).float()
     rows_of = predicted_BCHW.split([batch.num_rows for _, batch in one.batches])
     return torch.stack([
         losses(rows_BCHW, each, batch, alphas_cumprod_T, base.prediction_type, member.config).mean()
         for (member, batch), each, rows_BCHW in zip(one.batches, noised, rows_of, strict=True)])
+
+
+def _text_states(base: Base, one: Pass) -> TextStates:
+    """Of all rows: from what is known if that is enough, else through the text encoder."""
+    import torch
+
+    known = [member.known_text[caption] for member, batch in one.batches if member.known_text is not None
+             for caption in batch.captions]
+    if len(known) == sum(batch.num_rows for _, batch in one.batches):
+        return TextStates.joined(known)
+    reading = one.batches[0][0].config  # how captions are read: a pack agrees on it
+    captions = [caption for _, batch in one.batches for caption in batch.captions]
+    with torch.set_grad_enabled(any("text_encoder" in member.trained_parts for member, _ in one.batches)):
+        return base.text_states(captions, reading.clip_skip, reading.max_token_length)
 
 
 def _factors(one: Pass) -> Tensor:

@@ -5,7 +5,7 @@ Shapes: K trials, B images, N photos, C H W latent.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from sweep.model.base import Base
+    from sweep.model.base import Base, TextStates
 
 
 @dataclass(slots=True, kw_only=True)
@@ -36,6 +36,7 @@ class Member:
     config: TrainConfig
     num_steps: int
     data: TrainData
+    known_text: Mapping[str, TextStates] | None = None  # of all its captions, where nothing makes them vary
     step: int = 0
     diverged: str = ""  # why, if it has
     handles: list[Tensor] = field(default_factory=list)  # what its optimizer steps: views into the bank

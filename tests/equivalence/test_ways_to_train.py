@@ -9,13 +9,14 @@ import pytest
 import torch
 
 from sweep.data.batches import Batch, TrainData
+from sweep.data.cache import cached_text_states
 from sweep.errors import ConfigError
 from sweep.training import loop
 from sweep.training.loop import StepRow, train
 from sweep.training.objective import noised_batch
 from sweep.training.pack import Member, Pack
 from sweep.training.state import load_states, save_states
-from tests.equivalence.trials import member
+from tests.equivalence.trials import member, run
 
 
 def steps(pack: Pack, count: int) -> list[list[StepRow]]:
@@ -53,7 +54,7 @@ class Halves(TrainData):
 def accumulating(name: str, **settings) -> Member:
     one = member(name, batch_size=4, max_grad_norm=0, gradient_accumulation_steps=2, **settings)
     return replace(one, data=Halves(moments_NMHW=one.data.moments_NMHW, captions=one.data.captions,
-                                    plan=one.data.plan))
+                                    plan=replace(one.data.plan, accumulation=1)))
 
 
 def test_accumulated_gradients_are_the_mean_over_the_batches(base, targets) -> None:
@@ -75,6 +76,16 @@ def test_an_accumulating_trial_feels_no_companion(base, targets) -> None:
     for index in range(3):
         together = first_gradient(base, targets, companions(), index)
         assert relative(together, first_gradient(base, targets, [companions()[index]])) < 1e-5
+
+
+def test_known_text_states_train_the_same(base, targets, tmp_path) -> None:
+    """From the cache or through the text encoder; also beside a companion whose text encoder is trained."""
+    frozen = {"dim": 8, "num_steps": 5, "text_encoder_lr": 0.0, "seed": 4}
+    expected = run(Pack(base, targets, [member("a", **frozen)]))["a"]
+    for companions in ([], [member("b", dim=4, num_steps=5)]):
+        known = member("a", **frozen)
+        known.known_text = cached_text_states(base, known.data.captions, tmp_path)
+        assert run(Pack(base, targets, [known, *companions]))["a"] == pytest.approx(expected, rel=1e-4)
 
 
 def test_checkpointing_gives_the_same_gradients(base, targets) -> None:

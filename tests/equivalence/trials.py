@@ -8,7 +8,6 @@ from typing import Any
 import torch
 
 from sweep.data.batches import BatchPlan, TrainData
-from sweep.data.folder import DatasetConfig
 from sweep.model.base import BaseModelConfig
 from sweep.network.settings import Dora, Dylora, Ia3, Locon, Loha, Lokr, Lora
 from sweep.train_config import TrainConfig
@@ -17,6 +16,7 @@ from sweep.training.custom import Custom
 from sweep.training.optimizer import AdamW, AdamW8bit, AdamWScheduleFree, Lion, Lion8bit
 from sweep.training.pack import Member, Pack
 from sweep.training.scheduler import Constant, CosineWithRestarts, Polynomial
+from tests.conftest import dataset_config
 
 CAPTIONS = ("photo of alexq man wearing a green hoodie", "photo of alexq man on a beach", "alexq man, close-up",
             "photo of alexq man with glasses")
@@ -71,20 +71,20 @@ def member(name: str, *, dim: int = 8, alpha: float | None = None, seed: int = 1
     unet_lr, text_encoder_lr = usual[0] if unet_lr is None else unet_lr, usual[1] if text_encoder_lr is None \
         else text_encoder_lr
     config = TrainConfig(
-        base_model=BaseModelConfig(name="pocket", path=None, resolution=64),
-        dataset=DatasetConfig(name="folder", dir=None, holdout_dir=None, num_images=None, captions=True,
-                              caption_extension=".txt"),
+        base_model=BaseModelConfig(name="pocket", path=None, resolution=64), dataset=dataset_config(),
         trigger="alexq", class_noun="man", clip_skip=1, max_token_length=75,
         network=NETWORKS[network], network_dim=dim, network_alpha=alpha or dim, **NO_EXTRAS,
         optimizer=OPTIMIZERS[optimizer], unet_lr=unet_lr, text_encoder_lr=text_encoder_lr,
-        scheduler=SCHEDULERS[scheduler], lr_warmup_steps=0, train_batch_size=batch_size, repeats=repeats,
+        scheduler=SCHEDULERS[scheduler], lr_warmup_steps=0, train_batch_size=batch_size,
+        repeats=repeats, prior_loss_weight=1.0,
         max_train_epochs=1, max_train_steps=num_steps, max_grad_norm=1.0, mixed_precision="no", save_every_n_epochs=1,
         save_every_n_steps=None, save_precision="fp32", seed=seed, loraplus_lr_ratio=None, ema_decay=None,
         gradient_accumulation_steps=1, gradient_checkpointing=False, noise_offset=0, multires_noise_iterations=0,
         multires_noise_discount=0.3, ip_noise_gamma=0, min_snr_gamma=None, debiased_estimation_loss=False,
         loss_type="l2", huber_c=0.1, huber_schedule="snr")
     config = replace(config, **changes)
-    data = TrainData(moments_NMHW=moments(), captions=CAPTIONS, plan=BatchPlan((repeats,) * 4, batch_size, seed))
+    data = TrainData(moments_NMHW=moments(), captions=CAPTIONS, plan=BatchPlan((repeats,) * 4, batch_size, seed,
+                                                                               config.gradient_accumulation_steps))
     return Member(train_id=name, config=config, num_steps=num_steps, data=data)
 
 

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from sweep.data.batches import BatchPlan
 from sweep.data.folder import read_dataset
 from sweep.identity import NEUTRAL, train_id
 from tests.equivalence.trials import member
@@ -18,7 +19,7 @@ def dataset():
 
 
 def test_the_ids_of_older_versions_are_found_again() -> None:
-    dataset = SimpleNamespace(identity="photos", trigger="alexq", class_noun="man")
+    dataset = SimpleNamespace(identity="photos", trigger="alexq", class_noun="man", reg_photos=())
     config = member("a").config
     before = train_id(config, dataset, "base")
     assert before == "034b2e972d54", "recorded before clip_skip and max_token_length were keys"
@@ -38,8 +39,8 @@ def test_a_file_says_which_family_it_is_for(dataset, family, prediction, version
     from sweep.network.metadata import training_metadata
 
     base = SimpleNamespace(family=family, prediction_type=prediction, identity="0123")
-    told = training_metadata(member("a", clip_skip=2).config, dataset, output_name="a", steps_per_epoch=1, num_steps=1,
-                             step=1, epoch=1, base=base)
+    told = training_metadata(member("a", clip_skip=2).config, dataset, output_name="a", plan=BatchPlan((1,), 1, 0),
+                             num_steps=1, step=1, epoch=1, base=base)
     assert told["ss_base_model_version"] == version and told["modelspec.architecture"] == architecture
     assert told["ss_v2"] == str(family == "sd2") and told["ss_clip_skip"] == "2"
     assert told["modelspec.prediction_type"] == ("v" if prediction == "v_prediction" else "epsilon")

@@ -5,15 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from sweep.data.folder import Dataset, DatasetConfig, read_dataset
+from sweep.data.folder import Dataset, read_dataset
+from tests.conftest import dataset_config
 
 
 @pytest.fixture(scope="session")
 def subject_dataset() -> Dataset:
     """The smaller set of the pocket's own subject."""
-    config = DatasetConfig(name="folder", dir=None, holdout_dir=None, num_images=14, captions=True,
-                           caption_extension=".txt")
-    return read_dataset(config, trigger=None, class_noun=None, repeats=None)
+    return read_dataset(dataset_config(num_images=14), trigger=None, class_noun=None, repeats=None)
 
 
 @pytest.fixture(scope="session")

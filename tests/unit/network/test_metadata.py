@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from sweep.data.batches import BatchPlan
 from sweep.data.folder import read_dataset
 from sweep.network.metadata import training_metadata
 from tests.equivalence.trials import member
@@ -19,8 +20,8 @@ NOT_OURS = {"modelspec.date", "modelspec.implementation_version", "ss_sd_model_h
 def metadata(base, photos: Path, network: str = "lora", **flat) -> dict[str, str]:
     config = member("a", network=network, **flat).config
     dataset = read_dataset(replace(config.dataset, dir=str(photos)), trigger=None, class_noun=None, repeats=None)
-    return training_metadata(config, dataset, output_name="a", steps_per_epoch=10, num_steps=20, step=10, epoch=1,
-                             base=base)
+    return training_metadata(config, dataset, output_name="a", plan=BatchPlan((1,) * 10, 1, 0),
+                             num_steps=20, step=10, epoch=1, base=base)
 
 
 def test_every_key_of_sd_scripts_that_can_be_known_is_there(base, photo_folder: Path) -> None:
