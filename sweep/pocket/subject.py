@@ -21,7 +21,7 @@ from sweep.pocket.captions import attribute_words, describe
 from sweep.pocket.render import render
 from sweep.pocket.world import ATTRIBUTES, NUM_HELD_OUT_PEOPLE, People, Shots, draw_shots, held_out_people
 
-DEFAULT_IDENTITY = 177
+DEFAULT_IDENTITY = 31
 SMALLER_SET = 14
 NUM_HOLDOUT = 16
 BLOCK = 25
