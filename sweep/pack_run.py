@@ -10,8 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweep.data.cache import cached_text_states
-from sweep.data.train_data import batch_plan, data_notes, encoded_validation, load_train_data
+from sweep.data.buckets import Fit
+from sweep.data.cache import View, cached_moments, cached_text_states
+from sweep.data.train_data import batch_plan, data_notes, load_train_data, photo_fits
 from sweep.files import append_jsonl, read_json, read_jsonl, write_text
 from sweep.model.base import Base
 from sweep.network.lora_file import write_lora
@@ -19,6 +20,7 @@ from sweep.network.metadata import training_metadata
 from sweep.network.targets import Target
 from sweep.training.loop import StepRow, train
 from sweep.training.pack import Member, Pack
+from sweep.training.precision import dtype_named
 from sweep.training.state import forget_states, latest_save, load_states, newest_step, ordered, save_states
 from sweep.training.validation import HeldOut, validation_losses
 from sweep.trial import DIVERGED, DONE, PackSpec, TrialFolder, to_json
@@ -44,7 +46,7 @@ class PackRun:
         self.state_dirs = {run.trial.train_id: run.folder.state for run in runs}
         self.control = Path(spec.control)
         self._last_status_s = 0.0
-        self._held_out_of: dict[tuple[tuple[str, str], ...], tuple[HeldOut, ...]] = {}
+        self._held_out_of: dict[tuple[tuple[str, str, Fit], ...], tuple[HeldOut, ...]] = {}
 
     def train(self) -> None:
         """Train until every trial has its last file, screening checkpoints on the way. Raises Stopped if asked to."""
@@ -167,14 +169,15 @@ class PackRun:
                                                   "attributed_s": run.status.attributed_s})
 
     def _held_out(self, run: TrialRun) -> tuple[HeldOut, ...]:
-        """Encoded once per pack; trials on the same photos get the same tuple."""
+        """Encoded once per pack; trials on the same photos, cut alike, get the same tuple."""
         photos = run.dataset.validation
-        key = tuple((photo.sha256, photo.caption) for photo in photos)
-        if photos and key not in self._held_out_of:
-            rows = encoded_validation(self.base, run.config.dataset, run.dataset, Path(self.spec.results_dir))
-            self._held_out_of[key] = tuple(HeldOut(moments_MHW=moments, caption=photo.caption)
-                                           for photo, moments in rows)
-        return self._held_out_of.get(key, ())
+        fits = photo_fits(run.config.dataset, photos, self.base.resolution)
+        key = tuple((photo.sha256, photo.caption, fit) for photo, fit in zip(photos, fits, strict=True))
+        if key not in self._held_out_of:
+            self._held_out_of[key] = tuple(
+                HeldOut(moments_MHW=cached_moments(self.base, photo, View(fit), Path(self.spec.results_dir)),
+                        caption=photo.caption) for photo, fit in zip(photos, fits, strict=True))
+        return self._held_out_of[key]
 
     def _screen(self, runs: Iterable[TrialRun]) -> None:
         """Score the checkpoints that have no score yet, together. After the state is saved: a kill in here costs no
@@ -241,15 +244,12 @@ def _member(base: Base, run: TrialRun, spec: PackSpec) -> Member:
 
 
 def _write_checkpoint(pack: Pack, base: Base, run: TrialRun, member: Member) -> ScoreRequest:
-    import torch
-
-    dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[run.config.save_precision]
     metadata = training_metadata(
         run.config, run.dataset, output_name=run.output_name, plan=member.data.plan,
         num_steps=member.num_steps, step=member.step, epoch=member.epoch, base=base)
     path = run.folder.checkpoints / _file_name(run.output_name, member)
     with pack.as_saved(member):
-        write_lora(path, pack.weights_of(member), dtype=dtype, metadata=metadata)
+        write_lora(path, pack.weights_of(member), dtype=dtype_named(run.config.save_precision), metadata=metadata)
     return _request(run, path, member.epoch, member.step)
 
 

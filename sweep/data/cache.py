@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
     from sweep.model.base import Base, TextStates
 
-CACHE_VERSION = 2  # raise when the same content would be computed to something else
+CACHE_VERSION = 3  # raise when the same content would be computed to something else
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +40,7 @@ def cached_moments(base: Base, photo: Photo, view: View, results_dir: Path) -> T
     One view is encoded at a time: its values must not depend on what shares its batch.
     """
     key = [CACHE_VERSION, "latents", photo.sha256, view.fit.bucket, view.fit.resized, crop_corner(view.fit,
-           view.position), view.is_flipped, base.identity, _precision(base.vae)]
+           view.position), view.is_flipped, base.identity]
     path = results_dir / "cache" / "latents" / f"{stable_hash(key, num_digits=24)}.safetensors"
 
     def encode() -> Mapping[str, Tensor]:
@@ -74,12 +73,11 @@ def _text_state(base: Base, caption: str, results_dir: Path, reading: Mapping[st
 
     from sweep.model.base import TextStates
 
-    key = [CACHE_VERSION, "text", caption, base.identity, [_precision(encoder) for encoder in base.text_encoders],
-           dict(reading)]
+    key = [CACHE_VERSION, "text", caption, base.identity, str(base.dtype), dict(reading)]
     path = results_dir / "cache" / "text" / f"{stable_hash(key, num_digits=24)}.safetensors"
 
     def encode() -> Mapping[str, Tensor]:
-        with torch.no_grad():
+        with torch.no_grad(), base.autocast():
             states = base.text_states([caption], **reading)
         tensors = {field.name: getattr(states, field.name) for field in fields(states)}
         return {name: tensor.cpu().contiguous() for name, tensor in tensors.items() if tensor is not None}
@@ -134,9 +132,3 @@ def _checksum(tensors: Mapping[str, Tensor]) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-@lru_cache(maxsize=16)
-def _precision(module: Any) -> str:
-    """The type that a frozen module computes in."""
-    return str(next(module.parameters()).dtype)

@@ -64,14 +64,6 @@ def load_train_data(base: Base, config: DatasetConfig, dataset: Dataset, plan: B
                      masks_N1HW=masks if is_masked else None, sizes=tuple(sizes))
 
 
-def encoded_validation(base: Base, config: DatasetConfig, dataset: Dataset,
-                       results_dir: Path) -> list[tuple[Photo, Tensor]]:
-    """The photos for the validation loss with their latents' moments [2C, h, w], cropped at the centre."""
-    fits = photo_fits(config, dataset.validation, base.resolution)
-    return [(photo, cached_moments(base, photo, View(fit), results_dir))
-            for photo, fit in zip(dataset.validation, fits, strict=True)]
-
-
 def data_notes(config: DatasetConfig, dataset: Dataset, resolution: int) -> list[str]:
     """What of the photos' way into training deserves a word in the trial's record."""
     notes = []

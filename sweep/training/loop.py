@@ -12,6 +12,7 @@ from sweep.model.base import Base, TextStates
 from sweep.network.targets import Part
 from sweep.training.objective import losses, noised_batch
 from sweep.training.pack import Member, Pack, Pass
+from sweep.training.precision import dtype_named
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,7 +50,8 @@ def train(pack: Pack) -> Iterator[list[StepRow]]:
     """Step all members until none is left; yields a row per member after each update.
 
     Between two updates the caller may save, score and drop members; it must drop those that are finished. A member
-    whose loss or gradient is not finite is not stepped: it is marked diverged, and the others go on. In fp16 a gradient
+    whose loss or gradient is not finite is not stepped: it is marked diverged, and the others go on; so it is if its
+    optimizer fails. In fp16 a gradient
     that overflows only costs its trial that step.
     """
     while pack.members:
@@ -128,7 +130,7 @@ def _step(pack: Pack, member: Member, loss: float, grad_norm: float, share_s: fl
         else:
             member.step += 1
     elif math.isfinite(loss) and math.isfinite(grad_norm):
-        used = pack.step_optimizer(member)
+        used = _stepped(pack, member, used)
         if scale is not None:
             scale.note_good()
     else:
@@ -136,6 +138,25 @@ def _step(pack: Pack, member: Member, loss: float, grad_norm: float, share_s: fl
     return StepRow(member=member, step=member.step, loss=loss, grad_norm=grad_norm, unet_lr=rates.get("unet", 0.0),
                    text_encoder_lr=rates.get("text_encoder", 0.0), used_rates=used, loss_scale=value,
                    is_skipped=is_skipped, share_s=share_s)
+
+
+def _stepped(pack: Pack, member: Member, used: dict[Part, float]) -> dict[Part, float]:
+    """The rates that its optimizer took. What goes wrong in it, or leaves weights that no file should hold, ends this
+    member alone. Weights are looked at where they are about to be saved; in between the next loss tells."""
+    import torch
+
+    try:
+        used = pack.step_optimizer(member)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        member.diverged = f"its optimizer failed at step {member.step + 1} with {type(error).__name__}: {error}"
+        return used
+    precision = member.config.save_precision
+    limit = torch.finfo(dtype_named(precision)).max
+    if member.is_at_checkpoint and not float(pack.flat_of(member).abs().max()) <= limit:  # NaN is not either
+        member.diverged = f"weights that {precision} can't hold after step {member.step}"
+    return used
 
 
 def _divergence(member: Member, loss: float, grad_norm: float) -> str:

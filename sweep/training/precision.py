@@ -23,6 +23,13 @@ def autocast(device: torch.device, mixed_precision: str) -> torch.autocast:
     return torch.autocast(device.type, dtype, enabled=mixed_precision != "no")
 
 
+def dtype_named(precision: str) -> torch.dtype:
+    """precision: "fp32" | "fp16" | "bf16"."""
+    import torch
+
+    return {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
+
+
 def check_precision(device: torch.device, mixed_precision: str) -> None:
     """Try one product, forward and backward, in the precision asked for.
 

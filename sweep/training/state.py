@@ -51,8 +51,14 @@ def latest_save(state_dirs: Mapping[str, Path]) -> dict[str, int]:
     whole = [steps for steps in saves.values()
              if steps and all(i in state_dirs and _pack_steps(state_path(state_dirs[i], step)) == steps
                               for i, step in steps.items())]
-    # of two saves at one step the smaller pack is the newer: members only ever leave
-    return max(whole, key=lambda steps: (max(steps.values()), -len(steps)), default={})
+    newest: dict[str, int] = {}
+    for steps in whole:
+        ahead = [steps[i] - newest[i] for i in steps if i in newest]
+        is_larger = len(steps) > len(newest)
+        # at the same steps the smaller pack is the newer: the others left it; without a common member the larger wins
+        if max(ahead) > 0 or (not any(ahead) and not is_larger) if ahead else is_larger:
+            newest = steps
+    return newest
 
 
 def newest_step(train_id: str, state_dirs: Mapping[str, Path]) -> int:
