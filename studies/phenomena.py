@@ -1,38 +1,47 @@
 """What LoRA training does on the pocket base: `python -m studies.phenomena`.
 
-Held-out people x seeds, 14 photos each, the tutorials' rates. Four settings answer four questions:
+Held-out people x seeds, 14 photos each, the tutorials' rates. Five settings answer four questions:
 
     aligned      alpha = dim = 128: does likeness rise above the base's floor?
     alpha 1      alpha = 1 at dim 128, as many steps: does it stay at the floor?
-    far too long the aligned training's last checkpoint: does it lose the prompt (hair), and copy?
-    one hoodie   all photos in the same hoodie, captioned or not: does the hoodie stick where no clothes are asked for?
+    far too long the aligned training's later checkpoints, and one at five times the rate: do they lose the prompt
+                 (hair), and copy photos?
+    one hoodie   all photos in the same hoodie, captioned or not, against the aligned training with its various clothes:
+                 does the hoodie stick where no clothes are asked for?
 
 Every training is an ordinary trial of an ordinary sweep, so a kill loses nothing: the same command goes on. Writes
 phenomena.json and phenomena.md into results/pocket/. Intervals are 90 %, by t over people, each person's value being
-the mean over the seeds: the claim is about people, and the seeds of one person are not independent of each other.
+the mean over the seeds: the seeds of one person are not independent of each other.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import math
 import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sweep.files import read_json, read_jsonl, write_json, write_text
+from sweep.files import read_json, read_jsonl, stable_hash, write_json, write_text
+from sweep.pocket import WEIGHTS_DIR
 from sweep.record.provenance import commit, hardware
 from sweep.trial import Score, Trial, score_from_json, trial_folder
 
 WORK = Path("results/phenomena")
 OUT = Path("results/pocket")
-PEOPLE = (177, 31, 92)  # held-out men with black hair; the first is the default subject
+# Held-out men with black hair who are not the base's average man (likeness can't be known of one who is, d' < 2).
+PEOPLE = (31, 92, 3)
 SEEDS = (1, 2)
 NUM_STEPS, LONG_STEPS = 1250, 5000
 HOODIE = ("green", "hoodie")
+MEASURES = ("likeness", "adherence", "probe_hair", "drift_to_natural", "memorisation", "memo_rate", "nearest_prompts",
+            "nearest_unseen_photos", "diversity", "usefulness")
 PLAIN_PROMPTS = ("photo of {subject}, portrait", "photo of {subject} on a beach, portrait",
                  "photo of {subject} in a forest, portrait", "photo of {subject} in a city, half-body")
 
@@ -43,6 +52,8 @@ COMMON = ("network_dim=128", "unet_lr=1e-4", "text_encoder_lr=5e-5", "dataset.nu
           "pack.max_trials=3", "launcher.devices=2")  # on two cores two one-thread workers outrun one of two threads
 SWEEPS = {
     "aligned": ("photos", f"max_train_steps={LONG_STEPS}", f"save_every_n_steps={NUM_STEPS}"),
+    "five times the rate": ("photos", "unet_lr=5e-4", "text_encoder_lr=2.5e-4", f"max_train_steps={2 * NUM_STEPS}",
+                            f"save_every_n_steps={NUM_STEPS}"),
     "alpha 1": ("photos", "network_alpha=1", f"max_train_steps={NUM_STEPS}"),
     "hoodie captioned": ("hoodie", f"max_train_steps={NUM_STEPS}"),
     "hoodie uncaptioned": ("hoodie", f"max_train_steps={NUM_STEPS}", "dataset.captions=false"),
@@ -51,17 +62,22 @@ SWEEPS = {
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One setting's mean of one measure, with its 90 % interval over people."""
+    """One setting's mean of one measure. low, high: its 90 % interval over people; None of fewer than three.
+
+    left_out: why people are missing in it, by person.
+    """
 
     setting: str
     measure: str
     mean: float
-    low: float
-    high: float
-    per_person: tuple[float, ...]
+    low: float | None
+    high: float | None
+    per_person: dict[str, float]
+    left_out: dict[str, str]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """Render, train, measure, report."""
     parser = argparse.ArgumentParser(description="What LoRA training does on the pocket base, with intervals.")
     parser.add_argument("--people", type=int, nargs="+", default=PEOPLE, help="held-out identities, 0 to 299")
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS, help="training seeds")
@@ -71,8 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not asked.report_only:
         for name in SWEEPS:
             subprocess.run(sweep_command(name, asked.people, asked.seeds), check=True)
-    findings = [*score_findings(), *hoodie_findings()]
-    write_report(findings, len(asked.people), len(asked.seeds))
+    trials = {name: trials_of(name, asked.people, asked.seeds) for name in SWEEPS}
+    write_report([*score_findings(trials), *hoodie_findings(trials)], asked.people, asked.seeds)
 
 
 def render_people(people: Sequence[int]) -> None:
@@ -81,121 +97,185 @@ def render_people(people: Sequence[int]) -> None:
 
     for person in people:
         for kind, clothes in (("photos", None), ("hoodie", HOODIE)):
-            if not (WORK / "people" / str(person) / kind / "subject.json").exists():
-                write_subject(person, WORK / "people" / str(person) / kind, num_photos=14, clothes=clothes)
+            if not (folder_of(person, kind) / "subject.json").exists():
+                write_subject(person, folder_of(person, kind), num_photos=14, clothes=clothes)
+
+
+def folder_of(person: int | str, kind: str) -> Path:
+    """Where a person's photos lie."""
+    return WORK / "people" / str(person) / kind
 
 
 def sweep_command(name: str, people: Sequence[int], seeds: Sequence[int]) -> list[str]:
+    """What a user would type."""
     kind, *overrides = SWEEPS[name]
-    folders = ",".join(str(WORK / "people" / str(person) / kind / "train") for person in people)
+    folders = ",".join(str(folder_of(person, kind) / "train") for person in people)
     return [sys.executable, "train.py", "-m", f"dataset.dir={folders}", f"seed={','.join(map(str, seeds))}",
             f"sweep.name={name.replace(' ', '-')}", *COMMON, *overrides]
 
 
-def trials_of(name: str) -> list[Trial]:
-    return [Trial(**row) for row in read_jsonl(WORK / name.replace(" ", "-") / "trials.jsonl")]
+def trials_of(name: str, people: Sequence[int], seeds: Sequence[int]) -> list[Trial]:
+    """The sweep's trials of these people and seeds; it may hold others from an earlier call."""
+    every = [Trial(**row) for row in read_jsonl(WORK / name.replace(" ", "-") / "trials.jsonl")]
+    return [trial for trial in every if trial.config["seed"] in seeds and person_of(trial) in map(str, people)]
 
 
 def person_of(trial: Trial) -> str:
+    """The number of the person that it trains on."""
     return Path(str(trial.config["dataset"]["dir"])).parents[1].name
 
 
-def scores_of(trial: Trial) -> dict[int, Score]:
-    """The screening score of each checkpoint, by step."""
+def score_at(trial: Trial, step: int) -> Score | None:
+    """The screening score of a checkpoint; None if the trial never got there. Raises ValueError if it was scored in
+    several ways."""
     scores = [score_from_json(read_json(path)) for path in trial_folder(WORK, trial.train_id).scores.glob("*.json")
               if not path.name.startswith("answer-")]
-    return {score.step: score for score in scores if score.stage == "screen"}
+    found = [score for score in scores if score.stage == "screen" and score.step == step]
+    if len({score.scoring_id for score in found}) > 1:
+        raise ValueError(f"{trial.train_id} was scored in several ways at step {step}; remove {WORK} and start again.")
+    return found[0] if found else None
 
 
-def score_findings() -> list[Finding]:
-    """Likeness, the hair probe, drift to the natural colour and the distance to training photos."""
+def score_findings(trials: Mapping[str, Sequence[Trial]]) -> list[Finding]:
+    """Likeness, the hair probe, drift to the natural colour, copies and the distance to training photos."""
     later = range(2 * NUM_STEPS, LONG_STEPS + 1, NUM_STEPS)
-    points = [("base", "aligned", NUM_STEPS), ("aligned", "aligned", NUM_STEPS), ("alpha 1", "alpha 1", NUM_STEPS),
-              *((f"aligned, {step} steps", "aligned", step) for step in later)]
+    points = [("aligned", "aligned", NUM_STEPS), ("alpha 1", "alpha 1", NUM_STEPS),
+              *((f"aligned, {step} steps", "aligned", step) for step in later),
+              ("five times the rate", "five times the rate", NUM_STEPS),
+              (f"five times the rate, {2 * NUM_STEPS} steps", "five times the rate", 2 * NUM_STEPS)]
     findings = []
     for setting, sweep, step in points:
-        scores = [(person_of(trial), scores_of(trial)[step]) for trial in trials_of(sweep)]
-        for measure in ("likeness", "adherence", "probe_hair", "drift_to_natural", "nearest_prompts", "usefulness"):
-            values = [(person, _measured(score, measure, is_base=setting == "base")) for person, score in scores]
-            if all(value is not None for _, value in values):
-                findings.append(finding(setting, measure, [(p, v) for p, v in values if v is not None]))
+        scores = [(person_of(trial), score_at(trial, step)) for trial in trials[sweep]]
+        for measure in MEASURES:
+            findings.append(finding(setting, measure, [(person, *_measured(score, measure))
+                                                       for person, score in scores]))
     return findings
 
 
-def _measured(score: Score, measure: str, *, is_base: bool) -> float | None:
-    if not is_base:
-        return score.axes[measure].value if measure in score.axes else score.details[measure]
-    at_floor = {"likeness": 0.0, "adherence": 1.0, "drift_to_natural": 0.0,
-                "nearest_prompts": score.details["nearest_prompts_base"]}
-    return at_floor.get(measure)
+def _measured(score: Score | None, measure: str) -> tuple[float | None, str]:
+    """A measure's value, or why there is none."""
+    if score is None:
+        return None, "no checkpoint at this step"
+    if measure in score.axes:
+        axis = score.axes[measure]
+        return axis.value, axis.reason
+    value = score.details.get(measure)
+    return value, "" if value is not None else "not measured"
 
 
-def hoodie_findings() -> list[Finding]:
-    """How often the judge sees the photos' hoodie on prompts that name no clothes."""
-    import torch
+def hoodie_findings(trials: Mapping[str, Sequence[Trial]]) -> list[Finding]:
+    """How often the judge sees the photos' hoodie on prompts that name no clothes: trained on it with and without
+    captions, trained on various clothes, and the difference that captions make to each person."""
+    shares: dict[str, list[tuple[str, float | None, str]]] = {"various clothes": [], "hoodie captioned": [],
+                                                              "hoodie uncaptioned": []}
+    see = _HoodieWatcher()
+    for setting, sweep in (("various clothes", "aligned"), ("hoodie captioned", "hoodie captioned"),
+                           ("hoodie uncaptioned", "hoodie uncaptioned")):
+        for trial in trials[sweep]:
+            score = score_at(trial, NUM_STEPS)
+            if score is None:
+                shares[setting].append((person_of(trial), None, "no checkpoint at this step"))
+                continue
+            file = trial_folder(WORK, trial.train_id).checkpoints / score.file
+            shares[setting].append((person_of(trial), see.share(file, person_of(trial)), ""))
+    findings = [finding(setting, "hoodie_share", values) for setting, values in shares.items()]
+    captioned, uncaptioned = findings[1].per_person, findings[2].per_person
+    pairs = [(person, uncaptioned[person] - captioned[person], "") for person in captioned if person in uncaptioned]
+    return [*findings, finding("uncaptioned minus captioned", "hoodie_share", pairs)]
 
-    from sweep.evaluation.generate import Row, generate
-    from sweep.evaluation.settings import Sampler
-    from sweep.identity import base_identity
-    from sweep.model.base import BaseModelConfig, load_base
-    from sweep.network.lora_file import LoraFile, read_lora
-    from sweep.network.targets import find_targets
-    from sweep.pocket.models import load_judge
-    from sweep.pocket.world import ATTRIBUTES
 
-    config = BaseModelConfig(name="pocket", path=None, resolution=64)
-    base = load_base(config, base_identity(config, WORK))
-    targets, judge = find_targets(base), load_judge()
-    sampler = Sampler(name="dpmpp_2m_karras", num_steps=20, guidance_scale=7.0, negative_prompt="")
-    colour, kind = (ATTRIBUTES[name].index(value) for name, value in zip(("clothes_colour", "clothes_type"), HOODIE,
-                                                                         strict=True))
+class _HoodieWatcher:
+    """Draws a LoRA's images on prompts without clothes and asks the pocket world's judge what they wear."""
 
-    def share(lora: LoraFile | None, subject: str) -> float:
+    def __init__(self) -> None:
+        from sweep.identity import base_identity
+        from sweep.model.base import BaseModelConfig
+        from sweep.model.loading import load_base
+        from sweep.network.targets import find_targets
+        from sweep.pocket.models import load_judge
+
+        config = BaseModelConfig(name="pocket", path=None, resolution=64)
+        self.base = load_base(config, base_identity(config, WORK))
+        self.targets, self.judge = find_targets(self.base), load_judge()
+
+    def share(self, file: Path, person: str) -> float:
+        """Of the images, those with HOODIE."""
+        import yaml
+
+        from sweep.evaluation.generate import Row, generate
+        from sweep.evaluation.settings import ScoringConfig
+        from sweep.network.lora_file import read_lora
+        from sweep.pocket.world import ATTRIBUTES
+        from sweep.schema import build
+
+        scoring = build(ScoringConfig, yaml.safe_load(Path("conf/scoring/pocket.yaml").read_text(encoding="utf-8")))
+        words = read_json(folder_of(person, "hoodie") / "subject.json")
+        lora, subject = read_lora(file, self.targets), f"{words['trigger']} {words['class_noun']}"
         rows = [Row(lora, 1.0, prompt.format(subject=subject), seed) for prompt in PLAIN_PROMPTS for seed in range(8)]
-        found = judge.attributes(generate(base, targets, rows, sampler, resolution=64))
+        found = self.judge.attributes(generate(self.base, self.targets, rows, scoring.sampler, resolution=64))
+        colour, kind = (ATTRIBUTES[name].index(value)
+                        for name, value in zip(("clothes_colour", "clothes_type"), HOODIE, strict=True))
         is_hoodie = (found["clothes_colour"].argmax(1) == colour) & (found["clothes_type"].argmax(1) == kind)
-        return float(torch.as_tensor(is_hoodie).float().mean())
-
-    bare = share(None, "a man")
-    findings = [finding("base", "hoodie_share", [("all", bare)])]
-    for setting in ("hoodie captioned", "hoodie uncaptioned"):
-        values = []
-        for trial in trials_of(setting):
-            [file] = trial_folder(WORK, trial.train_id).checkpoints.glob("*.safetensors")
-            values.append((person_of(trial), share(read_lora(file, targets), "alexq man")))
-        findings.append(finding(setting, "hoodie_share", values))
-    return findings
+        return float(is_hoodie.float().mean())
 
 
-def finding(setting: str, measure: str, values: Sequence[tuple[str, float]]) -> Finding:
+def finding(setting: str, measure: str, values: Sequence[tuple[str, float | None, str]]) -> Finding:
+    """The mean over people of each one's mean over seeds. values: (person, value or None, why None)."""
     from sweep.comparison import t_quantile
 
-    people = sorted({person for person, _ in values})
-    means = [statistics.fmean(value for who, value in values if who == person) for person in people]
-    mean = statistics.fmean(means)
-    half = (t_quantile(len(means) - 1) * statistics.stdev(means) / len(means) ** 0.5) if len(means) > 1 else 0.0
-    return Finding(setting, measure, mean, mean - half, mean + half, tuple(means))
+    people = dict.fromkeys(person for person, _, _ in values)
+    known = {person: [v for who, v, _ in values if who == person and v is not None] for person in people}
+    means = {person: statistics.fmean(of_one) for person, of_one in known.items() if of_one}
+    left_out = {person: reason for person, value, reason in values if value is None}
+    if not means:
+        return Finding(setting, measure, math.nan, None, None, {}, left_out)
+    mean = statistics.fmean(means.values())
+    if len(means) < 3:
+        return Finding(setting, measure, mean, None, None, means, left_out)
+    half = t_quantile(len(means) - 1) * statistics.stdev(means.values()) / len(means) ** 0.5
+    return Finding(setting, measure, mean, mean - half, mean + half, means, left_out)
 
 
-def write_report(findings: Sequence[Finding], num_people: int, num_seeds: int) -> None:
+def write_report(findings: Sequence[Finding], people: Sequence[int], seeds: Sequence[int]) -> None:
+    """phenomena.json with every person's value, phenomena.md as a table."""
+    weights = json.loads((WEIGHTS_DIR / "weights.json").read_text(encoding="utf-8"))
     tree: dict[str, Any] = {
-        "command": "python -m studies.phenomena", "hardware": hardware(), "commit": commit(), "num_people": num_people,
-        "num_seeds": num_seeds, "interval": "90 %, t over people",
-        "findings": [{"setting": f.setting, "measure": f.measure, "mean": round(f.mean, 3), "low": round(f.low, 3),
-                      "high": round(f.high, 3), "per_person": [round(v, 3) for v in f.per_person]} for f in findings]}
+        "command": f"python -m studies.phenomena --people {' '.join(map(str, people))} "
+                   f"--seeds {' '.join(map(str, seeds))}",
+        "date": time.strftime("%Y-%m-%d", time.gmtime()), "hardware": hardware(), "commit": commit(),
+        "weights": stable_hash(weights), "people": list(people), "seeds": list(seeds),
+        "interval": "90 %, t over people",
+        "findings": [{"setting": f.setting, "measure": f.measure, "mean": _rounded(f.mean), "low": _rounded(f.low),
+                      "high": _rounded(f.high), "left_out": f.left_out,
+                      "per_person": {who: _rounded(v) for who, v in f.per_person.items()}} for f in findings]}
     write_json(OUT / "phenomena.json", tree)
     measures = list(dict.fromkeys(f.measure for f in findings))
     settings = list(dict.fromkeys(f.setting for f in findings))
-    cells = {(f.setting, f.measure): f"{f.mean:.2f}" + (f" ({f.low:.2f} to {f.high:.2f})" if len(f.per_person) > 1
-                                                        else "") for f in findings}
+    cells = {(f.setting, f.measure): _cell(f) for f in findings}
     table = [f"| setting | {' | '.join(measures)} |", "|---" * (len(measures) + 1) + "|"]
     table += [f"| {s} | {' | '.join(cells.get((s, m), '') for m in measures)} |" for s in settings]
+    reasons = [f"- {f.setting}, {f.measure}: person {who} is left out: {reason}"
+               for f in findings for who, reason in f.left_out.items()]
     write_text(OUT / "phenomena.md", "# LoRA training on the pocket base\n\n"
-               f"`{tree['command']}` on {tree['hardware']}: {num_people} held-out people x {num_seeds} seeds, 14 "
-               "photos, dim 128, rates 1e-4 and 5e-5. Means with 90 % intervals over people (t, seeds averaged). "
-               "likeness: 0 = base model, 1 = held-out photos. probe_hair: 1 = as the base. nearest_prompts: "
-               "perceptual distance to the nearest training photo, smaller = nearer. hoodie_share: of images whose "
-               "prompt names no clothes, those with the photos' hoodie.\n\n" + "\n".join(table) + "\n")
+               f"`{tree['command']}` on {tree['hardware']}, {tree['date']}: {len(people)} held-out black-haired men x "
+               f"{len(seeds)} seeds, 14 photos, dim 128, rates 1e-4 and 5e-5, {NUM_STEPS} steps where nothing else is "
+               "said. Means with 90 % intervals over people (t, seeds averaged). likeness: 0 = the base model by "
+               "definition, 1 = held-out photos seen through the base's autoencoder. adherence, probe_hair: 1 = as the "
+               "base by definition. memo_rate: share of the images that copy a training photo. nearest_prompts, "
+               "nearest_unseen_photos: perceptual distance to the nearest training photo of the images, and of unseen "
+               "photos of the same person; images copy if they come nearer than those. hoodie_share: of images whose "
+               "prompt names no clothes, those with the photos' hoodie.\n\n"
+               + "\n".join(table) + "\n" + ("\n" + "\n".join(reasons) + "\n" if reasons else ""))
+
+
+def _cell(f: Finding) -> str:
+    if math.isnan(f.mean):
+        return "not known"
+    return f"{f.mean:.2f}" + ("" if f.low is None else f" ({f.low:.2f} to {f.high:.2f})")
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None or math.isnan(value) else round(value, 3)
 
 
 if __name__ == "__main__":

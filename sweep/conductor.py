@@ -37,7 +37,7 @@ from sweep.train_config import train_from_tree
 from sweep.trial import DONE, FAILED, FINISHED, RUNNING, WAITING, PackSpec, Trial, TrialResult, to_json, trial_folder
 
 POLL_S = 0.25
-NOT_ASKED = ("plan", "note", "sweep", "pack", "launcher", "tracker", "search", "experiment")
+NOT_ASKED = ("plan", "validate", "note", "sweep", "pack", "launcher", "tracker", "search", "experiment")
 """Top-level keys that change no trial, so they may differ when a sweep goes on."""
 PLACES = ("dataset.dir", "dataset.holdout_dir", "base_model.path")
 """Where things lie; what is in them is compared."""
@@ -99,18 +99,24 @@ class Sweep:
             _refuse_other_question(self.name, before, entry)
             entry = replace(entry, started=before.started, note=entry.note or before.note)
         write_entry(self._entry_path, entry)
-        known = {trial.train_id for trial in self.trials()}
+        known = {trial.train_id: trial for trial in self.trials()}
         for one in checked:
-            if one.trial.train_id not in known:
-                append_jsonl(self._trials_path, to_json(replace(one.trial, number=len(known) + 1)))
-                known.add(one.trial.train_id)
-        for line in dict.fromkeys(line for one in checked for line in (*one.dataset.skipped, *one.merged)):
+            before_it = known.get(one.trial.train_id)
+            if before_it is None or before_it.refused != one.trial.refused:
+                number = len(known) + 1 if before_it is None else before_it.number
+                known[one.trial.train_id] = replace(one.trial, number=number)
+                append_jsonl(self._trials_path, to_json(known[one.trial.train_id]))
+            if one.trial.refused:
+                note(self.dir, f"refused {dict(one.trial.settings)}: {one.trial.refused}")
+        lines = (line for one in checked for line in (*one.dataset.skipped, *one.merged, *one.ignored))
+        for line in dict.fromkeys(lines):
             note(self.dir, line)
         return entry
 
     def trials(self) -> list[Trial]:
         """All trials ever asked of this sweep, in the order of their numbers."""
-        return [Trial(**row) for row in read_jsonl(self._trials_path)]
+        newest = {row["train_id"]: Trial(**row) for row in read_jsonl(self._trials_path)}
+        return list(newest.values())
 
     def show_plan(self, checked: Sequence[Checked]) -> None:
         """Say what would run; nothing is written."""
@@ -131,7 +137,7 @@ class Sweep:
         tracker = make_tracker(self.config.tracker, entry, self.dir, self.results_dir)
         try:
             if packs:
-                self._launch(trials, packs, tracker)
+                self._launch([trial for trial in trials if not trial.refused], packs, tracker)
         finally:
             results = [read_result(self.results_dir, trial, self._scoring_id(trial)) for trial in trials]
             done = [result for result in results if result.trial.train_id in ids and result.status == DONE]
@@ -195,7 +201,8 @@ class Sweep:
         device, threads = launcher.device_of_next()
         spec = PackSpec(trials=tuple(pack), scoring=to_tree(self.config.scoring), results_dir=str(self.results_dir),
                         device=device, threads=threads, control=str(self._control_path),
-                        save_state_every_n_steps=self.config.pack.save_state_every_n_steps)
+                        save_state_every_n_steps=self.config.pack.save_state_every_n_steps,
+                        validate=self.config.validate)
         path = self.dir / "packs" / f"{pack_id([trial.train_id for trial in pack])}.json"
         write_json(path, to_json(spec))
         launcher.start(path)
@@ -232,7 +239,7 @@ class Sweep:
         return f"{base.name} {base.resolution}px {self.config.launcher.device} scoring={self.config.scoring.name}"
 
     def _is_complete(self, trial: Trial) -> bool:
-        return is_complete(self.results_dir, trial, self._scoring_id(trial))
+        return bool(trial.refused) or is_complete(self.results_dir, trial, self._scoring_id(trial))
 
     def _scoring_id(self, trial: Trial) -> str | None:
         """What the scores of a trial are known by in this sweep; None if it does not score."""

@@ -52,11 +52,12 @@ class RunConfig:
     tracker: Any = family(TRACKERS)
     pack: PackConfig
     sweep: SweepConfig
+    validate: bool
     plan: bool
     note: str
 
 
-_RUN_KEYS = ("scoring", "search", "launcher", "tracker", "pack", "sweep", "plan", "note")
+_RUN_KEYS = ("scoring", "search", "launcher", "tracker", "pack", "sweep", "validate", "plan", "note")
 
 
 def load(cfg: DictConfig) -> RunConfig:
@@ -88,6 +89,8 @@ def _resolved(train: dict[str, Any]) -> dict[str, Any]:
     the flat keys by interpolation."""
     if train.get("network_alpha") in (None, 0):
         train["network_alpha"] = train.get("network_dim")
+    if train.get("conv_alpha") in (None, 0):
+        train["conv_alpha"] = train.get("conv_dim")
     optimizer = train.get("optimizer")
     if isinstance(optimizer, Mapping):
         train["optimizer"] = {k: v for k, v in optimizer.items() if k not in ("unet_lr", "text_encoder_lr")}

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweep.data.batches import BatchPlan, TrainData
-from sweep.data.cache import cached_moments
+from sweep.data.buckets import Fit
+from sweep.data.cache import View, cached_moments, cached_text_states
+from sweep.data.train_data import batch_plan, data_notes, load_train_data, photo_fits
 from sweep.files import append_jsonl, read_json, read_jsonl, write_text
 from sweep.model.base import Base
 from sweep.network.lora_file import write_lora
@@ -18,7 +20,9 @@ from sweep.network.metadata import training_metadata
 from sweep.network.targets import Target
 from sweep.training.loop import StepRow, train
 from sweep.training.pack import Member, Pack
+from sweep.training.precision import dtype_named
 from sweep.training.state import forget_states, latest_save, load_states, newest_step, ordered, save_states
+from sweep.training.validation import HeldOut, validation_losses
 from sweep.trial import DIVERGED, DONE, PackSpec, TrialFolder, to_json
 from sweep.trial_run import TrialRun, attributed_s
 
@@ -42,6 +46,7 @@ class PackRun:
         self.state_dirs = {run.trial.train_id: run.folder.state for run in runs}
         self.control = Path(spec.control)
         self._last_status_s = 0.0
+        self._held_out_of: dict[tuple[tuple[str, str, Fit], ...], tuple[HeldOut, ...]] = {}
 
     def train(self) -> None:
         """Train until every trial has its last file, screening checkpoints on the way. Raises Stopped if asked to."""
@@ -52,6 +57,7 @@ class PackRun:
                 self._record_step(row)
             due = [self.by_id[m.train_id] for m in pack.members if m.is_at_checkpoint and not m.diverged]
             self._save_checkpoints(pack, due)
+            self._validate(pack, due)
             finished = [m for m in pack.members if m.is_finished]
             if finished:
                 self._leave(pack, finished)
@@ -125,7 +131,8 @@ class PackRun:
         if not row.member.diverged:
             append_jsonl(run.folder.metrics, {
                 "kind": "train", "step": row.step, "epoch": row.member.epoch, "loss": row.loss, "unet_lr": row.unet_lr,
-                "text_encoder_lr": row.text_encoder_lr, "grad_norm": row.grad_norm, "attributed_s": spent_s})
+                "text_encoder_lr": row.text_encoder_lr, **_used(row),
+                "grad_norm": row.grad_norm if math.isfinite(row.grad_norm) else None, "attributed_s": spent_s})
         if time.monotonic() - self._last_status_s > STATUS_EVERY_S:
             self._last_status_s = time.monotonic()
             for each in self.runs:
@@ -139,6 +146,38 @@ class PackRun:
             run.requests.append(request)
             append_jsonl(run.folder.metrics, {"kind": "checkpoint", "step": member.step, "epoch": member.epoch,
                                               "file": request.file.name})
+
+    def _validate(self, pack: Pack, due: Sequence[TrialRun]) -> None:
+        """The loss on held-out photos, trials of the same photos together. Before the state is saved, so that a resume
+        finds either both the checkpoint and its validation behind it or makes both again."""
+        groups: dict[tuple[HeldOut, ...], list[TrialRun]] = {}
+        for run in due if self.spec.validate else ():
+            groups.setdefault(self._held_out(run), []).append(run)
+        for photos, runs in groups.items():
+            if not photos:
+                continue
+            started = time.perf_counter()
+            ids = {run.trial.train_id for run in runs}
+            members = [member for member in pack.members if member.train_id in ids]
+            found = validation_losses(pack, members, photos)
+            share_s = (time.perf_counter() - started) / len(runs)
+            for member, validation in zip(members, found, strict=True):
+                run = self.by_id[member.train_id]
+                run.status = replace(run.status, attributed_s=run.status.attributed_s + share_s)
+                append_jsonl(run.folder.metrics, {"kind": "validation", "step": member.step, "epoch": member.epoch,
+                                                  "loss": validation.loss, "buckets": validation.buckets,
+                                                  "attributed_s": run.status.attributed_s})
+
+    def _held_out(self, run: TrialRun) -> tuple[HeldOut, ...]:
+        """Encoded once per pack; trials on the same photos, cut alike, get the same tuple."""
+        photos = run.dataset.validation
+        fits = photo_fits(run.config.dataset, photos, self.base.resolution)
+        key = tuple((photo.sha256, photo.caption, fit) for photo, fit in zip(photos, fits, strict=True))
+        if key not in self._held_out_of:
+            self._held_out_of[key] = tuple(
+                HeldOut(moments_MHW=cached_moments(self.base, photo, View(fit), Path(self.spec.results_dir)),
+                        caption=photo.caption) for photo, fit in zip(photos, fits, strict=True))
+        return self._held_out_of[key]
 
     def _screen(self, runs: Iterable[TrialRun]) -> None:
         """Score the checkpoints that have no score yet, together. After the state is saved: a kill in here costs no
@@ -186,27 +225,42 @@ class PackRun:
 
 
 def _member(base: Base, run: TrialRun, spec: PackSpec) -> Member:
-    photos, config = run.dataset.photos, run.config
-    plan = BatchPlan(tuple(photo.repeats for photo in photos), config.train_batch_size, config.seed)
-    moments = cached_moments(base, photos, config.base_model.resolution, Path(spec.results_dir))
-    cut = [photo.path.name for photo in photos if base.is_cut(photo.caption)]
+    config, dataset = run.config, run.dataset
+    plan = batch_plan(config.dataset, dataset, resolution=base.resolution, batch_size=config.train_batch_size,
+                      accumulation=config.gradient_accumulation_steps, seed=config.seed)
+    data = load_train_data(base, config.dataset, dataset, plan, prior_loss_weight=config.prior_loss_weight,
+                           results_dir=Path(spec.results_dir))
+    for note in (*dataset.skipped, *data_notes(config.dataset, dataset, base.resolution)):
+        run.say(note)
+    cut = [photo.path.name for photo in dataset.all_photos if base.is_cut(photo.caption, config.max_token_length)]
     if cut:
-        run.say(f"{len(cut)} captions are longer than the text encoder reads; their ends are cut off: {', '.join(cut)}")
-    return Member(train_id=run.trial.train_id, config=config, num_steps=run.trial.num_steps,
-                  data=TrainData(moments_NMHW=moments, captions=tuple(p.caption for p in photos), plan=plan))
+        run.say(f"{len(cut)} captions are longer than max_token_length={config.max_token_length}; their ends are cut "
+                f"off: {', '.join(cut)}")
+    member = Member(train_id=run.trial.train_id, config=config, num_steps=run.trial.num_steps, data=data)
+    if "text_encoder" not in member.trained_parts and not config.dataset.varies_captions:
+        member.known_text = cached_text_states(base, data.captions, Path(spec.results_dir), clip_skip=config.clip_skip,
+                                               max_token_length=config.max_token_length)
+    return member
 
 
 def _write_checkpoint(pack: Pack, base: Base, run: TrialRun, member: Member) -> ScoreRequest:
-    import torch
-
-    dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[run.config.save_precision]
     metadata = training_metadata(
-        run.config, run.dataset, output_name=run.output_name, steps_per_epoch=member.data.steps_per_epoch,
-        num_steps=member.num_steps, step=member.step, epoch=member.epoch, base_identity=base.identity)
+        run.config, run.dataset, output_name=run.output_name, plan=member.data.plan,
+        num_steps=member.num_steps, step=member.step, epoch=member.epoch, base=base)
     path = run.folder.checkpoints / _file_name(run.output_name, member)
-    write_lora(path, pack.targets, pack.weights_of(member), alpha=run.config.network_alpha, dtype=dtype,
-               metadata=metadata)
+    with pack.as_saved(member):
+        write_lora(path, pack.weights_of(member), dtype=dtype_named(run.config.save_precision), metadata=metadata)
     return _request(run, path, member.epoch, member.step)
+
+
+def _used(row: StepRow) -> dict[str, float | bool]:
+    """What a plain trial has no need to say: rates that the optimizer found itself, and fp16's scale."""
+    scheduled = {"unet": row.unet_lr, "text_encoder": row.text_encoder_lr}
+    used: dict[str, float | bool] = {f"used_{part}_lr": rate for part, rate in row.used_rates.items()
+                                     if rate != scheduled[part]}
+    if row.loss_scale is not None:
+        used |= {"loss_scale": row.loss_scale, "is_skipped": row.is_skipped}
+    return used
 
 
 def _file_name(name: str, member: Member) -> str:

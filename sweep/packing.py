@@ -13,8 +13,9 @@ def plan_packs(trials: Sequence[Trial], max_trials: int,
                earlier: Sequence[Sequence[str]] = ()) -> list[list[Trial]]:
     """Split trials into packs of at most `max_trials`, in the order in which they should run.
 
-    Trials of a pack agree on what one forward pass shares: the base, its precision, the resolution. Inside a pack
-    trials of one rank and optimizer stand together, so that the bank can stack them.
+    Trials of a pack agree on what one forward pass shares: the base, its precision, the resolution, how captions are
+    read, gradient checkpointing. Inside a pack trials of one network, rank and optimizer stand together, so that the
+    bank can stack them.
     earlier: packs (train ids) that were interrupted; their trials stay together, since a resume repeats them, unless
     they are more than `max_trials` now. A trial that several of them name goes with the largest.
     """
@@ -39,11 +40,18 @@ def pack_id(train_ids: Sequence[str]) -> str:
     return stable_hash(sorted(train_ids), num_digits=8)
 
 
+_SHARED = ("mixed_precision", "clip_skip", "max_token_length", "gradient_checkpointing")
+
+
 def _shared_key(trial: Trial) -> str:
     config: Mapping[str, object] = trial.config
-    return stable_hash([config["base_model"], config["mixed_precision"]])
+    return stable_hash([config["base_model"], *(config.get(key) for key in _SHARED)])
 
 
-def _bank_order(trial: Trial) -> tuple[int, str, int, int]:
+def _bank_order(trial: Trial) -> tuple[str, list[str], int, int, bool, bool, str, int, int]:
+    """First what adapters must agree on to be stacked."""
     config = trial.config
-    return config["network_dim"], config["optimizer"]["name"], config["train_batch_size"], trial.number
+    network = config["network"]
+    options = sorted(f"{key}={value}" for key, value in network.items())
+    return (network["name"], options, config["network_dim"], config["conv_dim"] or 0, config["unet_lr"] > 0,
+            config["text_encoder_lr"] > 0, config["optimizer"]["name"], config["train_batch_size"], trial.number)

@@ -9,12 +9,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from sweep.combinations import ignored, refusal
 from sweep.config import RunConfig
-from sweep.data.batches import num_steps, steps_per_epoch
-from sweep.data.folder import Dataset, DatasetConfig, read_dataset
+from sweep.data.folder import Dataset, read_dataset
+from sweep.data.settings import DatasetConfig, check_dataset
+from sweep.data.train_data import batch_plan
 from sweep.errors import ConfigError
 from sweep.evaluation.settings import check_fits
-from sweep.identity import base_identity, train_id
+from sweep.identity import source_identity, train_id
+from sweep.model.sources import Source, find_base
+from sweep.model.text import check_clip_skip, check_token_length
 from sweep.schema import to_tree
 from sweep.search.grid import Cell
 from sweep.train_config import TrainConfig
@@ -30,6 +34,7 @@ class Checked:
     base_id: str
     num_checkpoints: int
     merged: tuple[str, ...] = ()  # other cells that would train the same, in words
+    ignored: tuple[str, ...] = ()  # settings without effect, in words
 
 
 class Preflight:
@@ -38,12 +43,13 @@ class Preflight:
     def __init__(self, results_dir: Path):
         self._results_dir = results_dir
         self._datasets: dict[tuple[DatasetConfig, str | None, str | None, int | None], Dataset] = {}
-        self._bases: dict[object, str] = {}
+        self._bases: dict[object, tuple[Source, str]] = {}
 
     def check(self, cells: Sequence[Cell]) -> list[Checked]:
-        """Checked cells, numbered from 1; cells that would train the same are merged into the first of them.
+        """Checked cells, numbered from 1; cells that would train the same are merged into the first of them. One whose
+        settings can't work together is refused: its trial says why, and the others go on.
 
-        Raises DataError, ModelError or ConfigError.
+        Raises DataError, ModelError or ConfigError, the latter too if every cell is refused.
         """
         checked: dict[str, Checked] = {}
         for cell in cells:
@@ -52,6 +58,9 @@ class Preflight:
             if first is not one:
                 same = f"{dict(cell.settings)} trains the same as {dict(first.trial.settings)} and is not run twice"
                 checked[one.trial.train_id] = replace(first, merged=(*first.merged, same))
+        reasons = [one.trial.refused for one in checked.values()]
+        if all(reasons):
+            raise ConfigError("\n".join(dict.fromkeys(reasons)))
         return list(checked.values())
 
     def _check(self, cell: Cell, number: int) -> Checked:
@@ -59,13 +68,13 @@ class Preflight:
         _check_combination(cell.config)
         base_id = self._base(config)
         dataset = self._dataset(config)
-        repeats = [photo.repeats for photo in dataset.photos]
-        steps = num_steps(repeats, config.train_batch_size, config.max_train_epochs, config.max_train_steps)
+        plan = batch_plan(config.dataset, dataset, resolution=config.base_model.resolution, seed=config.seed,
+                          batch_size=config.train_batch_size, accumulation=config.gradient_accumulation_steps)
+        steps = plan.num_steps(config.max_train_epochs, config.max_train_steps)
         trial = Trial(number=number, train_id=train_id(config, dataset, base_id), settings=dict(cell.settings),
-                      config=to_tree(config), num_steps=steps)
-        per_epoch = steps_per_epoch(repeats, config.train_batch_size)
-        return Checked(trial=trial, dataset=dataset, base_id=base_id,
-                       num_checkpoints=_num_checkpoints(config, per_epoch, steps))
+                      config=to_tree(config), num_steps=steps, refused=refusal(config))
+        return Checked(trial=trial, dataset=dataset, base_id=base_id, ignored=ignored(config),
+                       num_checkpoints=_num_checkpoints(config, plan.steps_per_epoch, steps))
 
     def _dataset(self, config: TrainConfig) -> Dataset:
         key = (config.dataset, config.trigger, config.class_noun, config.repeats)
@@ -76,8 +85,12 @@ class Preflight:
 
     def _base(self, config: TrainConfig) -> str:
         if config.base_model not in self._bases:
-            self._bases[config.base_model] = base_identity(config.base_model, self._results_dir)
-        return self._bases[config.base_model]
+            source = find_base(config.base_model)
+            self._bases[config.base_model] = source, source_identity(source, config.base_model, self._results_dir)
+        source, identity = self._bases[config.base_model]
+        if source.family is not None and source.num_text_layers is not None:
+            check_clip_skip(config.clip_skip, source.family, source.num_text_layers)
+        return identity
 
 
 def _check_combination(config: RunConfig) -> None:
@@ -85,11 +98,11 @@ def _check_combination(config: RunConfig) -> None:
     train = config.train
     if train.base_model.resolution % 8:
         raise ConfigError(f"base_model.resolution={train.base_model.resolution} must be a multiple of 8.")
-    if train.unet_lr == 0 and train.text_encoder_lr == 0:
-        raise ConfigError("unet_lr=0 and text_encoder_lr=0 train nothing; set at least one of them above 0.")
+    check_token_length(train.max_token_length)
     if train.base_model.name != "pocket" and train.dataset.dir is None:
         raise ConfigError(f"base_model={train.base_model.name} needs dataset.dir=FOLDER: the photos that come with the "
                           "pocket base are 64-pixel renders.")
+    check_dataset(train.dataset, train.base_model.resolution)
     check_fits(config.scoring, train.base_model.name)
 
 

@@ -5,7 +5,7 @@ A trial's folder, `results/trials/<train_id>/`, holds everything about it; other
     config.yaml                 the resolved training config
     status.json                 a `Status`, replaced atomically
     worker.lock/                while a worker trains or scores it
-    metrics.jsonl               one row per logged step, checkpoint and score
+    metrics.jsonl               one row per logged step, checkpoint, validation and score
     packs.jsonl                 which trials shared the pass, from which step on; written before it takes effect
     train.log                   tracebacks and warnings
     checkpoints/NAME-000001.safetensors ... NAME.safetensors
@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import Any
 
 WAITING, RUNNING, DONE, FAILED, DIVERGED = "waiting", "running", "done", "failed", "diverged"
-FINISHED = (DONE, FAILED, DIVERGED)
+REFUSED = "refused"  # its settings can't work together; it is never started and has no folder
+FINISHED = (DONE, FAILED, DIVERGED, REFUSED)
 
 AXES = ("likeness", "adherence", "memorisation", "diversity", "usefulness")
 
@@ -93,6 +94,7 @@ class Trial:
     settings: Mapping[str, Any]  # the swept keys alone
     config: Mapping[str, Any]  # the whole training config as a plain tree
     num_steps: int
+    refused: str = ""  # why it can't work, if it can't
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +107,7 @@ class TrialResult:
     attributed_s: float  # its share of the pack's time, training and scoring
     answer: Answer | None
     scores: tuple[Score, ...]
-    reason: str = ""  # why it failed or diverged
+    reason: str = ""  # why it failed, diverged or was refused
 
 
 def to_json(record: Any) -> Any:
@@ -183,6 +185,7 @@ class PackSpec:
     threads: int  # CPU threads
     save_state_every_n_steps: int
     control: str  # path of the control file: {"command": "stop"} ends the pack at the next step boundary
+    validate: bool = False  # measure the loss on held-out photos at every checkpoint
 
 
 def pack_spec_from_json(tree: Mapping[str, Any]) -> PackSpec:

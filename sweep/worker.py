@@ -22,10 +22,12 @@ from sweep.errors import ConfigError, ModelError, TrialChangedError
 from sweep.evaluation.settings import SCORINGS
 from sweep.files import read_json, stable_hash
 from sweep.identity import base_identity
-from sweep.model.base import Base, BaseModelConfig, load_base
+from sweep.model.base import Base
+from sweep.model.loading import load_base
 from sweep.network.targets import Target, find_targets
 from sweep.pack_run import PackRun, Stopped
 from sweep.schema import build_family, to_tree
+from sweep.train_config import TrainConfig
 from sweep.trial import RUNNING, PackSpec, pack_spec_from_json
 from sweep.trial_run import TrialRun, open_trial
 
@@ -39,7 +41,7 @@ class Worker:
     """Runs packs one after the other; the base, its targets and the scorers stay from pack to pack."""
 
     def __init__(self) -> None:
-        self._bases: dict[tuple[BaseModelConfig, str, str], tuple[Base, list[Target]]] = {}
+        self._bases: dict[tuple[object, ...], tuple[Base, list[Target]]] = {}
         self._scorers: dict[str, Scorer] = {}
 
     def run(self, spec: PackSpec) -> None:
@@ -69,7 +71,7 @@ class Worker:
                 run.lock.release()
 
     def _run_pack(self, runs: Sequence[TrialRun], spec: PackSpec) -> None:
-        base, targets = self._base(runs[0].config.base_model, device_named(spec.device), spec)
+        base, targets = self._base(runs[0].config, device_named(spec.device), spec)
         for run in list(runs):
             if not run.is_as_asked(base.identity):
                 run.fail(TrialChangedError(
@@ -83,13 +85,16 @@ class Worker:
         pack_run.train()
         pack_run.finish()
 
-    def _base(self, config: BaseModelConfig, device: torch.device, spec: PackSpec) -> tuple[Base, list[Target]]:
-        identity = base_identity(config, Path(spec.results_dir))
-        key = (config, identity, str(device))
+    def _base(self, config: TrainConfig, device: torch.device, spec: PackSpec) -> tuple[Base, list[Target]]:
+        import torch
+
+        identity = base_identity(config.base_model, Path(spec.results_dir))
+        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(config.mixed_precision)
+        key = (config.base_model, identity, str(device), dtype)
         if key not in self._bases:
             self._bases.clear()  # one base at a time: on a GPU two may not fit
             self._scorers.clear()
-            base = load_base(config, identity, device)
+            base = load_base(config.base_model, identity, device, dtype)
             self._bases[key] = base, find_targets(base)
         return self._bases[key]
 
@@ -101,9 +106,11 @@ class Worker:
         from sweep.evaluation.scorer import Scorer
 
         key = stable_hash([to_tree(scoring), run.dataset.identity, [str(p) for p in run.dataset.holdout],
-                           run.dataset.trigger, run.dataset.class_noun])
+                           run.dataset.trigger, run.dataset.class_noun, run.config.clip_skip,
+                           run.config.max_token_length])
         if key not in self._scorers:
-            self._scorers[key] = Scorer(base, targets, scoring, run.dataset, Path(spec.results_dir))
+            self._scorers[key] = Scorer(base, targets, scoring, run.dataset, Path(spec.results_dir),
+                                         clip_skip=run.config.clip_skip, max_token_length=run.config.max_token_length)
         return self._scorers[key]
 
 

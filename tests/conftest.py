@@ -18,7 +18,8 @@ def base():
     import torch
 
     from sweep.identity import base_identity
-    from sweep.model.base import BaseModelConfig, load_base
+    from sweep.model.base import BaseModelConfig
+    from sweep.model.loading import load_base
 
     torch.set_num_threads(1)  # two test processes share the cores; threads that wait for each other are slower
     config = BaseModelConfig(name="pocket", path=None, resolution=64)
@@ -30,6 +31,17 @@ def targets(base):
     from sweep.network.targets import find_targets
 
     return find_targets(base)
+
+
+def dataset_config(**changes):
+    """The settings of conf/dataset/folder.yaml with changes."""
+    import yaml
+
+    from sweep.data.settings import DatasetConfig
+    from sweep.schema import build
+
+    defaults = yaml.safe_load((ROOT / "conf" / "dataset" / "folder.yaml").read_text(encoding="utf-8"))
+    return build(DatasetConfig, {**defaults, **changes})
 
 
 @pytest.fixture

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sweep.evaluation.settings import Sampler
-from sweep.network.bank import AdapterBank, AdapterSpec
-from sweep.network.lora_file import LoraFile
+from sweep.network.bank import AdapterBank
+from sweep.network.forms import Form
+from sweep.network.lora_file import LoadedSpec, LoraFile
 from sweep.network.targets import Target
 from sweep.randomness import generator
 
@@ -41,11 +42,13 @@ class Row:
 
 
 def generate(base: Base, targets: Sequence[Target], rows: Sequence[Row], sampler: Sampler, *, resolution: int,
-             batch_size: int = 32, on_progress: OnProgress | None = None) -> Tensor:
+             batch_size: int = 32, clip_skip: int = 1, max_token_length: int = 75,
+             on_progress: OnProgress | None = None) -> Tensor:
     """Draw all rows: [B, 3, resolution, resolution] in [0, 1] on the CPU, in the order of `rows`.
 
     A row's image depends on its file, strength, prompt and seed; what else is in its batch changes it by rounding
     alone. A LoRA with NaN in it gives NaN images and leaves the others alone.
+    clip_skip, max_token_length: how prompts are read, as in training (`Base.text_states`).
     """
     import torch
 
@@ -54,22 +57,31 @@ def generate(base: Base, targets: Sequence[Target], rows: Sequence[Row], sampler
     order = _bank_order(rows)
     for start in range(0, len(order), batch_size):
         chosen = order[start:start + batch_size]
-        images[chosen] = _draw(base, targets, [rows[i] for i in chosen], sampler, size // base.vae_scale)
+        images[chosen] = _draw(base, targets, [rows[i] for i in chosen], sampler, size // base.vae_scale,
+                               (clip_skip, max_token_length))
         if on_progress is not None:
             on_progress(min(start + batch_size, len(order)), len(order))
     return images
 
 
 def _bank_order(rows: Sequence[Row]) -> list[int]:
-    """Base rows first, then equal ranks together, files and strengths in the order in which they appear."""
+    """Base rows first, then files of one structure together, files and strengths in the order in which they appear."""
     first_seen: dict[tuple[int, float], int] = {}
+    structures: list[dict[str, Form]] = [{}]
+    structure_of: dict[tuple[int, float], int] = {}
     for row in rows:
-        first_seen.setdefault(row.adapter, len(first_seen))
-    return sorted(range(len(rows)), key=lambda i: (rows[i].lora.dim if rows[i].lora else 0,  # type: ignore[union-attr]
-                                                   first_seen[rows[i].adapter]))
+        if row.adapter in first_seen:
+            continue
+        first_seen[row.adapter] = len(first_seen)
+        forms = {key: layer.form for key, layer in row.lora.layers.items()} if row.lora else {}
+        if forms not in structures:
+            structures.append(forms)
+        structure_of[row.adapter] = structures.index(forms)
+    return sorted(range(len(rows)), key=lambda i: (structure_of[rows[i].adapter], first_seen[rows[i].adapter]))
 
 
-def _draw(base: Base, targets: Sequence[Target], rows: Sequence[Row], sampler: Sampler, latent_size: int) -> Tensor:
+def _draw(base: Base, targets: Sequence[Target], rows: Sequence[Row], sampler: Sampler, latent_size: int,
+          reading: tuple[int, int]) -> Tensor:
     """One batch, rows in the bank's order."""
     import torch
 
@@ -77,15 +89,15 @@ def _draw(base: Base, targets: Sequence[Target], rows: Sequence[Row], sampler: S
     latents_BCHW = torch.stack([
         torch.randn(base.latent_channels, latent_size, latent_size, generator=generator(row.seed, 0, "latents"))
         for row in rows]).to(base.device)
-    with torch.no_grad(), bank.attached() if bank else nullcontext():
-        text = _text_states(base, bank, rows, counts, sampler.negative_prompt)
+    with torch.no_grad(), base.autocast(), bank.attached() if bank else nullcontext():
+        text = _text_states(base, bank, rows, counts, sampler.negative_prompt, reading)
         with bank.rows([2 * count for count in counts]) if bank else nullcontext():
             latents_BCHW = _sample(base, latents_BCHW, text, sampler)
     return base.decode(latents_BCHW)
 
 
 def _bank_of(base: Base, targets: Sequence[Target], rows: Sequence[Row]) -> tuple[AdapterBank | None, list[int]]:
-    """An adapter per distinct (file, strength) with its number of rows; base rows get one whose weights are zero."""
+    """An adapter per distinct (file, strength) with its number of rows; base rows get one without layers."""
     adapters: list[tuple[Row, int]] = []
     for row in rows:
         if adapters and adapters[-1][0].adapter == row.adapter:
@@ -93,20 +105,17 @@ def _bank_of(base: Base, targets: Sequence[Target], rows: Sequence[Row]) -> tupl
         else:
             adapters.append((row, 1))
     counts = [count for _, count in adapters]
-    loras = [row.lora for row, _ in adapters]
-    dims = [lora.dim for lora in loras if lora is not None]
-    if not dims:
+    if all(row.lora is None for row, _ in adapters):
         return None, counts
-    specs = [AdapterSpec(dim=min(dims), alpha=0.0) if row.lora is None
-             else AdapterSpec(dim=row.lora.dim, alpha=row.lora.alpha, strength=row.strength) for row, _ in adapters]
-    bank = AdapterBank(targets, specs, base.device)
-    for index, lora in enumerate(loras):
-        bank.load_weights(index, {} if lora is None else lora.weights)
+    bank = AdapterBank(targets, [LoadedSpec(row.lora, row.strength) for row, _ in adapters], base.device)
+    for index, (row, _) in enumerate(adapters):
+        if row.lora is not None:
+            bank.load_weights(index, row.lora.weights)
     return bank, counts
 
 
 def _text_states(base: Base, bank: AdapterBank | None, rows: Sequence[Row], counts: Sequence[int],
-                 negative_prompt: str) -> TextStates:
+                 negative_prompt: str, reading: tuple[int, int]) -> TextStates:
     """Of 2B texts: negative and prompt of each row in turn; each distinct (adapter, text) goes through once."""
     import torch
 
@@ -123,7 +132,7 @@ def _text_states(base: Base, bank: AdapterBank | None, rows: Sequence[Row], coun
         text_counts.append(len(index_of))
         first += count
     with bank.rows(text_counts) if bank else nullcontext():
-        states = base.text_states(texts)
+        states = base.text_states(texts, *reading)
     return states[torch.tensor(picks, device=base.device)]
 
 
@@ -136,7 +145,7 @@ def _sample(base: Base, latents_BCHW: Tensor, text: TextStates, sampler: Sampler
         doubled = latents_BCHW.repeat_interleave(2, dim=0)
         doubled = scheduler.scale_model_input(doubled, timestep)
         timesteps_B: torch.Tensor = timestep.expand(len(doubled)).to(base.device)
-        noise = base.predict(doubled, timesteps_B, text)
+        noise = base.predict(doubled, timesteps_B, text).float()
         negative, positive = noise[0::2], noise[1::2]
         guided = negative + sampler.guidance_scale * (positive - negative)
         latents_BCHW = scheduler.step(guided, timestep, latents_BCHW).prev_sample

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sweep.errors import AdapterFileError
+from sweep.network.layer_names import is_adapter
 
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 _EPOCH = re.compile(r"-(\d{6})$")  # sd-scripts: NAME-000004.safetensors
@@ -66,8 +67,10 @@ def read_header(path: Path) -> dict[str, dict[str, object]]:
             raise ValueError("no safetensors header")
     except (OSError, ValueError) as error:
         raise AdapterFileError(f"{path} can't be read as safetensors ({error}).") from error
-    if not any(".lora_down." in key or ".lora_A." in key or ".lora.down." in key for key in header):
-        raise AdapterFileError(f"{path} holds no LoRA: none of its tensors is called *.lora_down.*.")
+    if not is_adapter(header):
+        raise AdapterFileError(f"{path} holds no LoRA: no tensor is called like one of sd-scripts, LyCORIS, diffusers "
+                               "or PEFT (*.lora_down.weight, *.hada_w1_a, *.lokr_w1, *.lora.down.weight, "
+                               "*.lora_A.weight).")
     return header
 
 

@@ -86,14 +86,17 @@ class Scorer:
     """
 
     def __init__(self, base: Base, targets: Sequence[Target], scoring: ScoringConfig, dataset: Dataset,
-                 results_dir: Path, *, backends: PocketBackends | None = None):
+                 results_dir: Path, *, clip_skip: int = 1, max_token_length: int = 75,
+                 backends: PocketBackends | None = None):
         check_fits(scoring, base.name)
         self.base, self.targets, self.scoring = base, targets, scoring
         self.dataset, self.results_dir = dataset, results_dir
+        self.clip_skip, self.max_token_length = clip_skip, max_token_length
         self.backends = backends or load_backends(scoring.weights_dir)
         self.scoring_id = scoring_id(scoring, base.identity, base.resolution, self.backends.identities,
                                      dataset_key(dataset))
-        self._measuring = measuring_id(scoring, base.identity, base.resolution, self.backends.identities)
+        self._measuring = measuring_id(scoring, base.identity, base.resolution, self.backends.identities, clip_skip,
+                                       max_token_length)
         self._photos_key = photos_key(dataset)
         self._cells = {stage: cells_of(scoring, stage, dataset) for stage in STAGES}
         self._observer: Observer | None = None
@@ -243,7 +246,8 @@ class Scorer:
                 progress.show(done)
 
         return generate(self.base, self.targets, rows, self.scoring.sampler, resolution=self.base.resolution,
-                        batch_size=self.scoring.batch_size, on_progress=tell)
+                        batch_size=self.scoring.batch_size, clip_skip=self.clip_skip,
+                        max_token_length=self.max_token_length, on_progress=tell)
 
     def _write_sheet(self, job: _Job, judgement: Judgement, measured: MeasuredSet, images: Tensor) -> None:
         axes = "   ".join(f"{name} {_shown(estimate.value)}" for name, estimate in judgement.axes.items())

@@ -219,12 +219,18 @@ def scoring_id(config: ScoringConfig, base_identity: str, resolution: int, backe
     return stable_hash(["scoring", tree, base_identity, resolution, dict(backends), dataset_key])
 
 
-def measuring_id(config: ScoringConfig, base_identity: str, resolution: int, backends: Mapping[str, str]) -> str:
-    """What makes two sets of measured images the same: weights and thresholds may change without drawing again."""
+def measuring_id(config: ScoringConfig, base_identity: str, resolution: int, backends: Mapping[str, str],
+                 clip_skip: int = 1, max_token_length: int = 75) -> str:
+    """What makes two sets of measured images the same: weights and thresholds may change without drawing again.
+
+    How prompts are read is a trial's own and no part of `scoring_id`: trials of several clip_skips may be compared,
+    each against anchors that were drawn as it is.
+    """
     tree: dict[str, Any] = {key: value for key, value in to_tree(config).items()
                             if key not in (*_NEUTRAL, *_JUDGING, "screen", "refine", "confirm")}
     tree["copies"] = config.copies.duplicate_distance
-    return stable_hash(["measuring", tree, base_identity, resolution, dict(backends)])
+    reading = [] if (clip_skip, max_token_length) == (1, 75) else [clip_skip, max_token_length]
+    return stable_hash(["measuring", tree, base_identity, resolution, dict(backends), *reading])
 
 
 def reference_photos(dataset: Dataset) -> tuple[Path, ...]:

@@ -15,7 +15,8 @@ from sweep.errors import ConfigError, ScoringError
 from sweep.evaluation.lora_files import FoundLora, find_loras
 from sweep.evaluation.settings import SCORINGS, NoScoring, check_fits, photos_key, reference_photos
 from sweep.files import stable_hash, write_json, write_text
-from sweep.model.base import BaseModelConfig
+from sweep.model.base import BASE_MODELS, BaseModelConfig
+from sweep.model.text import check_token_length
 from sweep.schema import bounds, build, family, one_of
 from sweep.trial import AXES, Answer, Score, to_json
 
@@ -30,10 +31,12 @@ class EvaluateConfig:
     """What evaluate.py may be told; see conf/evaluate.yaml."""
 
     lora: str | None
-    base_model: BaseModelConfig
+    base_model: BaseModelConfig = family(BASE_MODELS)
     dataset: DatasetConfig
     trigger: str | None
     class_noun: str | None
+    clip_skip: int = bounds(1, 12)
+    max_token_length: int = bounds(75, 225)
     scoring: Any = family(SCORINGS)
     results_dir: str
     device: str = one_of("auto", "cpu", "cuda")
@@ -58,6 +61,7 @@ def evaluate(config: EvaluateConfig) -> Answer:
     if isinstance(config.scoring, NoScoring):
         raise ScoringError("scoring=none measures nothing; leave it out, or give scoring=pocket.")
     check_fits(config.scoring, config.base_model.name)
+    check_token_length(config.max_token_length)
     loras, skipped = find_loras(config.lora)
     dataset = read_dataset(config.dataset, trigger=config.trigger, class_noun=config.class_noun, repeats=None)
     reference_photos(dataset)  # too few held-out photos are told before the base is loaded
@@ -130,7 +134,7 @@ def _scorer(config: EvaluateConfig, dataset: Dataset) -> Scorer:
     import torch
 
     from sweep.evaluation.scorer import Scorer
-    from sweep.model.base import load_base
+    from sweep.model.loading import load_base
     from sweep.network.targets import find_targets
 
     if config.device == "cuda" and not torch.cuda.is_available():
@@ -139,7 +143,8 @@ def _scorer(config: EvaluateConfig, dataset: Dataset) -> Scorer:
         torch.set_num_threads(config.threads)
     device = "cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu"
     base = load_base(config.base_model, identity, device)
-    return Scorer(base, find_targets(base), config.scoring, dataset, Path(config.results_dir))
+    return Scorer(base, find_targets(base), config.scoring, dataset, Path(config.results_dir),
+                  clip_skip=config.clip_skip, max_token_length=config.max_token_length)
 
 
 def _check_readable(loras: Sequence[FoundLora], scorer: Scorer) -> None:
@@ -147,7 +152,10 @@ def _check_readable(loras: Sequence[FoundLora], scorer: Scorer) -> None:
     from sweep.network.lora_file import read_lora
 
     for lora in loras:
-        read_lora(lora.path, scorer.targets)
+        unknown = read_lora(lora.path, scorer.targets).unknown
+        if unknown:
+            print(f"{lora.path}: {len(unknown)} tensors mean nothing for this base and are left out: "
+                  f"{', '.join(unknown[:5])}{', ...' if len(unknown) > 5 else ''}", file=sys.stderr)
 
 
 def _folder(config: EvaluateConfig, scorer: Scorer) -> Path:

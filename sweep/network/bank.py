@@ -1,91 +1,59 @@
-"""The adapter bank: K LoRAs over one frozen base, in one forward pass.
+"""The adapter bank: K adapters of any algorithms over one frozen base, in one forward pass.
 
 The rows of a batch are laid out adapter after adapter; each row goes through the base once and through its own
-adapter beside it. Adapters of one rank are stacked, so that a layer costs two batched matrix products per rank and
-not two products per trial.
+adapter beside it. Neighbours of one structure (same layers, forms and ranks) are stacked, so that a layer costs two
+batched matrix products per structure and not two products per trial.
 
-Shapes: K adapters of a rank group, B rows, L tokens, C channels, H W latent, R rank, I in, O out, N parameters of one
-adapter.
+Shapes: K adapters of a group, N parameters of one adapter, T layers.
 """
 
 from __future__ import annotations
 
-import math
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sweep.network.targets import PARTS, Part, Target
-from sweep.randomness import generator
+from sweep.network.apply import Draws, Stack, add_to
+from sweep.network.counter_random import keys_of
+from sweep.network.forms import LOW_RANK, initial_tensors
+from sweep.network.group import Group, Spec
+from sweep.network.spec import AdapterSpec
+from sweep.network.targets import Part, Target
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AdapterSpec:
-    """What the bank needs to know of one LoRA. Its output is scaled by strength * alpha / dim (Hu et al. 2021, 4.1)."""
-
-    dim: int
-    alpha: float
-    strength: float = 1.0
-
-    @property
-    def scale(self) -> float:
-        return self.strength * self.alpha / self.dim
+__all__ = ["AdapterBank", "AdapterParameter", "AdapterSpec"]
 
 
-class RankGroup:
-    """The adapters of one rank, stacked: one flat matrix of parameters and one of gradients, a row per adapter.
+@dataclass(frozen=True, slots=True)
+class AdapterParameter:
+    """One tensor of an adapter with its gradient, both views into the bank."""
 
-    `down[t]` [K,R,I] and `up[t]` [K,O,R] are leaves that look into the matrix, so autograd writes each layer's gradient
-    to its place, and clipping or an elementwise optimizer sees all layers of an adapter as one row.
-    """
-
-    def __init__(self, targets: Sequence[Target], dim: int, scales: Sequence[float], device: torch.device | str):
-        import torch
-
-        self.dim = dim
-        self.size = len(scales)
-        self.columns, num_params = _columns(targets, dim)
-        self.params_KN = torch.zeros(self.size, num_params, device=device)
-        self.grads_KN = torch.zeros_like(self.params_KN)
-        self.scale_K11 = torch.tensor(scales, device=device).view(-1, 1, 1)
-        self.down: list[Tensor] = []
-        self.up: list[Tensor] = []
-        for target, (start, middle, end) in zip(targets, _offsets(targets, dim), strict=True):
-            self.down.append(self._leaf(start, middle, (dim, target.in_features)))
-            self.up.append(self._leaf(middle, end, (target.out_features, dim)))
-
-    def _leaf(self, start: int, end: int, shape: tuple[int, int]) -> Tensor:
-        # autograd warns that gradients with gaps between rows may be slow; they are what makes one row of an adapter
-        warnings.filterwarnings("ignore", message="grad and param do not obey the gradient layout contract")
-        leaf = self.params_KN[:, start:end].unflatten(1, shape).detach().requires_grad_()
-        leaf.grad = self.grads_KN[:, start:end].unflatten(1, shape)
-        return leaf
+    part: Part
+    is_up: bool  # starts at zero
+    tensor: Tensor
+    grad: Tensor
 
 
 class AdapterBank:
-    """K adapters over one base. Adapters must be ordered so that equal ranks stand together (`packing` sees to it).
+    """K adapters over one base. Those of one structure are stacked where they are neighbours (`packing` sees to it).
 
     rows: how many rows of the batch belong to each adapter, in order; set before every forward pass.
     """
 
-    def __init__(self, targets: Sequence[Target], specs: Sequence[AdapterSpec], device: torch.device | str = "cpu"):
-        dims = [spec.dim for spec in specs]
-        assert len(_runs(dims)) == len(set(dims)), "adapters of one rank must stand together"
+    def __init__(self, targets: Sequence[Target], specs: Sequence[Spec], device: torch.device | str = "cpu"):
         self.targets = list(targets)
         self.specs = list(specs)
-        self.groups = [RankGroup(targets, dims[start], [spec.scale for spec in specs[start:end]], device)
-                       for start, end in _runs(dims)]
-        self._index_of = {id(target.module): index for index, target in enumerate(targets)}
+        self._device = device
+        structures = [{key: layer.form for key, layer in spec.layers(targets).items()} for spec in specs]
+        self.groups = [Group(targets, specs[start:end], device) for start, end in _runs(structures)]
         self._segments: list[_Segment] = []
 
-    def group_of(self, adapter: int) -> tuple[RankGroup, int]:
-        """The rank group of an adapter and its row there."""
+    def group_of(self, adapter: int) -> tuple[Group, int]:
+        """The group of an adapter and its row there."""
         for group in self.groups:
             if adapter < group.size:
                 return group, adapter
@@ -93,36 +61,34 @@ class AdapterBank:
         raise IndexError(adapter)
 
     def init_weights(self, adapter: int, seed: int) -> None:
-        """down: kaiming-uniform(a = sqrt 5), i.e. U(-1/sqrt(I), 1/sqrt(I)); up: zeros. A function of (seed, layer)."""
+        """The weights training starts from, a function of (seed, layer): they change nothing of the base's answer."""
         import torch
 
         group, row = self.group_of(adapter)
         with torch.no_grad():
-            for target, down, up in zip(self.targets, group.down, group.up, strict=True):
-                bound = 1 / math.sqrt(target.in_features)
-                uniform = torch.rand(down.shape[1:], generator=generator(seed, 0, f"init/{target.key}"))
-                down[row].copy_((2 * uniform - 1) * bound)
-                up[row].zero_()
+            for target in group.targets:
+                drawn = initial_tensors(group.layers_K[row][target.key].form, target, seed)
+                for name, leaf in group.leaves[target.key].items():
+                    leaf[row].copy_(drawn[name])
 
-    def load_weights(self, adapter: int, weights: Mapping[str, tuple[Tensor, Tensor]]) -> None:
-        """weights: (down [R,I], up [O,R]) by target key; layers that it lacks contribute nothing."""
+    def load_weights(self, adapter: int, weights: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """weights: the tensors of a file by target key and name; layers that it lacks contribute nothing."""
         import torch
 
         group, row = self.group_of(adapter)
         with torch.no_grad():
-            for target, down, up in zip(self.targets, group.down, group.up, strict=True):
-                pair = weights.get(target.key)
-                if pair is None:
-                    up[row].zero_()
-                    continue
-                down[row].copy_(pair[0].reshape(down.shape[1:]))
-                up[row].copy_(pair[1].reshape(up.shape[1:]))
+            for key, leaves in group.leaves.items():
+                for name, leaf in leaves.items():
+                    if key in weights:
+                        leaf[row].copy_(weights[key][name].reshape(leaf.shape[1:]))
+                    else:
+                        leaf[row].zero_()
 
-    def weights(self, adapter: int) -> dict[str, tuple[Tensor, Tensor]]:
-        """(down [R,I], up [O,R]) by target key, as views."""
+    def weights(self, adapter: int) -> dict[str, dict[str, Tensor]]:
+        """By target key and file name: the parameters as views, and the constants (alpha...) a file holds."""
         group, row = self.group_of(adapter)
-        return {target.key: (down.detach()[row], up.detach()[row])
-                for target, down, up in zip(self.targets, group.down, group.up, strict=True)}
+        return {key: {**{name: leaf.detach()[row] for name, leaf in leaves.items()},
+                      **group.layers_K[row][key].constants()} for key, leaves in group.leaves.items()}
 
     def flat(self, adapter: int) -> Tensor:
         """All parameters of one adapter as a row [N], a view."""
@@ -133,19 +99,65 @@ class AdapterBank:
         group, row = self.group_of(adapter)
         return group.grads_KN[row]
 
+    def spans(self, adapter: int) -> list[tuple[Part, bool, slice]]:
+        """Contiguous runs of `flat` of one (part, is_up), in order; runs without parameters are left out."""
+        places = self.group_of(adapter)[0].places
+        runs = _runs([(place.part, place.is_up) for place in places])
+        return [(places[start].part, places[start].is_up,
+                 slice(places[start].columns.start, places[end - 1].columns.stop)) for start, end in runs]
+
     def columns(self, adapter: int, part: Part) -> slice:
-        """Where a part's parameters stand in `flat`."""
-        return self.group_of(adapter)[0].columns[part]
+        """Where a part's parameters stand in `flat`; empty if it has none."""
+        spans = [span for each, _, span in self.spans(adapter) if each == part]
+        return slice(spans[0].start, spans[-1].stop) if spans else slice(0, 0)
+
+    def parameters_of(self, adapter: int) -> list[AdapterParameter]:
+        """Tensor by tensor, in the order of `flat`."""
+        group, row = self.group_of(adapter)
+        found = []
+        for place in group.places:
+            leaf = group.leaves[place.key][place.name]
+            assert leaf.grad is not None
+            found.append(AdapterParameter(place.part, place.is_up, leaf.detach()[row], leaf.grad[row]))
+        return found
 
     def zero_grad(self) -> None:
         for group in self.groups:
             group.grads_KN.zero_()
 
+    def scale_weight_norms(self, adapter: int, max_norm: float) -> tuple[int, float, float]:
+        """Scale back the layers whose ||alpha / dim * up @ down|| exceeds max_norm, up and down by the same factor.
+
+        Returns how many were scaled, and the mean and the largest norm afterwards (sd-scripts' scale_weight_norms).
+        """
+        import torch
+
+        group, row = self.group_of(adapter)
+        pairs = [(leaves["lora_down.weight"][row].detach(), leaves["lora_up.weight"][row].detach(),
+                  group.scales[key][row]) for key, leaves in group.leaves.items()
+                 if group.layers_K[row][key].form.algorithm in LOW_RANK]
+        if not pairs:
+            return 0, 0.0, 0.0
+        # ||U D||^2 = <U'U, DD'>, without the product itself
+        norms_T = torch.stack([scale * (_gram(up.flatten(1).T) * _gram(down.flatten(1))).sum().clamp(min=0).sqrt()
+                               for down, up, scale in pairs])
+        ratios_T = (max_norm / norms_T).clamp(max=1.0)
+        for (down, up, _), ratio in zip(pairs, ratios_T.sqrt(), strict=True):
+            down.mul_(ratio)
+            up.mul_(ratio)
+        scaled_T = norms_T * ratios_T
+        return int((ratios_T < 1).sum()), float(scaled_T.mean()), float(scaled_T.max())
+
     @contextmanager
-    def rows(self, counts: Sequence[int]) -> Iterator[None]:
-        """Inside, the batch's first counts[0] rows belong to adapter 0, the next counts[1] to adapter 1, ..."""
+    def rows(self, counts: Sequence[int], draws: Sequence[tuple[int, int] | None] | None = None) -> Iterator[None]:
+        """Inside, the batch's first counts[0] rows belong to adapter 0, the next counts[1] to adapter 1, ...
+
+        draws: (trial seed, batch index) per adapter, from which its dropout is drawn; None = nothing is dropped.
+        A layer may see a whole multiple of these rows (a long prompt's chunks, each prompt's together). Under gradient
+        checkpointing the backward pass belongs inside too, since it goes through the layers again.
+        """
         assert len(counts) == len(self.specs), "one count per adapter"
-        previous, self._segments = self._segments, self._plan(counts)
+        previous, self._segments = self._segments, self._plan(counts, draws or [None] * len(counts))
         try:
             yield
         finally:
@@ -154,94 +166,94 @@ class AdapterBank:
     @contextmanager
     def attached(self) -> Iterator[AdapterBank]:
         """Inside, the base's target layers add their adapters' outputs."""
-        handles = [target.module.register_forward_hook(self._hook) for target in self.targets]
+        taken = {key for group in self.groups for key in group.leaves}
+        handles = [target.module.register_forward_hook(self._hook_of(target.key))
+                   for target in self.targets if target.key in taken]
         try:
             yield self
         finally:
             for handle in handles:
                 handle.remove()
 
-    def _plan(self, counts: Sequence[int]) -> list[_Segment]:
-        """Runs of adapters of one rank with equally many rows go through one stacked product."""
+    def _plan(self, counts: Sequence[int], draws: Sequence[tuple[int, int] | None]) -> list[_Segment]:
+        """Neighbours of one structure with equally many rows go through one stacked product."""
         segments, first_adapter, first_row = [], 0, 0
         for group in self.groups:
-            group_counts = counts[first_adapter:first_adapter + group.size]
-            for start, end in _runs(group_counts):
-                num_rows = group_counts[start] * (end - start)
+            mine = slice(first_adapter, first_adapter + group.size)
+            kinds = [(count, draw is None) for count, draw in zip(counts[mine], draws[mine], strict=True)]
+            for start, end in _runs(kinds):
+                num_rows = kinds[start][0] * (end - start)
                 if num_rows:
-                    segments.append(_Segment(group, start, end, first_row, first_row + num_rows))
+                    drawn = _draws(group, start, end, draws[mine][start:end], self._device)
+                    segments.append(_Segment(group, slice(start, end), first_row, first_row + num_rows, drawn))
                 first_row += num_rows
             first_adapter += group.size
         return segments
 
-    def _hook(self, module: torch.nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    def _hook_of(self, key: str):  # type: ignore[no-untyped-def]
         import torch
 
-        index = self._index_of[id(module)]
-        x = args[0]
-        assert self._segments and self._segments[-1].last_row == x.shape[0], "the batch does not match bank.rows"
-        if len(self._segments) == 1:
-            return self._segments[0].add(index, x, output)
-        return torch.cat([segment.add(index, x[segment.first_row:segment.last_row],
-                                      output[segment.first_row:segment.last_row]) for segment in self._segments])
+        def hook(module: torch.nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            x = args[0]
+            assert self._segments and len(x) % self._segments[-1].last_row == 0, "the batch does not match bank.rows"
+            times = len(x) // self._segments[-1].last_row
+            answers = []
+            for segment in self._segments:
+                rows = slice(segment.first_row * times, segment.last_row * times)
+                if key in segment.group.leaves:
+                    whole = len(self._segments) == 1
+                    answers.append(add_to(output if whole else output[rows], x if whole else x[rows],
+                                          segment.stack(key)))
+                else:
+                    answers.append(output[rows])
+            return answers[0] if len(answers) == 1 else torch.cat(answers)
+
+        return hook
 
 
 @dataclass(frozen=True, slots=True)
 class _Segment:
-    """Rows [first_row, last_row) of the batch, which belong to rows [start, end) of a rank group."""
+    """Rows [first_row, last_row) of the batch, which belong to some neighbours of a group."""
 
-    group: RankGroup
-    start: int
-    end: int
+    group: Group
+    members: slice
     first_row: int
     last_row: int
+    draws: Draws | None
 
-    def add(self, index: int, x: Tensor, output: Tensor) -> Tensor:
-        """output + scale * up(down(x)); x [B,L,I] or [B,I,H,W]."""
-        import torch
-
-        group, is_whole = self.group, self.end - self.start == self.group.size
-        down_KRI, up_KOR, scale_K11 = group.down[index], group.up[index], group.scale_K11
-        if not is_whole:
-            span = slice(self.start, self.end)
-            down_KRI, up_KOR, scale_K11 = down_KRI[span], up_KOR[span], scale_K11[span]
-        num_adapters = self.end - self.start
-        if x.ndim == 4:
-            return self._add_conv(x, output, down_KRI, up_KOR, scale_K11)
-        x_KTI = x.reshape(num_adapters, -1, x.shape[-1])
-        out_KTO = output.reshape(num_adapters, -1, output.shape[-1])
-        h_KTR = torch.bmm(x_KTI, down_KRI.transpose(1, 2)) * scale_K11
-        return torch.baddbmm(out_KTO, h_KTR, up_KOR.transpose(1, 2)).view_as(output)
-
-    def _add_conv(self, x: Tensor, output: Tensor, down_KRI: Tensor, up_KOR: Tensor, scale_K11: Tensor) -> Tensor:
-        import torch
-
-        num_adapters, (height, width) = self.end - self.start, x.shape[2:]
-        x_KBIP = x.reshape(num_adapters, -1, x.shape[1], height * width)
-        h_KBRP = torch.matmul(down_KRI.unsqueeze(1), x_KBIP) * scale_K11.unsqueeze(1)
-        return output + torch.matmul(up_KOR.unsqueeze(1), h_KBRP).reshape(output.shape)
+    def stack(self, key: str) -> Stack:
+        group, members = self.group, self.members
+        tensors, scale_K, strength_K = group.leaves[key], group.scales[key], group.strength_K
+        if members.stop - members.start < group.size:
+            tensors = {name: leaf[members] for name, leaf in tensors.items()}
+            scale_K, strength_K = scale_K[members], strength_K[members]
+        return Stack(group.target_of[key], group.layers_K[0][key].form, tensors, scale_K, strength_K, self.draws)
 
 
-def _offsets(targets: Sequence[Target], dim: int) -> Iterator[tuple[int, int, int]]:
-    """For each target where its down begins, its up begins, and its up ends, in a row of parameters."""
-    end = 0
-    for target in targets:
-        start, middle = end, end + dim * target.in_features
-        end = middle + dim * target.out_features
-        yield start, middle, end
+def _draws(group: Group, start: int, end: int, draws: Sequence[tuple[int, int] | None],
+           device: torch.device | str) -> Draws | None:
+    """The dropout of some neighbours; None if there is none, so that it costs nothing."""
+    import torch
+
+    given = [draw for draw in draws if draw is not None]
+    if not given:
+        return None
+    specs = group.specs[start:end]
+    rates = {name: [getattr(spec, name) for spec in specs]
+             for name in ("network_dropout", "rank_dropout", "module_dropout")}
+    rates = {name: values for name, values in rates.items() if any(values)}
+    is_dylora = any(layer.form.algorithm == "dylora" for layer in group.layers_K[start].values())
+    if not rates and not is_dylora:
+        return None
+    return Draws({name: keys_of(given, name, device) for name in (*rates, "dylora")},
+                 {name: torch.tensor(values, device=device) for name, values in rates.items()})
 
 
-def _columns(targets: Sequence[Target], dim: int) -> tuple[dict[Part, slice], int]:
-    """Each part's columns; targets come part by part."""
-    bounds: dict[Part, slice] = {part: slice(0, 0) for part in PARTS}
-    end = 0
-    for target, (start, _, end) in zip(targets, _offsets(targets, dim), strict=True):
-        first = bounds[target.part].start if bounds[target.part].stop else start
-        bounds[target.part] = slice(first, end)
-    return bounds, end
+def _gram(rows_RN: Tensor) -> Tensor:
+    return rows_RN @ rows_RN.T
 
 
-def _runs(values: Sequence[int]) -> list[tuple[int, int]]:
+def _runs(values: Sequence[object]) -> list[tuple[int, int]]:
     """[start, end) of each run of equal neighbours."""
     starts = [i for i in range(len(values)) if i == 0 or values[i] != values[i - 1]]
     return list(zip(starts, [*starts[1:], len(values)], strict=False))

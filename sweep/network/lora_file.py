@@ -1,5 +1,4 @@
-"""LoRA files in sd-scripts' format: safetensors with `lora_unet_*` / `lora_te_*` keys, read by A1111, ComfyUI and
-diffusers."""
+"""LoRA files: written as sd-scripts and LyCORIS write them (read by A1111, ComfyUI and diffusers), read in any form."""
 
 from __future__ import annotations
 
@@ -11,7 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweep.errors import AdapterFileError
-from sweep.files import write_bytes
+from sweep.files import read_json, write_bytes
+from sweep.network.file_layers import read_layer
+from sweep.network.forms import Layer
+from sweep.network.layer_names import LayerNames, split_key
 from sweep.network.targets import Target
 
 if TYPE_CHECKING:
@@ -19,37 +21,47 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class LoraFile:
-    """A LoRA as read: pairs (down [R,I], up [O,R]) by target key, one alpha, one dim."""
+    """An adapter as read. layers and weights (by file name, in fp32) by target key."""
 
-    weights: dict[str, tuple[Tensor, Tensor]]
-    dim: int
-    alpha: float
+    layers: dict[str, Layer]
+    weights: dict[str, dict[str, Tensor]]
     metadata: dict[str, str]
+    unknown: tuple[str, ...] = ()  # keys of the file that mean nothing for this base
 
 
-def write_lora(path: Path, targets: Sequence[Target], weights: Mapping[str, tuple[Tensor, Tensor]], *, alpha: float,
-               dtype: torch.dtype, metadata: Mapping[str, str]) -> None:
-    """Write the targets that `weights` has, atomically. 1x1 convolutions are saved 4-D.
+@dataclass(frozen=True, slots=True)
+class LoadedSpec:
+    """A file at a strength, for the bank. lora: None = the base alone."""
+
+    lora: LoraFile | None
+    strength: float = 1.0
+    network_dropout: float = 0.0
+    rank_dropout: float = 0.0
+    module_dropout: float = 0.0
+
+    def layers(self, targets: Sequence[Target]) -> Mapping[str, Layer]:
+        return {} if self.lora is None else self.lora.layers
+
+
+def write_lora(path: Path, weights: Mapping[str, Mapping[str, Tensor]], *, dtype: torch.dtype,
+               metadata: Mapping[str, str]) -> None:
+    """Write an adapter's tensors (`AdapterBank.weights`: by target key and file name) atomically.
 
     metadata: `ss_*` and `modelspec.*`; the hashes `sshs_*` are added here. It must hold no time, host or path, so that
     the same training gives the same bytes.
     """
-    import safetensors.torch
-    import torch
+    tensors = {f"{key}.{name}": tensor.to("cpu", dtype if tensor.is_floating_point() else tensor.dtype).contiguous()
+               for key, layer in weights.items() for name, tensor in layer.items()}
+    write_tensors(path, tensors, metadata)
 
-    tensors: dict[str, Tensor] = {}
-    for target in targets:
-        if target.key not in weights:
-            continue
-        down, up = (w.to("cpu", dtype).contiguous() for w in weights[target.key])
-        if target.is_conv:
-            down, up = down[:, :, None, None], up[:, :, None, None]
-        tensors[f"{target.key}.lora_down.weight"] = down
-        tensors[f"{target.key}.lora_up.weight"] = up
-        tensors[f"{target.key}.alpha"] = torch.tensor(alpha, dtype=dtype)
-    bare = safetensors.torch.save(tensors)
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """A safetensors file with sd-scripts' hashes, whose bytes depend on its content alone."""
+    import safetensors.torch
+
+    bare = safetensors.torch.save(dict(tensors))
     # sd-scripts hashes the file as it would be with the training metadata alone, which users are not meant to edit
     trained = _with_metadata(bare, {key: value for key, value in metadata.items() if key.startswith("ss_")})
     hashes = {"sshs_model_hash": hashlib.sha256(_split(bare)[1]).hexdigest(), "sshs_legacy_hash": _legacy_hash(trained)}
@@ -57,57 +69,73 @@ def write_lora(path: Path, targets: Sequence[Target], weights: Mapping[str, tupl
 
 
 def read_lora(path: Path, targets: Sequence[Target]) -> LoraFile:
-    """Read a LoRA for a base's targets.
+    """Read an adapter of any form for a base's targets.
 
-    Raises AdapterFileError if the file is no safetensors, holds no LoRA, or holds layers that the base lacks.
+    Raises AdapterFileError if the file is no safetensors, holds no adapter, or one for other layers.
     """
+    tensors, metadata = read_tensors(path)
+    names = LayerNames(targets)
+    grouped: dict[str, dict[str, Tensor]] = {}
+    by_key: dict[str, Target] = {}
+    unknown, strange = [], set()
+    for key, tensor in tensors.items():
+        found = split_key(key)
+        target = names.find(found[0]) if found else None
+        if found is None or target is None:
+            unknown.append(key)
+            strange.update([found[0]] if found else [])
+            continue
+        by_key[target.key] = target
+        grouped.setdefault(target.key, {})[found[1]] = tensor.float()
+    if len(strange) > len(grouped):
+        raise AdapterFileError(f"{path} has {len(strange)} layers that this base lacks, e.g. "
+                               f"{', '.join(sorted(strange)[:3])}. Was it trained on another family of models?")
+    if not grouped:
+        raise AdapterFileError(f"{path} holds no LoRA: no key is like *.lora_down.weight, *.lora_A.weight, *.hada_w1_a "
+                               f"or *.lokr_w1; its first keys are: {', '.join(sorted(tensors)[:3])}.")
+    alphas = _alphas_beside(path, metadata)
+    layers: dict[str, Layer] = {}
+    weights: dict[str, dict[str, Tensor]] = {}
+    for key in sorted(grouped):
+        target = by_key[key]
+        if "alpha" not in grouped[key] and target.component in alphas:
+            grouped[key]["alpha"] = alphas[target.component]
+        read = read_layer(path, target, grouped[key])
+        if read is None:
+            unknown += [f"{key}.{name}" for name in grouped[key]]
+        else:
+            layers[key], weights[key] = read
+    if not layers:
+        raise AdapterFileError(f"{path} holds no LoRA that can be read: its layers have only "
+                               f"{', '.join(sorted({name for layer in grouped.values() for name in layer}))}.")
+    return LoraFile(layers, weights, metadata, tuple(sorted(unknown)))
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """All tensors and the metadata of a safetensors file. Raises AdapterFileError."""
     import safetensors
 
     try:
         with safetensors.safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
-            metadata = dict(file.metadata() or {})
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
+            return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except (safetensors.SafetensorError, OSError) as error:
         raise AdapterFileError(f"{path} can't be read as safetensors: {error}") from error
-    names = {key.rsplit(".lora_down.weight", 1)[0] for key in tensors if key.endswith(".lora_down.weight")}
-    if not names:
-        raise AdapterFileError(f"{path} holds no LoRA in kohya's form (no *.lora_down.weight); its first keys are: "
-                               f"{', '.join(sorted(tensors)[:3])}.")
-    by_key = {target.key: target for target in targets}
-    unknown = sorted(names - set(by_key))
-    if unknown:
-        raise AdapterFileError(f"{path} has {len(unknown)} layers that this base lacks or that are not read yet, e.g. "
-                               f"{', '.join(unknown[:3])}. Was it trained on another family of models?")
-    weights, alphas = {}, {}
-    for name in sorted(names):
-        target = by_key[name]
-        down, up = tensors[f"{name}.lora_down.weight"].float(), tensors[f"{name}.lora_up.weight"].float()
-        down, up = down.flatten(1), up.flatten(1)
-        if down.shape[1] != target.in_features or up.shape[0] != target.out_features:
-            raise AdapterFileError(f"{path}: {name} is {down.shape[1]} -> {up.shape[0]}, the base's layer is "
-                                   f"{target.in_features} -> {target.out_features}.")
-        alpha = tensors.get(f"{name}.alpha")
-        weights[name] = (down, up)
-        alphas[name] = float(alpha) if alpha is not None else float(down.shape[0])
-    return _one_rank(weights, alphas, metadata)
 
 
-def _one_rank(weights: dict[str, tuple[Tensor, Tensor]], alphas: dict[str, float],
-              metadata: dict[str, str]) -> LoraFile:
-    """Pad layers of smaller rank with zeros and fold their scale into `up`, so that one (dim, alpha) holds for all."""
+def _alphas_beside(path: Path, metadata: Mapping[str, str]) -> dict[str, Tensor]:
+    """PEFT keeps alpha out of the tensors: in diffusers' metadata by component, or in adapter_config.json beside."""
     import torch
 
-    dim = max(down.shape[0] for down, _ in weights.values())
-    alpha = max(alphas.values())
-    same = {}
-    for name, (down, up) in weights.items():
-        rank = down.shape[0]
-        factor = (alphas[name] / rank) / (alpha / dim)
-        if rank < dim:
-            down = torch.nn.functional.pad(down, (0, 0, 0, dim - rank))
-            up = torch.nn.functional.pad(up, (0, dim - rank))
-        same[name] = (down, up if factor == 1 else up * factor)
-    return LoraFile(weights=same, dim=dim, alpha=alpha, metadata=metadata)
+    try:
+        told: dict[str, Any] = json.loads(metadata.get("lora_adapter_metadata", "{}"))
+        config = path.with_name("adapter_config.json")
+        if path.name == "adapter_model.safetensors" and config.exists():
+            alpha = read_json(config)["lora_alpha"]
+            told |= {"unet.lora_alpha": alpha, "text_encoder.lora_alpha": alpha}
+        return {key.removesuffix(".lora_alpha"): torch.tensor(float(value)) for key, value in told.items()
+                if key.endswith(".lora_alpha")}
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise AdapterFileError(f"{path}: what it says of its alphas can't be read ({error}).") from error
 
 
 def _with_metadata(file_bytes: bytes, metadata: Mapping[str, str]) -> bytes:

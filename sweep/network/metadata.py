@@ -4,66 +4,165 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from sweep import __version__
+from sweep.data.batches import BatchPlan
 from sweep.data.folder import Dataset
+from sweep.data.settings import bucket_bounds
+from sweep.data.train_data import bucket_table
 from sweep.train_config import TrainConfig
 
+if TYPE_CHECKING:
+    from sweep.model.base import Base
 
-def training_metadata(config: TrainConfig, dataset: Dataset, *, output_name: str, steps_per_epoch: int, num_steps: int,
-                      step: int, epoch: int, base_identity: str) -> dict[str, str]:
+# What sd-scripts and the ModelSpec call the families.
+_VERSION = {"sd1": "sd_v1", "sd2": "sd_v2", "sdxl": "sdxl_base_v1-0"}
+_ARCHITECTURE = {("sd1", "epsilon"): "stable-diffusion-v1/lora", ("sd1", "v_prediction"): "stable-diffusion-v1/lora",
+                 ("sd2", "epsilon"): "stable-diffusion-v2-512/lora",
+                 ("sd2", "v_prediction"): "stable-diffusion-v2-768-v/lora",
+                 ("sdxl", "epsilon"): "stable-diffusion-xl-v1-base/lora",
+                 ("sdxl", "v_prediction"): "stable-diffusion-xl-v1-base/lora"}
+
+_MODULES = {"lora": "networks.lora", "locon": "networks.lora", "dylora": "networks.dylora", "dora": "lycoris.kohya",
+            "loha": "lycoris.kohya", "lokr": "lycoris.kohya", "ia3": "lycoris.kohya"}
+
+_AT_REST: Mapping[str, object] = {
+    "ss_adaptive_noise_scale": None, "ss_bucket_no_upscale": False, "ss_caption_dropout_every_n_epochs": 0,
+    "ss_caption_dropout_rate": 0.0, "ss_caption_tag_dropout_rate": 0.0, "ss_clip_skip": None, "ss_color_aug": False,
+    "ss_debiased_estimation": False, "ss_face_crop_aug_range": None, "ss_flip_aug": False, "ss_fp8_base": False,
+    "ss_fp8_base_unet": False, "ss_full_fp16": False, "ss_gradient_checkpointing": False, "ss_huber_c": 0.1,
+    "ss_huber_scale": 1.0, "ss_huber_schedule": "snr", "ss_ip_noise_gamma": None,
+    "ss_ip_noise_gamma_random_strength": False, "ss_keep_tokens": 0, "ss_loss_type": "l2", "ss_lowram": False,
+    "ss_max_bucket_reso": None, "ss_max_token_length": None, "ss_max_validation_steps": None,
+    "ss_min_bucket_reso": None, "ss_min_snr_gamma": None, "ss_multires_noise_discount": 0.3,
+    "ss_multires_noise_iterations": None, "ss_noise_offset": None, "ss_noise_offset_random_strength": False,
+    "ss_num_validation_images": 0, "ss_prior_loss_weight": 1.0, "ss_random_crop": False,
+    "ss_resize_interpolation": None, "ss_shuffle_caption": False, "ss_validate_every_n_epochs": None,
+    "ss_validate_every_n_steps": None, "ss_validation_seed": None, "ss_validation_split": 0.0,
+    "ss_zero_terminal_snr": False,
+}
+"""sd-scripts' keys of what is not used here, with the values that it writes then; settings override them. It also
+writes times, a session's number, its own commit and hashes of the base's file, which a reproducible file can't hold."""
+
+
+def training_metadata(config: TrainConfig, dataset: Dataset, *, output_name: str, plan: BatchPlan,
+                      num_steps: int, step: int, epoch: int, base: Base) -> dict[str, str]:
     """sd-scripts' keys, as text, for the file saved after `step` steps and `epoch` whole epochs."""
     subsets: dict[str, Counter[str]] = {}
-    folders: dict[str, dict[str, int]] = {}
+    folders = Counter((photo.subset, photo.repeats) for photo in dataset.photos)
     for photo in dataset.photos:
         tags = [tag.strip() for tag in photo.caption.split(",") if tag.strip()]
         subsets.setdefault(photo.subset, Counter()).update(tags)
-        folder = folders.setdefault(photo.subset, {"n_repeats": photo.repeats, "img_count": 0})
-        folder["img_count"] += 1
-    resolution = config.base_model.resolution
-    num_epochs = -(-num_steps // steps_per_epoch)
+    resolution, data = config.base_model.resolution, config.dataset
+    suffix = "_v" if base.prediction_type == "v_prediction" else ""
+    num_epochs = -(-num_steps // plan.steps_per_epoch)
     values = {
-        "ss_network_module": "networks.lora",
+        "ss_network_module": _MODULES[config.network.name],
+        "ss_network_args": json.dumps(_network_args(config)),
         "ss_network_dim": config.network_dim,
         "ss_network_alpha": config.network_alpha,
+        "ss_network_dropout": config.network_dropout or None,
+        "ss_scale_weight_norms": config.scale_weight_norms,
         "ss_learning_rate": config.unet_lr,
         "ss_unet_lr": config.unet_lr,
         "ss_text_encoder_lr": config.text_encoder_lr,
         "ss_optimizer": config.optimizer.name,
         "ss_lr_scheduler": config.scheduler.name,
-        "ss_lr_warmup_steps": config.lr_warmup_steps,
+        "ss_lr_warmup_steps": _warmup_steps(config.lr_warmup_steps, num_steps),
         "ss_num_train_images": sum(photo.repeats for photo in dataset.photos),
-        "ss_num_reg_images": 0,
-        "ss_num_batches_per_epoch": steps_per_epoch,
+        "ss_num_reg_images": sum(repeats * count for _, repeats, count in dataset.reg_subsets),
+        "ss_num_validation_images": len(dataset.validation) if dataset.is_split else 0,
+        "ss_validation_split": data.validation_split,
+        "ss_num_batches_per_epoch": plan.batches_per_epoch,
         "ss_num_epochs": num_epochs,
         "ss_max_train_steps": num_steps,
         "ss_steps": step,
         "ss_epoch": epoch,
         "ss_batch_size_per_device": config.train_batch_size,
         "ss_total_batch_size": config.train_batch_size,
-        "ss_gradient_accumulation_steps": 1,
+        "ss_gradient_accumulation_steps": config.gradient_accumulation_steps,
+        "ss_gradient_checkpointing": config.gradient_checkpointing,
         "ss_max_grad_norm": config.max_grad_norm,
         "ss_mixed_precision": config.mixed_precision,
+        "ss_noise_offset": config.noise_offset or None,
+        "ss_multires_noise_iterations": config.multires_noise_iterations or None,
+        "ss_multires_noise_discount": config.multires_noise_discount,
+        "ss_ip_noise_gamma": config.ip_noise_gamma or None,
+        "ss_min_snr_gamma": config.min_snr_gamma,
+        "ss_debiased_estimation": config.debiased_estimation_loss,
+        "ss_loss_type": config.loss_type,
+        "ss_huber_schedule": config.huber_schedule,
+        "ss_huber_c": config.huber_c,
         "ss_seed": config.seed,
         "ss_resolution": f"({resolution}, {resolution})",
-        "ss_enable_bucket": False,
-        "ss_bucket_info": "null",
+        **_bucket_values(config, dataset),
+        "ss_random_crop": data.random_crop,
+        "ss_flip_aug": data.flip_aug,
+        "ss_shuffle_caption": data.shuffle_caption,
+        "ss_keep_tokens": data.keep_tokens,
+        "ss_caption_dropout_rate": data.caption_dropout_rate,
+        "ss_caption_dropout_every_n_epochs": data.caption_dropout_every_n_epochs,
+        "ss_caption_tag_dropout_rate": data.caption_tag_dropout_rate,
+        "ss_prior_loss_weight": config.prior_loss_weight,
         "ss_cache_latents": True,
         "ss_tag_frequency": json.dumps(subsets, sort_keys=True),
-        "ss_dataset_dirs": json.dumps(folders, sort_keys=True),
-        "ss_reg_dataset_dirs": "{}",
-        "ss_base_model_version": "sd_v1",
+        "ss_dataset_dirs": _folders((*subset, count) for subset, count in folders.items()),
+        "ss_reg_dataset_dirs": _folders(dataset.reg_subsets),
+        "ss_base_model_version": _VERSION[base.family] + (suffix if base.family != "sdxl" else ""),
         "ss_sd_model_name": config.base_model.name,
-        "ss_new_sd_model_hash": base_identity,
-        "ss_v2": False,
+        "ss_new_sd_model_hash": base.identity,
+        "ss_v2": base.family == "sd2",
+        "ss_clip_skip": config.clip_skip,
+        "ss_max_token_length": config.max_token_length,
         "ss_output_name": output_name,
         "ss_training_comment": f"lora-sweep {__version__}",
         "modelspec.sai_model_spec": "1.0.1",
-        "modelspec.architecture": "stable-diffusion-v1/lora",
+        "modelspec.architecture": _ARCHITECTURE[base.family, base.prediction_type],
         "modelspec.implementation": "diffusers",
         "modelspec.title": output_name,
-        "modelspec.prediction_type": "epsilon",
+        "modelspec.prediction_type": "v" if suffix else "epsilon",
         "modelspec.resolution": f"{resolution}x{resolution}",
         "modelspec.trigger_phrase": dataset.trigger,
     }
-    return {key: str(value) for key, value in values.items()}
+    return {key: str(value) for key, value in {**_AT_REST, **values}.items()}
+
+
+def _folders(subsets: Iterable[tuple[str, int, int]]) -> str:
+    """Repeats and number of images of each folder."""
+    return json.dumps({name: {"n_repeats": repeats, "img_count": count} for name, repeats, count in subsets},
+                      sort_keys=True)
+
+
+def _bucket_values(config: TrainConfig, dataset: Dataset) -> dict[str, object]:
+    data, resolution = config.dataset, config.base_model.resolution
+    if not data.enable_bucket:
+        return {"ss_enable_bucket": False, "ss_bucket_info": "null"}
+    low, high, _ = bucket_bounds(data, resolution)
+    table = bucket_table(data, dataset, resolution)
+    buckets = {str(i): {"resolution": list(size), "count": count} for i, (size, count) in enumerate(table.items())}
+    return {"ss_enable_bucket": True, "ss_bucket_no_upscale": data.bucket_no_upscale, "ss_min_bucket_reso": low,
+            "ss_max_bucket_reso": high, "ss_bucket_info": json.dumps({"buckets": buckets})}
+
+
+def _network_args(config: TrainConfig) -> dict[str, str]:
+    """What sd-scripts is told as --network_args, as text; LyCORIS' names for LyCORIS' algorithms."""
+    network = config.network
+    args: dict[str, object] = {"conv_dim": config.conv_dim, "conv_alpha": config.conv_alpha,
+                               "rank_dropout": config.rank_dropout or None,
+                               "module_dropout": config.module_dropout or None,
+                               "preset": network.preset if network.preset != "full" else None}
+    if _MODULES[network.name] == "lycoris.kohya":
+        args["algo"] = "lora" if network.name == "dora" else network.name
+        args["dora_wd"] = True if network.name == "dora" else None
+        args["preset"] = {"full": None, "attention": "attn-only"}[network.preset]
+    if network.name == "lokr":
+        args["factor"] = network.factor
+    if network.name == "dylora":
+        args["unit"] = network.unit
+    return {key: str(value) for key, value in args.items() if value is not None}
+
+
+def _warmup_steps(warmup: float, num_steps: int) -> int:
+    return int(warmup * num_steps) if warmup < 1 else int(warmup)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+from sweep.network.ldm_names import ldm_path
 
 if TYPE_CHECKING:
     from torch import nn
@@ -14,8 +16,14 @@ if TYPE_CHECKING:
 Part = Literal["unet", "text_encoder"]
 PARTS: tuple[Part, ...] = ("unet", "text_encoder")
 
-# sd-scripts names the parts of SD 1.x and 2.x so; SDXL's two text encoders are lora_te1 and lora_te2.
-PREFIX: dict[Part, str] = {"unet": "lora_unet", "text_encoder": "lora_te"}
+Kind = Literal["attention", "feed_forward", "projection", "resnet", "sample"]
+TRANSFORMER_KINDS: tuple[Kind, ...] = ("attention", "feed_forward", "projection")
+
+# sd-scripts' two sets of UNet containers, by class: the second joins with conv_dim
+_TRANSFORMERS = ("Transformer2DModel",)
+_CONVOLUTIONAL: dict[str, Kind] = {"ResnetBlock2D": "resnet", "Downsample2D": "sample", "Upsample2D": "sample"}
+_TEXT_CONTAINERS: dict[str, Kind] = {"CLIPAttention": "attention", "CLIPSdpaAttention": "attention",
+                                     "CLIPMLP": "feed_forward"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,42 +35,88 @@ class Target:
     module: nn.Module
     in_features: int
     out_features: int
-    is_conv: bool  # a 1x1 convolution: weights are saved 4-D, [r,in,1,1]
+    is_conv: bool  # a convolution: weights are saved 4-D, [r,in,kh,kw]
+    kernel_size: tuple[int, int] = (1, 1)
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int] = (0, 0)
+    kind: Kind = "attention"
+    component: str = "unet"  # of the diffusers pipeline: unet, text_encoder, text_encoder_2
+    path: str = ""  # of the module in its component, as PEFT files name it
+
+    @property
+    def is_spatial(self) -> bool:
+        """Whether its kernel is larger than 1x1: such layers have conv_dim and conv_alpha."""
+        return self.kernel_size != (1, 1)
+
+    @property
+    def weight_shape(self) -> tuple[int, ...]:
+        """[O,I] or [O,I,kh,kw]."""
+        tail = self.kernel_size if self.is_conv else ()
+        return (self.out_features, self.in_features, *tail)
 
 
 def find_targets(base: Base) -> list[Target]:
-    """UNet: every Linear and 1x1 convolution inside the transformer blocks' containers. Text encoder: attention and
-    MLP Linears. SD 1.5: 192 + 72 (kohya's sets `Transformer2DModel` and `CLIPAttention`, `CLIPMLP`)."""
-    return [*_unet_targets(base.unet), *_text_encoder_targets(base.text_encoder)]
+    """Every layer that some adapter may be laid over, the UNet's first; a spec picks its own from them.
+
+    UNet: Linear and convolution layers inside transformer blocks' containers, ResNet blocks, down- and upsamplers. Text
+    encoders: attention and MLP Linears. Of SD 1.5's, a plain LoRA takes 192 + 72; of SDXL's, 722 + 264 (kohya's sets).
+    """
+    prefixes = ("lora_te",) if len(base.text_encoders) == 1 else ("lora_te1", "lora_te2")
+    targets = list(_unet_targets(base.unet, is_ldm=base.family == "sdxl"))
+    for index, (prefix, text_encoder) in enumerate(zip(prefixes, base.text_encoders, strict=True)):
+        targets += _text_encoder_targets(text_encoder, prefix, "text_encoder" + ("_2" if index else ""))
+    return targets
 
 
-def _unet_targets(unet: nn.Module) -> Iterator[Target]:
-    from torch import nn
-
+def _unet_targets(unet: Any, is_ldm: bool) -> Iterator[Target]:
     for container_name, container in unet.named_modules():
-        if type(container).__name__ != "Transformer2DModel":
+        container_class = type(container).__name__
+        if container_class not in _TRANSFORMERS and container_class not in _CONVOLUTIONAL:
             continue
         for name, module in container.named_modules():
+            if not _is_layer(module):
+                continue
             path = f"{container_name}.{name}"
-            if isinstance(module, nn.Linear):
-                yield Target(_key("unet", path), "unet", module, module.in_features, module.out_features, False)
-            elif isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1):
-                yield Target(_key("unet", path), "unet", module, module.in_channels, module.out_channels, True)
+            saved = ldm_path(path, unet.config.layers_per_block) if is_ldm else path
+            kind = _CONVOLUTIONAL.get(container_class) or _transformer_kind(name)
+            yield _target(f"lora_unet_{_flat(saved)}", "unet", module, kind, "unet", path)
 
 
-def _text_encoder_targets(text_encoder: nn.Module) -> Iterator[Target]:
+def _text_encoder_targets(text_encoder: Any, prefix: str, component: str) -> Iterator[Target]:
+    for container_name, container in text_encoder.named_modules():
+        kind = _TEXT_CONTAINERS.get(type(container).__name__)
+        if kind is None:
+            continue
+        for name, module in container.named_modules():
+            if _is_layer(module):
+                # transformers 5 dropped the level "text_model" that every LoRA file in the world names
+                path = "text_model." + f"{container_name}.{name}".removeprefix("text_model.")
+                yield _target(f"{prefix}_{_flat(path)}", "text_encoder", module, kind, component, path)
+
+
+def _is_layer(module: nn.Module) -> bool:
     from torch import nn
 
-    for container_name, container in text_encoder.named_modules():
-        if type(container).__name__ not in ("CLIPAttention", "CLIPSdpaAttention", "CLIPMLP"):
-            continue
-        for name, module in container.named_modules():
-            if isinstance(module, nn.Linear):
-                # transformers 5 dropped the level "text_model" that every LoRA file in the world names
-                path = f"{container_name}.{name}".removeprefix("text_model.")
-                yield Target(_key("text_encoder", f"text_model.{path}"), "text_encoder", module,
-                             module.in_features, module.out_features, False)
+    return isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1)
 
 
-def _key(part: Part, path: str) -> str:
-    return f"{PREFIX[part]}_{path.replace('.', '_')}"
+def _transformer_kind(name: str) -> Kind:
+    if ".attn1." in name or ".attn2." in name:
+        return "attention"
+    return "feed_forward" if ".ff." in name else "projection"
+
+
+def _target(key: str, part: Part, module: Any, kind: Kind, component: str, path: str) -> Target:
+    from torch import nn
+
+    if isinstance(module, nn.Linear):
+        return Target(key, part, module, module.in_features, module.out_features, False, kind=kind, component=component,
+                      path=path)
+    assert isinstance(module, nn.Conv2d) and not isinstance(module.padding, str)
+    (kernel_h, kernel_w), (stride_h, stride_w), (pad_h, pad_w) = module.kernel_size, module.stride, module.padding
+    return Target(key, part, module, module.in_channels, module.out_channels, True, (kernel_h, kernel_w),
+                  (stride_h, stride_w), (pad_h, pad_w), kind, component, path)
+
+
+def _flat(path: str) -> str:
+    return path.replace(".", "_")

@@ -10,6 +10,7 @@ from sweep.trial import (
     DIVERGED,
     FAILED,
     FINISHED,
+    REFUSED,
     WAITING,
     Score,
     Status,
@@ -24,6 +25,9 @@ from sweep.trial import (
 
 def read_status(results_dir: Path, trial: Trial) -> Status:
     """Where a trial stands; one that was never started waits."""
+    if trial.refused:
+        return Status(status=REFUSED, phase="", step=0, num_steps=trial.num_steps, is_trained=False, attributed_s=0.0,
+                      reason=trial.refused)
     path = trial_folder(results_dir, trial.train_id).status
     if path.exists():
         return status_from_json(read_json(path))

@@ -10,7 +10,7 @@ from typing import Any
 
 from sweep.record.best import best_results, compared, tie, usefulness
 from sweep.record.entry import SweepEntry
-from sweep.trial import AXES, DIVERGED, DONE, FAILED, Answer, Estimate, TrialResult
+from sweep.trial import AXES, DIVERGED, DONE, FAILED, REFUSED, Answer, Estimate, TrialResult
 
 VERDICT_SENTENCES: Mapping[str, str] = {
     "invalid": "Can't be judged.",
@@ -69,6 +69,8 @@ def results_sentence(result: TrialResult) -> str:
             return f"None. It failed at {place}{because}"
         if result.status == DIVERGED:
             return f"None. It diverged at {place}{because}"
+        if result.status == REFUSED:
+            return f"None. It was refused before anything ran{because}"
         if result.status == DONE:
             return "Trained, not scored."
         return f"None yet: {result.status} at {place}."
@@ -189,7 +191,7 @@ def _tie_sentence(entry: SweepEntry, tied: Sequence[TrialResult], results_dir: s
 def _nothing_to_name(results: Sequence[TrialResult]) -> str:
     if not results:
         return "No trial has run yet, so there is no file to name."
-    failed = sum(r.status in (FAILED, DIVERGED) for r in results)
+    failed = sum(r.status in (FAILED, DIVERGED, REFUSED) for r in results)
     if failed == len(results):
         who = "the trial" if failed == 1 else f"all {failed} trials"
         return f"No file to name: {who} failed. The diary has the reasons."

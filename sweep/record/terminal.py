@@ -200,10 +200,14 @@ def show_plan(name: str, trials: Sequence[Trial], *, already_done: Sequence[str]
 
     already_done: train_ids of trials that have been trained before, by this sweep or another.
     """
-    todo = [trial for trial in trials if trial.train_id not in already_done]
-    say(f"sweep {name}: {_count(len(trials), 'trial')}, {len(trials) - len(todo)} already done", stream)
+    todo = [trial for trial in trials if trial.train_id not in already_done and not trial.refused]
+    num_refused = sum(bool(trial.refused) for trial in trials)
+    refused = f", {num_refused} refused" if num_refused else ""
+    num_done = len(trials) - len(todo) - num_refused
+    say(f"sweep {name}: {_count(len(trials), 'trial')}, {num_done} already done{refused}", stream)
     for trial in trials:
         state = "done" if trial.train_id in already_done else f"{trial.num_steps} steps"
+        state = f"refused: {' '.join(trial.refused.split())}" if trial.refused else state
         say(f"  {label(trial)}: {state}", stream)
     parts = [f"{sum(t.num_steps for t in todo)} steps"]
     if num_packs is not None:

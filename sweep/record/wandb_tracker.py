@@ -233,7 +233,10 @@ def payload(row: Mapping[str, Any]) -> dict[str, Any]:
         shown |= {f"{stage}/details/{name}": value for name, value in details.items()}
         return shown | {f"{stage}/strength": score["strength"], f"{stage}/verdict": score["verdict"]}
     rest = {k: v for k, v in row.items() if k not in ("kind", "step", "epoch") and v is not None}
-    return shown | {f"{kind}/{key}": value for key, value in rest.items()}
+    for key, value in rest.items():
+        named = value if isinstance(value, Mapping) else {"": value}  # a validation's buckets have names of their own
+        shown |= {f"{kind}/{key}/{name}".removesuffix("/"): each for name, each in named.items()}
+    return shown
 
 
 def summary_of(result: TrialResult) -> dict[str, Any]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from sweep.model.base import Base, TextStates
 from sweep.network.targets import Part
-from sweep.training.objective import noised_batch
+from sweep.training.objective import losses, noised_batch
 from sweep.training.pack import Member, Pack, Pass
+from sweep.training.precision import dtype_named
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,64 +24,140 @@ class StepRow:
 
     member: Member
     step: int  # the step just made, from 1
-    loss: float
+    loss: float  # mean over the batches that it adds up
     grad_norm: float
-    unet_lr: float
+    unet_lr: float  # as scheduled
     text_encoder_lr: float
+    used_rates: dict[Part, float]  # as the optimizer took them: d times the scheduled one for Prodigy and D-Adaptation
+    loss_scale: float | None  # in fp16
+    is_skipped: bool  # its gradients overflowed in fp16
     share_s: float  # its share of the pass's time, by rows
+
+
+@dataclass(slots=True)
+class _Update:
+    """What the passes of one update come to for one member."""
+
+    losses: list[float] = field(default_factory=list)
+    num_rows: int = 0
+
+    @property
+    def loss(self) -> float:
+        return sum(self.losses) / len(self.losses)
 
 
 def train(pack: Pack) -> Iterator[list[StepRow]]:
     """Step all members until none is left; yields a row per member after each update.
 
     Between two updates the caller may save, score and drop members; it must drop those that are finished. A member
-    whose loss or gradient is not finite is not stepped: it is marked diverged, and the others go on.
+    whose loss or gradient is not finite is not stepped: it is marked diverged, and the others go on; so it is if its
+    optimizer fails. In fp16 a gradient
+    that overflows only costs its trial that step.
     """
     while pack.members:
         assert not any(member.is_finished for member in pack.members), "finished members must be dropped"
         started = time.perf_counter()
         pack.bank.zero_grad()
-        losses: dict[str, float] = {member.train_id: 0.0 for member in pack.members}
-        num_rows: dict[str, int] = {member.train_id: 0 for member in pack.members}
+        updates = {member.train_id: _Update() for member in pack.members}
         for one in pack.passes():
-            losses_K = forward(pack, one)
-            losses_K.sum().backward()
+            with pack.forward(pack.counts(one), pack.draws(one)):
+                losses_K = forward(pack, one)
+                (losses_K * _factors(one).to(losses_K)).sum().backward()
             for (member, batch), loss in zip(one.batches, losses_K.tolist(), strict=True):
-                losses[member.train_id] += loss
-                num_rows[member.train_id] += batch.num_rows
+                updates[member.train_id].losses.append(loss)
+                updates[member.train_id].num_rows += batch.num_rows
         norms_K = pack.clip_gradients()
-        rates_K = [_step(pack, member, losses[member.train_id], norm)
-                   for member, norm in zip(pack.members, norms_K, strict=True)]
-        second_per_row = (time.perf_counter() - started) / sum(num_rows.values())
-        yield [StepRow(member=member, step=member.step, loss=losses[member.train_id], grad_norm=norm,
-                       unet_lr=rates.get("unet", 0.0), text_encoder_lr=rates.get("text_encoder", 0.0),
-                       share_s=second_per_row * num_rows[member.train_id])
-               for member, norm, rates in zip(pack.members, norms_K, rates_K, strict=True)]
+        second_per_row = (time.perf_counter() - started) / sum(update.num_rows for update in updates.values())
+        yield [_step(pack, member, updates[member.train_id].loss, norm,
+                     second_per_row * updates[member.train_id].num_rows)
+               for member, norm in zip(list(pack.members), norms_K, strict=True)]
 
 
 def forward(pack: Pack, one: Pass) -> Tensor:
-    """The loss of each member in the pass: mean squared error of the predicted noise (Ho et al. 2020, eq. 14) over its
-    own rows."""
+    """The loss of each member in the pass, [K]: the mean over its own rows. Inside `pack.forward`."""
     import torch
 
     base = pack.base
-    captions = [caption for _, batch in one.batches for caption in batch.captions]
-    noised = [noised_batch(batch.moments_BMHW, base.alphas_cumprod.cpu(), base.scaling_factor, member.config.seed,
-                           batch.index) for member, batch in one.batches]
+    alphas_cumprod_T = base.alphas_cumprod.cpu()
+    sizes = [size for _, batch in one.batches for size in batch.sizes]
+    noised = [noised_batch(batch, alphas_cumprod_T, base.scaling_factor, base.prediction_type, member.config)
+              for member, batch in one.batches]
     noisy_BCHW = torch.cat([each.noisy_BCHW for each in noised]).to(base.device)
     timesteps_B = torch.cat([each.timesteps_B for each in noised]).to(base.device)
-    target_BCHW = torch.cat([each.target_BCHW for each in noised]).to(base.device)
-    trains_text = any("text_encoder" in member.trained_parts for member, _ in one.batches)
-    with pack.bank.attached(), pack.bank.rows(pack.counts(one)), pack.autocast():
-        with torch.set_grad_enabled(trains_text):
-            text = base.text_states(captions)
-        predicted_BCHW = base.predict(noisy_BCHW, timesteps_B, text)
-    error_B = (predicted_BCHW.float() - target_BCHW).square().mean(dim=(1, 2, 3))
-    return torch.stack([rows.mean() for rows in error_B.split([batch.num_rows for _, batch in one.batches])])
+    with pack.autocast():
+        text = _text_states(base, one)
+        predicted_BCHW = base.predict(noisy_BCHW, timesteps_B, text, sizes).float()
+    rows_of = predicted_BCHW.split([batch.num_rows for _, batch in one.batches])
+    return torch.stack([
+        losses(rows_BCHW, each, batch, alphas_cumprod_T, base.prediction_type, member.config).mean()
+        for (member, batch), each, rows_BCHW in zip(one.batches, noised, rows_of, strict=True)])
 
 
-def _step(pack: Pack, member: Member, loss: float, grad_norm: float) -> dict[Part, float]:
-    if not (math.isfinite(loss) and math.isfinite(grad_norm)):
-        member.diverged = f"loss {loss} with gradient norm {grad_norm} at step {member.step + 1}"
-        return {}
-    return pack.step_optimizer(member)
+def _text_states(base: Base, one: Pass) -> TextStates:
+    """Of all rows: from what is known if that is enough, else through the text encoder."""
+    import torch
+
+    known = [member.known_text[caption] for member, batch in one.batches if member.known_text is not None
+             for caption in batch.captions]
+    if len(known) == sum(batch.num_rows for _, batch in one.batches):
+        return TextStates.joined(known)
+    reading = one.batches[0][0].config  # how captions are read: a pack agrees on it
+    captions = [caption for _, batch in one.batches for caption in batch.captions]
+    with torch.set_grad_enabled(any("text_encoder" in member.trained_parts for member, _ in one.batches)):
+        return base.text_states(captions, reading.clip_skip, reading.max_token_length)
+
+
+def _factors(one: Pass) -> Tensor:
+    """What each member's loss is multiplied by for its gradient, [K]: its loss scale, and its share of the batches that
+    an update adds up."""
+    import torch
+
+    return torch.tensor([(1.0 if member.loss_scale is None else member.loss_scale.value)
+                         / member.config.gradient_accumulation_steps for member, _ in one.batches])
+
+
+def _step(pack: Pack, member: Member, loss: float, grad_norm: float, share_s: float) -> StepRow:
+    rates = {part: member.lr(part) for part in member.trained_parts}
+    used: dict[Part, float] = dict.fromkeys(rates, 0.0)
+    scale = member.loss_scale
+    value = None if scale is None else scale.value
+    is_skipped = scale is not None and math.isfinite(loss) and not math.isfinite(grad_norm)
+    if is_skipped:
+        assert scale is not None
+        scale.note_overflow()
+        if scale.is_exhausted:
+            member.diverged = _divergence(member, loss, grad_norm) + f", at a loss scale of {value:g}"
+        else:
+            member.step += 1
+    elif math.isfinite(loss) and math.isfinite(grad_norm):
+        used = _stepped(pack, member, used)
+        if scale is not None:
+            scale.note_good()
+    else:
+        member.diverged = _divergence(member, loss, grad_norm)
+    return StepRow(member=member, step=member.step, loss=loss, grad_norm=grad_norm, unet_lr=rates.get("unet", 0.0),
+                   text_encoder_lr=rates.get("text_encoder", 0.0), used_rates=used, loss_scale=value,
+                   is_skipped=is_skipped, share_s=share_s)
+
+
+def _stepped(pack: Pack, member: Member, used: dict[Part, float]) -> dict[Part, float]:
+    """The rates that its optimizer took. What goes wrong in it, or leaves weights that no file should hold, ends this
+    member alone. Weights are looked at where they are about to be saved; in between the next loss tells."""
+    import torch
+
+    try:
+        used = pack.step_optimizer(member)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        member.diverged = f"its optimizer failed at step {member.step + 1} with {type(error).__name__}: {error}"
+        return used
+    precision = member.config.save_precision
+    limit = torch.finfo(dtype_named(precision)).max
+    if member.is_at_checkpoint and not float(pack.flat_of(member).abs().max()) <= limit:  # NaN is not either
+        member.diverged = f"weights that {precision} can't hold after step {member.step}"
+    return used
+
+
+def _divergence(member: Member, loss: float, grad_norm: float) -> str:
+    return f"loss {loss} with gradient norm {grad_norm} at step {member.step + 1}"

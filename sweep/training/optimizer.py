@@ -1,6 +1,6 @@
-"""The optimizers a trial may use. Each owns its settings; every trial has an instance of its own.
+"""The optimizers a trial may use. Each owns its settings; every trial has instances of its own.
 
-torch and bitsandbytes are imported where an optimizer is built, so that a config is checked without them.
+torch and the libraries are imported where an optimizer is built, so that a config is checked without them.
 """
 
 from __future__ import annotations
@@ -10,17 +10,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from sweep.schema import bounds
+from sweep.training.adaptive import Adafactor, DAdaptAdam, Prodigy
+from sweep.training.custom import Custom
+from sweep.training.optimizer_settings import Group, OptimizerSettings
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
+
+    from sweep.train_config import TrainConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AdamW:
+class AdamW(OptimizerSettings):
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019, Algorithm 2)."""
-
-    is_elementwise: ClassVar[bool] = True  # one flat tensor per part gives what a tensor per layer gives
 
     name: str
     betas: tuple[float, float] = bounds(0, 0.99999)
@@ -29,16 +31,15 @@ class AdamW:
     weight_decay: float = bounds(0)
     # per step, times the learning rate
 
-    def build(self, parts: Sequence[Sequence[Tensor]]) -> torch.optim.Optimizer:
-        """An optimizer with one parameter group per part; rates are set before each step."""
+    def build(self, groups: Sequence[Group]) -> list[torch.optim.Optimizer]:
         import torch
 
-        return torch.optim.AdamW([{"params": list(part)} for part in parts], lr=0.0, betas=self.betas, eps=self.eps,
-                                 weight_decay=self.weight_decay, fused=True)
+        return [torch.optim.AdamW([group.as_dict() for group in groups], lr=0.0, betas=self.betas, eps=self.eps,
+                                  weight_decay=self.weight_decay, fused=True)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AdamW8bit:
+class AdamW8bit(OptimizerSettings):
     """AdamW with its state in 8 bits (Dettmers et al. 2022, block-wise quantisation; bitsandbytes).
 
     bitsandbytes quantises tensor by tensor in blocks of 256, and keeps tensors under 4,096 elements in 32 bits, so each
@@ -52,12 +53,78 @@ class AdamW8bit:
     eps: float = bounds(above=0)
     weight_decay: float = bounds(0)
 
-    def build(self, parts: Sequence[Sequence[Tensor]]) -> torch.optim.Optimizer:
+    def build(self, groups: Sequence[Group]) -> list[torch.optim.Optimizer]:
         import bitsandbytes
 
-        return bitsandbytes.optim.AdamW8bit(  # type: ignore[no-any-return]
-            [{"params": list(part)} for part in parts], lr=0.0, betas=self.betas, eps=self.eps,
-            weight_decay=self.weight_decay)
+        return [bitsandbytes.optim.AdamW8bit([group.as_dict() for group in groups], lr=0.0, betas=self.betas,
+                                             eps=self.eps, weight_decay=self.weight_decay)]
 
 
-OPTIMIZERS: dict[str, type] = {"adamw": AdamW, "adamw8bit": AdamW8bit}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lion(OptimizerSettings):
+    """The sign of an interpolated momentum (Chen et al. 2023, Algorithm 2; bitsandbytes)."""
+
+    name: str
+    betas: tuple[float, float] = bounds(0, 0.99999)
+    # weight of the momentum in the step, and its decay
+    weight_decay: float = bounds(0)
+
+    def build(self, groups: Sequence[Group]) -> list[torch.optim.Optimizer]:
+        import bitsandbytes
+
+        return [bitsandbytes.optim.Lion([group.as_dict() for group in groups], lr=0.0, betas=self.betas,
+                                        weight_decay=self.weight_decay)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lion8bit(OptimizerSettings):
+    """Lion with its momentum in 8 bits, tensor by tensor like AdamW8bit."""
+
+    is_elementwise: ClassVar[bool] = False
+
+    name: str
+    betas: tuple[float, float] = bounds(0, 0.99999)
+    weight_decay: float = bounds(0)
+
+    def build(self, groups: Sequence[Group]) -> list[torch.optim.Optimizer]:
+        import bitsandbytes
+
+        return [bitsandbytes.optim.Lion8bit([group.as_dict() for group in groups], lr=0.0, betas=self.betas,
+                                            weight_decay=self.weight_decay)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdamWScheduleFree(OptimizerSettings):
+    """AdamW whose weights are averaged instead of its rate being lowered (Defazio et al. 2024, Algorithm 1).
+
+    The gradient is taken at one point, the file holds another, the average: see `TrialOptimizer.averaged`.
+    """
+
+    name: str
+    betas: tuple[float, float] = bounds(high=0.99999, above=0)
+    # share of the average in the point where the gradient is taken, and decay of the gradient's squares
+    eps: float = bounds(above=0)
+    weight_decay: float = bounds(0)
+    r: float = bounds(0)
+    # weight of step k in the average grows as k^r
+    weight_lr_power: float = bounds(0)
+    # and as the highest rate so far to this power
+
+    def build(self, groups: Sequence[Group]) -> list[torch.optim.Optimizer]:
+        import schedulefree
+
+        return [schedulefree.AdamWScheduleFree(
+            [group.as_dict() for group in groups], lr=0.0, betas=self.betas, eps=self.eps,
+            weight_decay=self.weight_decay, r=self.r, weight_lr_power=self.weight_lr_power)]
+
+    def refusal(self, trial: TrainConfig) -> str:
+        if trial.ema_decay is not None:
+            return (f"ema_decay={trial.ema_decay:g} with optimizer={self.name}: its file holds an average of the "
+                    "weights already. Set ema_decay=null.")
+        return ""
+
+
+OPTIMIZERS: dict[str, type] = {
+    "adamw": AdamW, "adamw8bit": AdamW8bit, "lion": Lion, "lion8bit": Lion8bit, "prodigy": Prodigy,
+    "dadapt_adam": DAdaptAdam, "adafactor": Adafactor, "adamw_schedulefree": AdamWScheduleFree, "custom": Custom,
+}

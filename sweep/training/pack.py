@@ -5,21 +5,27 @@ Shapes: K trials, B images, N photos, C H W latent.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from sweep.data.batches import Batch, TrainData
-from sweep.network.bank import AdapterBank, AdapterSpec
+from sweep.network.bank import AdapterBank
+from sweep.network.spec import spec_of
 from sweep.network.targets import PARTS, Part, Target
 from sweep.train_config import TrainConfig
+from sweep.training.loss_scale import LossScale
+from sweep.training.optimizer_settings import Group
+from sweep.training.precision import autocast, check_precision
 from sweep.training.scheduler import learning_rate
+from sweep.training.trial_optimizer import TrialOptimizer
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from sweep.model.base import Base
+    from sweep.model.base import Base, TextStates
 
 
 @dataclass(slots=True, kw_only=True)
@@ -30,10 +36,13 @@ class Member:
     config: TrainConfig
     num_steps: int
     data: TrainData
+    known_text: Mapping[str, TextStates] | None = None  # of all its captions, where nothing makes them vary
     step: int = 0
     diverged: str = ""  # why, if it has
-    handles: dict[Part, list[Tensor]] = field(default_factory=dict)  # what its optimizer steps: views into the bank
-    optimizer: torch.optim.Optimizer | None = None
+    handles: list[Tensor] = field(default_factory=list)  # what its optimizer steps: views into the bank
+    optimizer: TrialOptimizer | None = None
+    loss_scale: LossScale | None = None  # in fp16
+    ema_N: Tensor | None = None  # running mean of its parameters
 
     @property
     def trained_parts(self) -> list[Part]:
@@ -86,7 +95,14 @@ class Pack:
         self._rebuild(members)
         for k, member in enumerate(self.members):
             self.bank.init_weights(k, member.config.seed)
-            member.optimizer = member.config.optimizer.build([member.handles[part] for part in member.trained_parts])
+            member.optimizer = TrialOptimizer(member.config.optimizer, _groups(self.bank, k, member))
+            if member.config.mixed_precision == "fp16":
+                member.loss_scale = LossScale()
+            if member.config.ema_decay is not None:
+                member.ema_N = self.bank.flat(k).detach().clone()
+        if self.members:
+            check_precision(base.device, self.members[0].config.mixed_precision)
+            set_gradient_checkpointing(base, self.members[0].config.gradient_checkpointing)
 
     def passes(self) -> list[Pass]:
         """The passes of each member's next update: batches that a member accumulates come one after the other, and
@@ -108,24 +124,28 @@ class Pack:
 
     def autocast(self) -> torch.autocast:
         """The precision that its members agree on (`packing` sees to that)."""
-        import torch
+        return autocast(self.base.device, self.members[0].config.mixed_precision)
 
-        return torch.autocast(self.base.device.type, torch.bfloat16,
-                              enabled=self.members[0].config.mixed_precision == "bf16")
+    @contextmanager
+    def forward(self, counts: Sequence[int], draws: Sequence[tuple[int, int] | None] | None = None) -> Iterator[None]:
+        """Inside, the base's layers add the adapters of `counts` rows each, with the dropout that `draws` give. A
+        backward pass belongs inside too: under gradient checkpointing it runs the layers again."""
+        with self.bank.attached(), self.bank.rows(counts, draws):
+            yield
 
     def clip_gradients(self) -> list[float]:
-        """Scale each member's gradients to its `max_grad_norm`; returns the norms before.
+        """Take the loss scale out of each member's gradients and scale them to its `max_grad_norm`; returns the norms
+        before.
 
-        Parts that are not trained get no gradient and count for nothing.
+        A part that is not trained has no parameters.
         """
         import torch
 
         norms = []
         for k, member in enumerate(self.members):
             grad_N = self.bank.flat_grad(k)
-            for part in PARTS:
-                if part not in member.trained_parts:
-                    grad_N[self.bank.columns(k, part)] = 0
+            if member.loss_scale is not None:
+                grad_N.mul_(1 / member.loss_scale.value)
             norm = torch.linalg.vector_norm(grad_N)
             limit = member.config.max_grad_norm
             if limit > 0:
@@ -134,25 +154,47 @@ class Pack:
         return norms
 
     def step_optimizer(self, member: Member) -> dict[Part, float]:
-        """One update of a member; returns the rates it used."""
+        """One update of a member; returns the rates that it really took (for Prodigy d times the rate)."""
         assert member.optimizer is not None
-        rates = {part: member.lr(part) for part in member.trained_parts}
-        for group, rate in zip(member.optimizer.param_groups, rates.values(), strict=True):
-            group["lr"] = rate
-        member.optimizer.step()
+        used = member.optimizer.step({part: member.lr(part) for part in member.trained_parts})
+        if member.config.scale_weight_norms is not None:
+            self.bank.scale_weight_norms(self._index(member), member.config.scale_weight_norms)
         member.step += 1
-        return rates
+        if member.ema_N is not None:
+            assert member.config.ema_decay is not None
+            # early means reach back over fewer steps, so that the initial weights do not linger
+            decay = min(member.config.ema_decay, member.step / (member.step + 9))
+            member.ema_N.lerp_(self.flat_of(member).detach(), 1 - decay)
+        return used
+
+    @contextmanager
+    def as_saved(self, member: Member) -> Iterator[None]:
+        """Inside, the member's row of the bank holds what its file gets: a schedule-free optimizer's average, or the
+        EMA. Afterwards it holds the training weights again, bit for bit."""
+        assert member.optimizer is not None
+        flat_N = self.flat_of(member).detach()
+        kept_N = flat_N.clone()
+        try:
+            with member.optimizer.averaged():
+                if member.ema_N is not None:
+                    flat_N.copy_(member.ema_N)
+                yield
+        finally:
+            flat_N.copy_(kept_N)
 
     def drop(self, leaving: Iterable[Member]) -> None:
         """Take members out; the others keep their weights, optimizer states and steps."""
         gone = {id(member) for member in leaving}
         self._rebuild([member for member in self.members if id(member) not in gone])
 
-    def weights_of(self, member: Member) -> dict[str, tuple[Tensor, Tensor]]:
-        """(down, up) by target key, of the parts that it trains."""
-        k = self._index(member)
-        trained = {target.key for target in self.targets if target.part in member.trained_parts}
-        return {key: pair for key, pair in self.bank.weights(k).items() if key in trained}
+    def draws(self, one: Pass) -> list[tuple[int, int] | None]:
+        """What each member's dropout is drawn from, in the bank's order."""
+        index_of = {id(member): batch.index for member, batch in one.batches}
+        return [(member.config.seed, index_of.get(id(member), 0)) for member in self.members]
+
+    def weights_of(self, member: Member) -> dict[str, dict[str, Tensor]]:
+        """The tensors of its file by target key and name."""
+        return self.bank.weights(self._index(member))
 
     def flat_of(self, member: Member) -> Tensor:
         """All its parameters as a row, a view."""
@@ -166,8 +208,7 @@ class Pack:
         import torch
 
         old = {id(member): self.bank.flat(k) for k, member in enumerate(self.members)}
-        specs = [AdapterSpec(dim=m.config.network_dim, alpha=m.config.network_alpha) for m in members]
-        self.bank = AdapterBank(self.targets, specs, self.base.device)
+        self.bank = AdapterBank(self.targets, [spec_of(member.config) for member in members], self.base.device)
         self.members = list(members)
         for k, member in enumerate(self.members):
             flat_N = self.bank.flat(k)
@@ -178,25 +219,53 @@ class Pack:
 
     def _point_handles(self, k: int, member: Member) -> None:
         """Let the tensors that the member's optimizer knows look at the member's row of the bank."""
-        views = _views(self.bank, k, member)
-        for part, pairs in views.items():
-            handles = member.handles.setdefault(part, [param.detach() for param, _ in pairs])
-            for handle, (param, grad) in zip(handles, pairs, strict=True):
-                handle.data = param
-                handle.grad = grad
+        pairs = [pair for _, _, pairs in _grouped(self.bank, k, member) for pair in pairs]
+        member.handles = member.handles or [param.detach() for param, _ in pairs]
+        for handle, (param, grad) in zip(member.handles, pairs, strict=True):
+            handle.data = param
+            handle.grad = grad
 
 
-def _views(bank: AdapterBank, k: int, member: Member) -> Mapping[Part, list[tuple[Tensor, Tensor]]]:
-    """(parameter, gradient) views per part: a flat pair for an elementwise optimizer, else a pair per layer tensor."""
-    flat_N, grad_N = bank.flat(k), bank.flat_grad(k)
+def set_gradient_checkpointing(base: Base, is_on: bool) -> None:
+    """Of the UNet, whose activations fill the memory. It acts only where gradients are taken."""
+    if is_on:
+        base.unet.enable_gradient_checkpointing()
+    else:
+        base.unet.disable_gradient_checkpointing()
+
+
+def _groups(bank: AdapterBank, k: int, member: Member) -> list[Group]:
+    """The member's handles by their rates."""
+    handles = iter(member.handles)
+    return [Group(part, factor, tuple(next(handles) for _ in pairs))
+            for part, factor, pairs in _grouped(bank, k, member)]
+
+
+def _grouped(bank: AdapterBank, k: int, member: Member) -> list[tuple[Part, float, list[tuple[Tensor, Tensor]]]]:
+    """(part, factor on its rate, (parameter, gradient) views): runs of the adapter's row as long as can be for an
+    elementwise optimizer, else a pair per matrix. LoRA+ (Hayou et al. 2024, section 4) gives up matrices a higher rate.
+    """
+    groups: dict[tuple[Part, float], list[tuple[Tensor, Tensor]]] = {}
+    ratio = member.config.loraplus_lr_ratio or 1.0
+
+    def views(part: Part, is_up: bool) -> list[tuple[Tensor, Tensor]]:
+        return groups.setdefault((part, ratio if is_up else 1.0), [])
+
     if member.config.optimizer.is_elementwise:
-        columns = {part: bank.columns(k, part) for part in member.trained_parts}
-        return {part: [(flat_N[span], grad_N[span])] for part, span in columns.items()}
-    group, row = bank.group_of(k)
-    views: dict[Part, list[tuple[Tensor, Tensor]]] = {part: [] for part in member.trained_parts}
-    for target, down, up in zip(bank.targets, group.down, group.up, strict=True):
-        if target.part in views:
-            for leaf in (down, up):
-                assert leaf.grad is not None
-                views[target.part].append((leaf.detach()[row], leaf.grad[row]))
-    return views
+        flat_N, grad_N = bank.flat(k), bank.flat_grad(k)
+        runs: list[tuple[list[tuple[Tensor, Tensor]], int, int]] = []
+        for part, is_up, span in bank.spans(k):
+            if part not in member.trained_parts:
+                continue
+            place = views(part, is_up)
+            if runs and runs[-1][0] is place and runs[-1][2] == span.start:
+                runs[-1] = (place, runs[-1][1], span.stop)
+            else:
+                runs.append((place, span.start, span.stop))
+        for place, start, stop in runs:
+            place.append((flat_N[start:stop], grad_N[start:stop]))
+    else:
+        for parameter in bank.parameters_of(k):
+            if parameter.part in member.trained_parts:
+                views(parameter.part, parameter.is_up).append((parameter.tensor, parameter.grad))
+    return [(part, factor, pairs) for (part, factor), pairs in groups.items()]

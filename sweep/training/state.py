@@ -1,19 +1,23 @@
-"""What a resume needs of a pack: each member's adapters, optimizer and step, saved together at a step boundary."""
+"""What a resume needs of a pack: each member's adapter, optimizer, loss scale, EMA and step, saved together at a step
+boundary. (A boundary lies between updates, so there is no phase of accumulation to keep.)"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sweep.files import write_bytes
+from sweep.training.loss_scale import LossScale
 from sweep.training.pack import Member, Pack
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 NUM_KEPT = 2  # a kill inside a save leaves the one before
+FORMAT = "2"  # raised when the files change; others count as not there
 
 
 def state_path(state_dir: Path, step: int) -> Path:
@@ -47,8 +51,14 @@ def latest_save(state_dirs: Mapping[str, Path]) -> dict[str, int]:
     whole = [steps for steps in saves.values()
              if steps and all(i in state_dirs and _pack_steps(state_path(state_dirs[i], step)) == steps
                               for i, step in steps.items())]
-    # of two saves at one step the smaller pack is the newer: members only ever leave
-    return max(whole, key=lambda steps: (max(steps.values()), -len(steps)), default={})
+    newest: dict[str, int] = {}
+    for steps in whole:
+        ahead = [steps[i] - newest[i] for i in steps if i in newest]
+        is_larger = len(steps) > len(newest)
+        # at the same steps the smaller pack is the newer: the others left it; without a common member the larger wins
+        if max(ahead) > 0 or (not any(ahead) and not is_larger) if ahead else is_larger:
+            newest = steps
+    return newest
 
 
 def newest_step(train_id: str, state_dirs: Mapping[str, Path]) -> int:
@@ -79,23 +89,13 @@ def _save(pack: Pack, member: Member, state_dir: Path, steps: Mapping[str, int])
 
     assert member.optimizer is not None
     tensors: dict[str, Tensor] = {"adapter": pack.flat_of(member).detach().cpu().contiguous()}
-    scalars: dict[str, Any] = {}
-    for key, value in _leaves(member.optimizer.state_dict()["state"], "optimizer"):
-        if hasattr(value, "shape"):
-            tensors[key] = value.detach().cpu().clone().contiguous()  # bitsandbytes shares its tables
-        else:
-            scalars[key] = value
-    metadata = {"pack_steps": json.dumps(steps), "scalars": json.dumps(scalars)}
-    write_bytes(state_path(state_dir, member.step), safetensors.torch.save(tensors, metadata=metadata))
-
-
-def _leaves(tree: Mapping[Any, Any], path: str) -> Iterator[tuple[str, Any]]:
-    """Tensors and scalars of an optimizer's state by path; bitsandbytes nests what it has quantised."""
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{path}/{key}")
-        else:
-            yield f"{path}/{key}", value
+    if member.ema_N is not None:
+        tensors["ema"] = member.ema_N.cpu().contiguous()
+    of_optimizer, optimizer = member.optimizer.save()
+    metadata = {"format": FORMAT, "pack_steps": json.dumps(steps), "optimizer": json.dumps(optimizer),
+                "loss_scale": json.dumps(asdict(member.loss_scale) if member.loss_scale else None)}
+    write_bytes(state_path(state_dir, member.step),
+                safetensors.torch.save({**tensors, **of_optimizer}, metadata=metadata))
 
 
 def _load(pack: Pack, member: Member, path: Path) -> None:
@@ -104,30 +104,27 @@ def _load(pack: Pack, member: Member, path: Path) -> None:
 
     assert member.optimizer is not None
     with safetensors.safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
-        values: dict[str, Any] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         metadata = file.metadata()
     with torch.no_grad():
-        pack.flat_of(member).copy_(values.pop("adapter"))
-    state: dict[int, dict[str, Any]] = {}
-    for key, value in [*values.items(), *json.loads(metadata["scalars"]).items()]:
-        _, index, *levels, name = key.split("/")
-        place = state.setdefault(int(index), {})
-        for level in levels:
-            place = place.setdefault(level, {})
-        place[name] = value
-    groups = member.optimizer.state_dict()["param_groups"]
-    member.optimizer.load_state_dict({"state": state, "param_groups": groups})
+        pack.flat_of(member).copy_(tensors["adapter"])
+    if member.ema_N is not None:
+        member.ema_N.copy_(tensors["ema"])
+    if member.loss_scale is not None:
+        member.loss_scale = LossScale(**json.loads(metadata["loss_scale"]))
+    member.optimizer.load(tensors, json.loads(metadata["optimizer"]))
     member.step = json.loads(metadata["pack_steps"])[member.train_id]
 
 
 def _pack_steps(path: Path) -> dict[str, int]:
-    """The save that a state file belongs to; empty if the file is missing or broken."""
+    """The save that a state file belongs to; empty if the file is missing, broken or of another format."""
     import safetensors
 
     try:
         with safetensors.safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
-            steps: dict[str, int] = json.loads(file.metadata()["pack_steps"])
-            return steps
+            metadata = file.metadata()
+            steps: dict[str, int] = json.loads(metadata["pack_steps"])
+            return steps if metadata["format"] == FORMAT else {}
     except (safetensors.SafetensorError, OSError, KeyError, ValueError, TypeError):
         return {}
 

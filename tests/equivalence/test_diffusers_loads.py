@@ -8,6 +8,7 @@ import torch
 from sweep.evaluation.generate import Row, generate
 from sweep.evaluation.settings import Sampler
 from sweep.network.bank import AdapterBank, AdapterSpec
+from sweep.network.convert import convert
 from sweep.network.lora_file import read_lora, write_lora
 from sweep.pocket import WEIGHTS_DIR
 from sweep.randomness import generator
@@ -16,17 +17,23 @@ SAMPLER = Sampler(name="dpmpp_2m_karras", num_steps=8, guidance_scale=5.0, negat
 PROMPT, SEED = "photo of alexq man with red hair, close-up", 3
 
 
-@pytest.fixture(scope="module")
-def lora_path(targets, tmp_path_factory) -> Path:
+@pytest.fixture(scope="module", params=["lora", "locon", "locon as PEFT", "lora as diffusers"])
+def lora_path(request, targets, tmp_path_factory) -> Path:
     """A LoRA on both parts, strong enough to change the picture."""
-    bank = AdapterBank(targets, [AdapterSpec(dim=4, alpha=2)])
+    kind, _, form = request.param.partition(" as ")
+    conv = {"conv_dim": 2, "conv_alpha": 1.0} if kind == "locon" else {}
+    bank = AdapterBank(targets, [AdapterSpec(dim=4, alpha=2, **conv)])
     bank.init_weights(0, seed=1)
     g = torch.Generator().manual_seed(2)
     with torch.no_grad():
-        for _, up in bank.weights(0).values():
-            up.copy_(0.3 * torch.randn(up.shape, generator=g))
+        for tensors in bank.weights(0).values():
+            up = tensors["lora_up.weight"]
+            up.copy_((0.3 if not conv else 0.1) * torch.randn(up.shape, generator=g))
     path = tmp_path_factory.mktemp("lora") / "mine.safetensors"
-    write_lora(path, targets, bank.weights(0), alpha=2, dtype=torch.float32, metadata={"ss_network_dim": "4"})
+    write_lora(path, bank.weights(0), dtype=torch.float32, metadata={"ss_network_dim": "4"})
+    if form:
+        convert(path, path.with_name("other.safetensors"), form.lower(), targets)
+        return path.with_name("other.safetensors")
     return path
 
 

@@ -31,8 +31,8 @@ def reference(base, targets):
             key = prefix + name.removeprefix("text_model.").replace(".", "_")
             down, up = module.lora_A["default"].weight, module.lora_B["default"].weight
             with torch.no_grad():
-                down.copy_(ours[key][0].reshape(down.shape))
-                up.copy_(ours[key][1].reshape(up.shape))
+                down.copy_(ours[key]["lora_down.weight"].reshape(down.shape))
+                up.copy_(ours[key]["lora_up.weight"].reshape(up.shape))
             parameters[key] = (down, up)
     assert set(parameters) == set(ours), "both train the same layers"
     return unet, text_encoder, parameters
@@ -46,7 +46,7 @@ def reference_loss(base, unet, text_encoder, trial) -> torch.Tensor:
 
     [batch] = trial.data.batches_at(trial.step)
     moments = batch.moments_BMHW
-    draws = noised_batch(moments, base.alphas_cumprod, base.scaling_factor, trial.config.seed, trial.step)
+    draws = noised_batch(batch, base.alphas_cumprod, base.scaling_factor, "epsilon", trial.config)
     noise, timesteps = draws.target_BCHW, draws.timesteps_B
     # recover the clean latents independently of add_noise: posterior sample as diffusers' DiagonalGaussian defines it
     from sweep.randomness import generator
@@ -72,17 +72,16 @@ def test_gradients_of_the_first_step(base, targets, reference) -> None:
         assert rows[0].grad_norm == pytest.approx(float(norm), rel=1e-4)
         break
     group, _ = pack.bank.group_of(0)
-    worst = 0.0
-    for target, down, up in zip(pack.bank.targets, group.down, group.up, strict=True):
-        reference_down, reference_up = parameters[target.key]
-        for ours, theirs in ((down.grad[0], reference_down.grad), (up.grad[0], reference_up.grad)):
-            theirs = theirs.reshape(ours.shape)
+    worst, ours_theirs = 0.0, []
+    for key, leaves in group.leaves.items():
+        for name, reference in zip(("lora_down.weight", "lora_up.weight"), parameters[key], strict=True):
+            ours = leaves[name].grad[0]
+            theirs = reference.grad.reshape(ours.shape)
+            ours_theirs.append((ours.flatten(), theirs.flatten()))
             if theirs.norm() > 0:
                 worst = max(worst, float((ours - theirs).norm() / theirs.norm()))
     assert 0 < worst < 1e-4, f"worst layer {worst:.1e}"
-    all_ours = pack.bank.flat_grad(0)
-    all_theirs = torch.cat([torch.cat([parameters[t.key][0].grad.flatten(), parameters[t.key][1].grad.flatten()])
-                            for t in pack.bank.targets])
+    all_ours, all_theirs = (torch.cat(side) for side in zip(*ours_theirs, strict=True))
     assert (all_ours - all_theirs).norm() / all_theirs.norm() < 1e-5
 
 

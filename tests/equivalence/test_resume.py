@@ -41,12 +41,15 @@ def worker() -> Worker:
 
 
 def pack(results: Path, photos: Path) -> PackSpec:
-    """Three trials: two ranks, two optimizers, one ends early. Identities are the real ones."""
+    """Three trials: two ranks, three optimizers, one with an EMA, one ends early. Identities are the real ones."""
     trials = []
     for number, settings in enumerate((
-            {"dim": 4, "seed": 1, "num_steps": 6, "scheduler": "cosine_with_restarts"},
-            {"dim": 4, "seed": 2, "num_steps": 9, "batch_size": 3},
-            {"dim": 24, "seed": 3, "num_steps": 9, "optimizer": "adamw8bit", "text_encoder_lr": 0}), start=1):
+            {"dim": 4, "seed": 1, "num_steps": 6, "scheduler": "cosine_with_restarts", "ema_decay": 0.9,
+             "network": "dylora", "network_dropout": 0.2, "rank_dropout": 0.1, "module_dropout": 0.1,
+             "scale_weight_norms": 0.05},
+            {"dim": 4, "seed": 2, "num_steps": 9, "batch_size": 3, "optimizer": "adamw_schedulefree"},
+            {"dim": 24, "seed": 3, "num_steps": 9, "optimizer": "adamw8bit", "text_encoder_lr": 0,
+             "network": "loha"}), start=1):
         config = member("x", **settings).config
         config = replace(config, dataset=replace(config.dataset, dir=str(photos)), save_every_n_steps=3)
         config = train_from_tree(to_tree(config))  # as the conductor has it: 1 becomes 1.0
@@ -174,9 +177,9 @@ def test_changed_photos_fail_the_trial_and_touch_nothing(worker, photos, tmp_pat
 def test_a_diverged_trial_keeps_its_reason_and_the_others_finish(worker, photos, tmp_path, monkeypatch) -> None:
     real = loop._step
 
-    def poisoned(pack, member, loss, grad_norm):
+    def poisoned(pack, member, loss, grad_norm, share_s):
         is_victim = member.config.seed == 2 and member.step == 4
-        return real(pack, member, math.nan if is_victim else loss, grad_norm)
+        return real(pack, member, math.nan if is_victim else loss, grad_norm, share_s)
 
     monkeypatch.setattr(loop, "_step", poisoned)
     spec = pack(tmp_path, photos)

@@ -11,7 +11,8 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(),
 
 def test_a_pack_trains_on_the_gpu_as_on_the_cpu(base, targets) -> None:
     """Draws come from the CPU, so the same trial sees the same noise; the rest is rounding."""
-    from sweep.model.base import BaseModelConfig, load_base
+    from sweep.model.base import BaseModelConfig
+    from sweep.model.loading import load_base
     from sweep.network.targets import find_targets
 
     on_gpu = load_base(BaseModelConfig(name="pocket", path=None, resolution=64), base.identity, "cuda:0")

@@ -17,6 +17,8 @@ from tests.conftest import make_photos
     (("base_model=sd15", "dataset.dir=/tmp", "scoring=none"), "base_model.path=FOLDER"),
     (("base_model.path=/nowhere/sd", "network_dim=4"), "does not exist"),
     (("unet_lr=0", "text_encoder_lr=0"), "train nothing"),
+    (("scheduler=constant", "lr_warmup_steps=10"), "scheduler=constant_with_warmup"),
+    (("-m", "optimizer=prodigy", "unet_lr=1,2", "text_encoder_lr=0.5"), "one instance takes one rate"),
     (("-m", "network_dim=8,0"), "network_dim = 0 must be at least 1"),
 ])
 def test_one_clear_error(command, tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:

@@ -58,8 +58,9 @@ def test_a_lora_of_sd15s_192_and_72_layers(command, sd15: Path, tmp_path: Path) 
 @pytest.mark.parametrize(("damage", "message"), [
     (lambda folder: shutil.rmtree(folder / "vae"), "it lacks vae"),
     (lambda folder: (folder / "unet" / "diffusion_pytorch_model.safetensors").unlink(), "has no .safetensors file"),
-    (lambda folder: _set(folder / "unet" / "config.json", "in_channels", 9), "9 channels; an inpainting"),
-    (lambda folder: _set(folder / "unet" / "config.json", "cross_attention_dim", 1024), "1024 wide"),
+    (lambda folder: _cut(folder / "unet" / "diffusion_pytorch_model.safetensors"), "is truncated: it has"),
+    (lambda folder: _set(folder / "unet" / "config.json", "in_channels", 9), "so it is an inpainting model"),
+    (lambda folder: _set(folder / "unet" / "config.json", "cross_attention_dim", 1024), "Is it a mix of two models?"),
 ])
 def test_a_base_that_is_not_one_is_named(command, sd15: Path, tmp_path: Path, damage, message: str) -> None:
     folder = tmp_path / "sd"
@@ -71,17 +72,34 @@ def test_a_base_that_is_not_one_is_named(command, sd15: Path, tmp_path: Path, da
     assert run.returncode == 2 and message in run.stderr
 
 
-def test_a_truncated_file_fails_the_trial_with_its_reason(command, sd15: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "sd"
-    shutil.copytree(sd15, folder)
-    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-1000])
+def test_one_checkpoint_file_of_xl(command, tmp_path: Path) -> None:
+    """base_model=file finds out what it was given; two trials that read captions differently."""
+    from tests.miniatures import VOCABULARY, write_checkpoint, write_folder
+
+    checkpoint = write_checkpoint(tmp_path / "anyXL.safetensors", write_folder(tmp_path / "xl", "sdxl"), "sdxl")
     photos = make_photos(tmp_path / "photos", num_photos=2)
-    run = command("train.py", "base_model=sd15", f"base_model.path={folder}", "base_model.resolution=64",
-                  f"dataset.dir={photos}", "scoring=none", "tracker=none", "max_train_steps=1",
-                  f"sweep.results_dir={tmp_path / 'results'}")
-    assert run.returncode == 1 and f"The base model in {folder} can't be loaded" in run.stdout
-    assert "the same command tries them again" in run.stderr
+    run = command("train.py", "-m", "base_model=file", f"base_model.path={checkpoint}",
+                  f"base_model.tokenizer={VOCABULARY}", "base_model.resolution=64", f"dataset.dir={photos}",
+                  "scoring=none", "tracker=none", "network_dim=4", "max_train_steps=2", "max_token_length=75,150",
+                  "launcher.threads=1", f"sweep.results_dir={tmp_path / 'results'}")
+    assert run.returncode == 0, run.stdout + run.stderr
+    told = []
+    for file in (tmp_path / "results").glob("trials/*/checkpoints/*.safetensors"):
+        with safe_open(file, framework="pt") as lora:
+            told.append(lora.metadata())
+    assert sorted(each["ss_max_token_length"] for each in told) == ["150", "75"]
+    for each in told:
+        assert each["ss_base_model_version"] == "sdxl_base_v1-0"
+        assert each["modelspec.architecture"] == "stable-diffusion-xl-v1-base/lora"
+
+
+def test_a_clip_skip_that_xl_ignores_is_refused(command, tmp_path: Path) -> None:
+    from tests.miniatures import write_folder
+
+    photos = make_photos(tmp_path / "photos", num_photos=2)
+    run = command("train.py", "base_model=sdxl", f"base_model.path={write_folder(tmp_path / 'xl', 'sdxl')}",
+                  f"dataset.dir={photos}", "scoring=none", "clip_skip=2", f"sweep.results_dir={tmp_path / 'results'}")
+    assert run.returncode == 2 and "clip_skip=2: Stable Diffusion XL always reads" in run.stderr
 
 
 def test_scoring_of_the_pocket_world_is_refused(command, sd15: Path, tmp_path: Path) -> None:
@@ -93,3 +111,7 @@ def test_scoring_of_the_pocket_world_is_refused(command, sd15: Path, tmp_path: P
 
 def _set(path: Path, key: str, value: object) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
+
+
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1000])

@@ -53,6 +53,7 @@ def test_a_sweep_leaves_its_whole_record(finished: Path) -> None:
         trial = finished / "trials" / row["identity"]
         kinds = [json.loads(line)["kind"] for line in (trial / "metrics.jsonl").read_text().splitlines()]
         assert (kinds.count("train"), kinds.count("checkpoint"), kinds.count("score")) == (12, 2, 2)
+        assert kinds.count("validation") == 2
         assert (trial / "checkpoints" / row["file"]).exists()
         assert list((trial / "images").glob("*.png"))
         assert not list((trial / "state").glob("*")), "a finished trial needs no state"
@@ -150,3 +151,16 @@ def test_ctrl_c_saves_and_a_dead_conductor_takes_its_worker_along(tmp_path: Path
     again.wait()
     _, alive = psutil.wait_procs(workers, timeout=60)
     assert not alive, "an orphaned worker would share the trial's folder with the next one"
+
+
+def test_what_cannot_work_is_a_row_with_its_reason_and_the_rest_goes_on(tmp_path: Path) -> None:
+    run = train("-m", "optimizer=adamw,prodigy", "unet_lr=5e-5", "text_encoder_lr=5e-5,1e-5", "sweep.name=rates",
+                f"sweep.results_dir={tmp_path}", "max_train_steps=2", "dataset.num_images=4", "launcher.threads=1",
+                "tracker=none", "scoring=none", "network_dim=4")
+    assert run.returncode == 0, run.stdout + run.stderr
+    rows = rows_of(tmp_path / "rates")
+    assert [row["status"] for row in rows] == ["done", "done", "done", "refused"]
+    assert "unet_lr=5e-05 and text_encoder_lr=1e-05 with optimizer=prodigy" in run.stdout
+    assert "one instance takes one rate" in rows[3]["reason"]
+    assert "refused before anything ran" in (tmp_path / "rates" / "diary.md").read_text()
+    assert not (tmp_path / "trials" / rows[3]["identity"]).exists()

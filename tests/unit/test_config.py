@@ -3,6 +3,7 @@ import re
 import pytest
 from hydra import compose, initialize_config_dir
 
+from sweep.combinations import refusal
 from sweep.config import check_keys, load
 from sweep.entry import CONF_DIR, known_keys
 from sweep.errors import ConfigError
@@ -83,3 +84,17 @@ def test_every_value_is_commented() -> None:
                 silent.append(f"{path.name}:{number} {line.strip()}")
             above = line
     assert not silent
+
+
+@pytest.mark.parametrize("experiment", sorted(p.stem for p in (CONF_DIR / "experiment").glob("*.yaml")))
+def test_every_experiment_loads_and_means_something(experiment: str) -> None:
+    train = loaded(f"experiment={experiment}").train
+    assert refusal(train) == ""
+    if experiment.startswith("network_"):
+        assert experiment == f"network_{train.network.name}"
+
+
+def test_convolutions_follow_their_dim_unless_set() -> None:
+    assert loaded().train.conv_alpha is None
+    assert loaded("conv_dim=8").train.conv_alpha == 8
+    assert loaded("conv_dim=8", "conv_alpha=2").train.conv_alpha == 2

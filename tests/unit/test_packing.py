@@ -2,9 +2,11 @@ from sweep.packing import plan_packs
 from sweep.trial import Trial
 
 
-def trial(number: int, *, dim: int = 8, base: str = "pocket", optimizer: str = "adamw", batch: int = 1) -> Trial:
-    config = {"base_model": {"name": base}, "mixed_precision": "no", "network_dim": dim,
-              "optimizer": {"name": optimizer}, "train_batch_size": batch}
+def trial(number: int, *, dim: int = 8, base: str = "pocket", optimizer: str = "adamw", batch: int = 1,
+          network: str = "lora", clip_skip: int = 1) -> Trial:
+    config = {"base_model": {"name": base}, "mixed_precision": "no", "clip_skip": clip_skip, "max_token_length": 75,
+              "network_dim": dim, "network": {"name": network, "preset": "full"}, "conv_dim": None, "unet_lr": 1e-4,
+              "text_encoder_lr": 0.0, "optimizer": {"name": optimizer}, "train_batch_size": batch}
     return Trial(number=number, train_id=f"t{number}", settings={}, config=config, num_steps=10)
 
 
@@ -17,8 +19,18 @@ def test_equal_ranks_stand_together() -> None:
     assert numbers(plan_packs(trials, 8)) == [[1, 4, 3, 2]]
 
 
+def test_equal_networks_stand_together() -> None:
+    trials = [trial(1), trial(2, network="lokr"), trial(3), trial(4, dim=100), trial(5, network="lokr")]
+    assert numbers(plan_packs(trials, 8)) == [[2, 5, 1, 3, 4]]
+
+
 def test_other_bases_are_other_packs() -> None:
     trials = [trial(1), trial(2, base="sd15"), trial(3)]
+    assert sorted(numbers(plan_packs(trials, 8))) == [[1, 3], [2]]
+
+
+def test_other_readings_of_a_caption_are_other_packs() -> None:
+    trials = [trial(1), trial(2, clip_skip=2), trial(3)]
     assert sorted(numbers(plan_packs(trials, 8))) == [[1, 3], [2]]
 
 

@@ -2,20 +2,15 @@ from pathlib import Path
 
 import pytest
 
-from sweep.data.folder import DatasetConfig, read_dataset
+from sweep.data.folder import read_dataset
 from sweep.errors import DataError
-from tests.conftest import make_photos
-
-
-def config(folder: Path | None, **changes) -> DatasetConfig:
-    values = {"name": "folder", "dir": str(folder) if folder else None, "holdout_dir": None, "num_images": None,
-              "captions": True, "caption_extension": ".txt"}
-    return DatasetConfig(**{**values, **changes})
+from tests.conftest import dataset_config, make_photos
 
 
 def read(folder: Path | None, *, trigger: str | None = None, class_noun: str | None = None, repeats: int | None = None,
          **changes):
-    return read_dataset(config(folder, **changes), trigger=trigger, class_noun=class_noun, repeats=repeats)
+    config = dataset_config(dir=str(folder) if folder else None, **changes)
+    return read_dataset(config, trigger=trigger, class_noun=class_noun, repeats=repeats)
 
 
 def test_a_kohya_folder_says_repeats_trigger_and_class(photo_folder: Path) -> None:

@@ -5,15 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from sweep.data.folder import Dataset, DatasetConfig, read_dataset
+from sweep.data.folder import Dataset, read_dataset
+from tests.conftest import dataset_config
 
 
 @pytest.fixture(scope="session")
 def subject_dataset() -> Dataset:
     """The smaller set of the pocket's own subject."""
-    config = DatasetConfig(name="folder", dir=None, holdout_dir=None, num_images=14, captions=True,
-                           caption_extension=".txt")
-    return read_dataset(config, trigger=None, class_noun=None, repeats=None)
+    return read_dataset(dataset_config(num_images=14), trigger=None, class_noun=None, repeats=None)
 
 
 @pytest.fixture(scope="session")
@@ -21,14 +20,17 @@ def make_lora(targets):
     """Writes a LoRA of random weights."""
     import torch
 
+    from sweep.network.bank import AdapterBank, AdapterSpec
     from sweep.network.lora_file import write_lora
 
     def make(path: Path, *, dim: int = 4, seed: int = 0, size: float = 0.1, metadata: dict[str, str] | None = None
              ) -> Path:
         generator = torch.Generator().manual_seed(seed)
-        weights = {t.key: (torch.randn(dim, t.in_features, generator=generator) * size,
-                           torch.randn(t.out_features, dim, generator=generator) * size) for t in targets}
-        write_lora(path, targets, weights, alpha=dim, dtype=torch.float16, metadata=metadata or {})
+        bank = AdapterBank(targets, [AdapterSpec(dim=dim, alpha=dim)])
+        for tensors in bank.weights(0).values():
+            for name in ("lora_down.weight", "lora_up.weight"):
+                tensors[name].copy_(torch.randn(tensors[name].shape, generator=generator) * size)
+        write_lora(path, bank.weights(0), dtype=torch.float16, metadata=metadata or {})
         return path
 
     return make

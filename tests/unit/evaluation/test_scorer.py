@@ -10,6 +10,7 @@ from sweep.evaluation import scorer as scorer_module
 from sweep.evaluation.scorer import Scorer, ScoreRequest
 from sweep.files import read_json
 from sweep.trial import answer_from_json, score_from_json
+from tests.conftest import dataset_config
 from tests.unit.evaluation.evaluation_examples import TREE, tiny_scoring
 
 
@@ -152,11 +153,9 @@ def test_photos_without_a_face_give_an_invalid_score_with_its_reason(
         base, targets, photo_folder, requests, results, tmp_path):
     from dataclasses import replace
 
-    from sweep.data.folder import DatasetConfig, read_dataset
+    from sweep.data.folder import read_dataset
 
-    config = DatasetConfig(name="folder", dir=str(photo_folder), holdout_dir=None, num_images=None, captions=True,
-                           caption_extension=".txt")
-    dataset = read_dataset(config, trigger=None, class_noun=None, repeats=None)
+    dataset = read_dataset(dataset_config(dir=str(photo_folder)), trigger=None, class_noun=None, repeats=None)
     # no photo can be that sure to show a face
     scorer = Scorer(base, targets, tiny_scoring(face_confidence=1.0), dataset, results)
     [answer] = scorer.finish([[replace(requests[0], scores_dir=tmp_path, images_dir=tmp_path)]])

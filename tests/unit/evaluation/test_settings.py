@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from sweep.data.folder import DatasetConfig, read_dataset
+from sweep.data.folder import read_dataset
 from sweep.errors import ConfigError, ScoringError
 from sweep.evaluation.cells import cells_of
 from sweep.evaluation.settings import (
@@ -18,6 +18,7 @@ from sweep.evaluation.settings import (
     scoring_id,
 )
 from sweep.schema import build
+from tests.conftest import dataset_config
 from tests.unit.evaluation.evaluation_examples import SCORING, TREE
 
 BACKENDS = {"face": "a", "prompt": "b", "perceptual": "c"}
@@ -51,6 +52,11 @@ def test_what_is_drawn_or_measured_changes_both_keys(change):
     assert measuring_id(other, "base", 64, BACKENDS) != measuring_id(SCORING, "base", 64, BACKENDS)
 
 
+def test_how_prompts_are_read_changes_what_is_drawn():
+    keys = {measuring_id(SCORING, "base", 64, BACKENDS, *reading) for reading in ((1, 75), (2, 75), (1, 150), (2, 150))}
+    assert len(keys) == 4
+
+
 def test_base_backends_and_photos_are_part_of_the_key():
     key = scoring_id(SCORING, "base", 64, BACKENDS, "photos")
     assert key != scoring_id(SCORING, "other base", 64, BACKENDS, "photos")
@@ -61,11 +67,9 @@ def test_base_backends_and_photos_are_part_of_the_key():
 
 
 def pocket_subject(**changes):
-    values = {"name": "folder", "dir": None, "holdout_dir": None, "num_images": 14, "captions": True,
-              "caption_extension": ".txt"}
     words = {"trigger": None, "class_noun": None, "repeats": None}
     changed_words = {name: changes.pop(name) for name in list(changes) if name in words}
-    return read_dataset(DatasetConfig(**{**values, **changes}), **{**words, **changed_words})
+    return read_dataset(dataset_config(**{"num_images": 14, **changes}), **{**words, **changed_words})
 
 
 def test_with_held_out_photos_trials_on_other_training_photos_may_be_compared():

@@ -4,20 +4,19 @@ import csv
 
 import pytest
 
-from sweep.data.folder import DatasetConfig
 from sweep.errors import AdapterFileError, ConfigError, ScoringError
 from sweep.evaluation.lora_files import find_loras
 from sweep.evaluation.settings import NoScoring
 from sweep.evaluation.standalone import EvaluateConfig, evaluate
 from sweep.model.base import BaseModelConfig
+from tests.conftest import dataset_config
 from tests.unit.evaluation.evaluation_examples import TREE, tiny_scoring
 
 
 def config(lora, results_dir, **changes):
     values = {"lora": None if lora is None else str(lora), "trigger": None, "class_noun": None, "device": "cpu",
-              "base_model": BaseModelConfig(name="pocket", path=None, resolution=64), "threads": None,
-              "dataset": DatasetConfig(name="folder", dir=None, holdout_dir=None, num_images=6, captions=True,
-                                       caption_extension=".txt"),
+              "base_model": BaseModelConfig(name="pocket", path=None, resolution=64), "threads": None, "clip_skip": 1,
+              "max_token_length": 75, "dataset": dataset_config(num_images=6),
               "scoring": tiny_scoring(), "results_dir": str(results_dir)}
     return EvaluateConfig(**{**values, **changes})
 

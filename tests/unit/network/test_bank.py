@@ -22,7 +22,8 @@ def random_bank(targets, specs: list[AdapterSpec], seeds: list[int]) -> AdapterB
         bank.init_weights(k, seed)
         g = torch.Generator().manual_seed(seed)
         with torch.no_grad():
-            for _, up in bank.weights(k).values():
+            for tensors in bank.weights(k).values():
+                up = tensors["lora_up.weight"]
                 up.copy_(0.05 * torch.randn(up.shape, generator=g))
     return bank
 
@@ -66,8 +67,9 @@ def test_initial_weights_depend_on_the_seed_alone(targets) -> None:
     first.init_weights(0, seed=5)
     packed = AdapterBank(targets, [AdapterSpec(dim=4, alpha=4)] * 3)
     packed.init_weights(2, seed=5)
-    for key, (down, up) in first.weights(0).items():
-        assert torch.equal(down, packed.weights(2)[key][0])
+    for key, tensors in first.weights(0).items():
+        down, up = tensors["lora_down.weight"], tensors["lora_up.weight"]
+        assert torch.equal(down, packed.weights(2)[key]["lora_down.weight"])
         assert not up.any()
         bound = down.shape[1] ** -0.5  # kaiming-uniform(a = sqrt 5)
         assert down.abs().max() <= bound and down.abs().max() > 0.8 * bound

@@ -1,0 +1,90 @@
+"""Settings that can't work together cost their own trial and no other."""
+
+from dataclasses import replace
+
+import pytest
+
+from sweep.combinations import ignored, refusal
+from sweep.errors import ConfigError
+from sweep.preflight import Preflight
+from sweep.search.grid import Cell
+from sweep.training.optimizer import OPTIMIZERS as FAMILY
+from sweep.training.scheduler import SCHEDULERS
+from tests.equivalence.trials import OPTIMIZERS, member
+from tests.unit.test_config import loaded
+
+
+@pytest.mark.parametrize(("settings", "message"), [
+    (("lr_warmup_steps=10",), "constant: it has no warm-up. Set scheduler=constant_with_warmup"),
+    (("unet_lr=0", "text_encoder_lr=0"), "train nothing"),
+    (("optimizer=prodigy", "text_encoder_lr=0.5"), "one instance takes one rate. Set both alike"),
+    (("optimizer=prodigy", "loraplus_lr_ratio=16"), "Set loraplus_lr_ratio=null"),
+    (("optimizer=adafactor", "loraplus_lr_ratio=16"), "optimizer.relative_step=false"),
+    (("optimizer=adafactor", "optimizer.relative_step=false", "optimizer.warmup_init=true"), "constant_with_warmup"),
+    (("optimizer=adamw_schedulefree", "ema_decay=.99"), "average of the weights already"),
+    (("scheduler=adafactor",), "it stands for Adafactor's own steps"),
+    (("scheduler=polynomial", "scheduler.lr_end=1e-3"), "unet_lr=0.0001 with scheduler.lr_end=0.001: the rate would"),
+    (("optimizer=custom",), "needs a class, e.g. optimizer.class_path=torch.optim.Adagrad"),
+    (("optimizer=custom", "optimizer.class_path=torch.optim.Adagard"), "has no attribute 'Adagard'"),
+    (("optimizer=custom", "optimizer.class_path=no.such.Thing"), "No module named"),
+    (("optimizer=custom", "optimizer.class_path=torch.optim.Adagrad", "optimizer.args={decay: 1}"),
+     "unexpected keyword argument 'decay'"),
+    (("optimizer=custom", "optimizer.class_path=torch.optim.Adagrad", "optimizer.args={lr: 1}"), "args holds lr"),
+    (("optimizer=custom", "optimizer.class_path=torch.optim.LBFGS"), "without a closure"),
+    (("optimizer=custom", "optimizer.class_path=collections.Counter"), "TypeError"),
+])
+def test_what_cannot_work_says_what_to_do(settings: tuple[str, ...], message: str) -> None:
+    assert message in refusal(loaded(*settings).train)
+
+
+@pytest.mark.parametrize("settings", [
+    ("optimizer=prodigy",), ("optimizer=prodigy", "text_encoder_lr=0"),
+    ("optimizer=prodigy", "text_encoder_lr=0.5", "optimizer.per_part=true"),
+    ("optimizer=dadapt_adam", "text_encoder_lr=0.5", "loraplus_lr_ratio=4"),
+    ("optimizer=adafactor", "unet_lr=1", "text_encoder_lr=0.5", "scheduler=adafactor"),
+    ("optimizer=custom", "optimizer.class_path=torch.optim.Adagrad", "optimizer.args={lr_decay: 0.01}"),
+    ("optimizer=custom", "optimizer.class_path=schedulefree.RAdamScheduleFree"),
+    ("scheduler=constant_with_warmup", "lr_warmup_steps=0.1"), ("optimizer=lion8bit", "scheduler=cosine"),
+])
+def test_what_works_is_let_through(settings: tuple[str, ...]) -> None:
+    assert refusal(loaded(*settings).train) == ""
+
+
+def test_each_optimizer_works_with_each_scheduler() -> None:
+    """Rates of its own group; only Adafactor has Adafactor's own schedule."""
+    optimizers = {name for name in FAMILY if name != "custom"}
+    schedulers = {name: loaded(f"scheduler={name}").train.scheduler for name in SCHEDULERS}
+    refused = set()
+    for optimizer in optimizers:
+        train = loaded(f"optimizer={optimizer}").train
+        refused |= {(optimizer, name) for name, each in schedulers.items() if refusal(replace(train, scheduler=each))}
+    assert refused == {(optimizer, "adafactor") for optimizer in optimizers - {"adafactor"}}
+
+
+def test_rates_that_adafactor_ignores_are_said() -> None:
+    [words] = ignored(loaded("optimizer=adafactor", "unet_lr=1", "text_encoder_lr=0.5").train)
+    assert "unet_lr=1, text_encoder_lr=0.5" in words and "no effect" in words
+    assert ignored(loaded("optimizer=adafactor", "optimizer.relative_step=false").train) == ()
+    assert ignored(loaded("optimizer=adamw").train) == ()
+
+
+def cells(*overrides: tuple[str, ...]) -> list[Cell]:
+    return [Cell(settings={"cell": " ".join(each)}, config=loaded(*each)) for each in overrides]
+
+
+def test_the_rest_of_the_grid_goes_on(tmp_path) -> None:
+    found = Preflight(tmp_path).check(cells(("optimizer=adamw",), ("optimizer=prodigy", "unet_lr=2"),
+                                            ("optimizer=prodigy",)))
+    assert [bool(one.trial.refused) for one in found] == [False, True, False]
+    assert [one.trial.number for one in found] == [1, 2, 3]
+    assert "unet_lr=2 and text_encoder_lr=1" in found[1].trial.refused
+
+
+def test_a_grid_of_nothing_but_refused_cells_is_an_error(tmp_path) -> None:
+    with pytest.raises(ConfigError, match="unet_lr=2 and.*\n.*unet_lr=3 and"):
+        Preflight(tmp_path).check(cells(("optimizer=prodigy", "unet_lr=2"), ("optimizer=prodigy", "unet_lr=3")))
+
+
+def test_members_of_the_equivalence_tests_are_allowed() -> None:
+    for name in OPTIMIZERS:
+        assert refusal(member("x", optimizer=name).config) == ""

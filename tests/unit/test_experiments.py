@@ -1,0 +1,37 @@
+"""The recipes of conf/experiment: each composes, and says what its source says."""
+
+import pytest
+
+from sweep.combinations import refusal
+from sweep.entry import CONF_DIR
+from tests.unit.test_config import loaded
+
+EXPERIMENTS = sorted(path.stem for path in (CONF_DIR / "experiment").rglob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_it_can_be_trained(name: str) -> None:
+    assert refusal(loaded(f"experiment={name}").train) == ""
+
+
+@pytest.mark.parametrize("name", [name for name in EXPERIMENTS if name.startswith("optimizer_")])
+def test_an_optimizers_recipe_names_its_seed(name: str) -> None:
+    assert "# seeds/00" in (CONF_DIR / "experiment" / f"{name}.yaml").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("name", "optimizer", "scheduler", "rates", "network"), [
+    ("optimizer_dadaptation", "dadapt_adam", "constant", (1.0, 0.5), (128, 128)),
+    ("optimizer_adafactor", "adafactor", "adafactor", (1.0, 0.5), (128, 128)),
+    ("optimizer_adamw_guide", "adamw", "cosine_with_restarts", (1e-4, 1e-4), (32, 16)),
+    ("optimizer_prodigy", "prodigy", "cosine_annealing_warm_restarts", (1.0, 1.0), (32, 16)),
+])
+def test_optimizers_recipes(name: str, optimizer: str, scheduler: str, rates, network) -> None:
+    train = loaded(f"experiment={name}").train
+    assert (train.optimizer.name, train.scheduler.name) == (optimizer, scheduler)
+    assert (train.unet_lr, train.text_encoder_lr) == rates
+    assert (train.network_dim, train.network_alpha) == network
+
+
+def test_the_command_line_has_the_last_word() -> None:
+    train = loaded("experiment=optimizer_dadaptation", "optimizer.weight_decay=0", "network_dim=64").train
+    assert (train.optimizer.weight_decay, train.network_dim, train.network_alpha) == (0, 64, 128)

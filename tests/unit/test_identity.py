@@ -1,0 +1,47 @@
+"""A trial is known by what it trains: keys that came later change nothing while they hold their neutral value."""
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from sweep.data.batches import BatchPlan
+from sweep.data.folder import read_dataset
+from sweep.identity import NEUTRAL, train_id
+from tests.equivalence.trials import member
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    config = member("a").config
+    return read_dataset(config.dataset, trigger=config.trigger, class_noun=config.class_noun, repeats=None)
+
+
+def test_the_ids_of_older_versions_are_found_again() -> None:
+    dataset = SimpleNamespace(identity="photos", trigger="alexq", class_noun="man", reg_photos=())
+    config = member("a").config
+    before = train_id(config, dataset, "base")
+    assert before == "034b2e972d54", "recorded before clip_skip and max_token_length were keys"
+    for key, value in {"clip_skip": 2, "max_token_length": 150}.items():
+        assert getattr(config, key) == NEUTRAL[key]
+        assert train_id(replace(config, **{key: value}), dataset, "base") != before
+    assert train_id(config, dataset, "another base") != before
+
+
+@pytest.mark.parametrize(("family", "prediction", "version", "architecture"), [
+    ("sd1", "epsilon", "sd_v1", "stable-diffusion-v1/lora"),
+    ("sd2", "epsilon", "sd_v2", "stable-diffusion-v2-512/lora"),
+    ("sd2", "v_prediction", "sd_v2_v", "stable-diffusion-v2-768-v/lora"),
+    ("sdxl", "epsilon", "sdxl_base_v1-0", "stable-diffusion-xl-v1-base/lora"),
+])
+def test_a_file_says_which_family_it_is_for(dataset, family, prediction, version, architecture) -> None:
+    from sweep.network.metadata import training_metadata
+
+    base = SimpleNamespace(family=family, prediction_type=prediction, identity="0123")
+    told = training_metadata(member("a", clip_skip=2).config, dataset, output_name="a", plan=BatchPlan((1,), 1, 0),
+                             num_steps=1, step=1, epoch=1, base=base)
+    assert told["ss_base_model_version"] == version and told["modelspec.architecture"] == architecture
+    assert told["ss_v2"] == str(family == "sd2") and told["ss_clip_skip"] == "2"
+    assert told["modelspec.prediction_type"] == ("v" if prediction == "v_prediction" else "epsilon")
+    assert not any(str(Path.home()) in value for value in told.values())
