@@ -13,6 +13,7 @@ from sweep.pocket.build import parse_arguments
 from sweep.pocket.fit import fit, learning_rate, load_average
 from sweep.pocket.recipe import STAGE_ORDER, Stage, settings
 from sweep.pocket.stages import STAGE_FUNCTIONS
+from sweep.pocket.train_base import stratified_timesteps
 from sweep.pocket.train_clip import truths
 
 STAGE = Stage(batch_size=4, num_steps=12, lr=1e-2, warmup_steps=2, checkpoint_steps=3)
@@ -64,6 +65,14 @@ def test_every_stage_has_a_function_and_unknown_ones_are_refused(capsys: pytest.
         parse_arguments(["--stages", "vae,unett"])
     message = capsys.readouterr().err
     assert "unett" in message and "latents" in message
+
+
+def test_timesteps_are_one_in_each_part_and_never_behind_the_schedules_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = stratified_timesteps(32, 1000, torch.Generator().manual_seed(0))
+    assert torch.equal((drawn * 32).div(1000, rounding_mode="floor"), torch.arange(32))
+    largest = torch.tensor(1.0).nextafter(torch.tensor(0.0))
+    monkeypatch.setattr(torch, "rand", lambda num, generator: largest.expand(num))
+    assert int(stratified_timesteps(32, 1000, torch.Generator()).max()) == 999
 
 
 def test_a_caption_is_true_of_every_picture_that_shows_what_it_names() -> None:
