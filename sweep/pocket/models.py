@@ -181,7 +181,20 @@ def _load_network(model: _Module, path: Path) -> _Module:
         raise ModelError(
             f"no weights at {path}; the shipped set is {WEIGHTS_DIR}, `python -m sweep.pocket.build` makes one"
         )
-    model.load_state_dict({name: tensor.float() for name, tensor in load_file(path).items()}, strict=False)
+    tensors = {name: tensor.float() for name, tensor in load_file(path).items()}
+    expected = model.state_dict()
+    # `export_network` leaves out the counters of the batch norms: only training reads them.
+    missing = sorted(name for name in expected.keys() - tensors.keys() if not name.endswith("num_batches_tracked"))
+    unknown = sorted(tensors.keys() - expected.keys())
+    misshapen = sorted(name for name in expected.keys() & tensors.keys() if expected[name].shape != tensors[name].shape)
+    wrong = {"lacks": missing, "has unknown": unknown, "has in another shape": misshapen}
+    if any(wrong.values()):
+        found = "; ".join(f"{how} {', '.join(some[:3])} ({len(some)} in all)" for how, some in wrong.items() if some)
+        raise ModelError(
+            f"{path} holds no {type(model).__name__} of this version: it {found}. Give the file of that name from a "
+            "set that `python -m sweep.pocket.build` made with this version"
+        )
+    model.load_state_dict(tensors, strict=False)
     return freeze(model)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 SEED = 20_261
+RECIPE_VERSION = 1
+"""Raise it when a change to the world or the recipe alters the weights."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
