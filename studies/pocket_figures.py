@@ -63,6 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def write_report(folder: Path, out: Path, num_prompts: int) -> None:
     """Measure everything about the weight set in `folder`; write figures.json, README.md and the sheets into `out`."""
     out.mkdir(parents=True, exist_ok=True)
+    made_by = commit()  # before the sheets are written: they are files of the repository, and would count as changes
     studio = open_studio(folder)
     figures: dict[str, Figure] = {"vae_psnr_db": mean(psnr_held_out(studio.base.vae), digits=2)}
     figures |= face_figures(folder) | clip_figures(folder) | judge_figures(folder)
@@ -76,7 +77,7 @@ def write_report(folder: Path, out: Path, num_prompts: int) -> None:
         "command": "python -m studies.pocket_figures",
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "hardware": f"{hardware()}, torch threads: {torch.get_num_threads()}",
-        "commit": commit(),
+        "commit": made_by,
         "versions": versions(),
         "intervals": INTERVALS,
         "sampling": {"name": sampler.name, "num_steps": sampler.num_steps, "guidance_scale": sampler.guidance_scale,
