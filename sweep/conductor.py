@@ -216,7 +216,7 @@ class Sweep:
             memberships = list(read_jsonl(folder.packs)) if any(folder.state.glob("*.safetensors")) else []
             if memberships and (members := list(memberships[-1]["members"])) not in earlier:
                 earlier.append(members)
-        return plan_packs(todo, self.config.pack.max_trials, earlier)
+        return plan_packs(todo, self.config.pack.max_trials, earlier, num_workers=self.config.launcher.num_workers)
 
     def _progress(self, packs: Iterable[Sequence[Trial]]) -> dict[str, Progress]:
         """Where the trials of running packs stand now."""
@@ -231,7 +231,7 @@ class Sweep:
     def _expected_s(self, todo: Sequence[Trial]) -> float | None:
         """Wall time of what is to do, from what earlier trials cost here; None if there were none."""
         total_s = rates.expected_s(self.results_dir, self._rate_key, sum(trial.num_steps for trial in todo))
-        return None if total_s is None else total_s / self.config.launcher.devices
+        return None if total_s is None else total_s / self.config.launcher.num_workers
 
     @property
     def _rate_key(self) -> str:
