@@ -80,6 +80,17 @@ def test_the_rest_of_the_grid_goes_on(tmp_path) -> None:
     assert "unet_lr=2 and text_encoder_lr=1" in found[1].trial.refused
 
 
+@pytest.mark.parametrize(("setting", "message"), [
+    ("clip_skip=12", "clip_skip=12: this base's text encoder has"), ("max_token_length=100", "must be 75, 150 or 225"),
+    ("base_model.resolution=60", "must be a multiple of 8")])
+def test_a_cell_that_does_not_suit_the_base_costs_itself_alone(tmp_path, setting: str, message: str) -> None:
+    found = Preflight(tmp_path).check(cells((), (setting,)))
+    assert [bool(one.trial.refused) for one in found] == [False, True]
+    assert message in found[1].trial.refused
+    with pytest.raises(ConfigError, match=message):
+        Preflight(tmp_path).check(cells((setting,)))
+
+
 def test_a_grid_of_nothing_but_refused_cells_is_an_error(tmp_path) -> None:
     with pytest.raises(ConfigError, match="unet_lr=2 and.*\n.*unet_lr=3 and"):
         Preflight(tmp_path).check(cells(("optimizer=prodigy", "unet_lr=2"), ("optimizer=prodigy", "unet_lr=3")))
