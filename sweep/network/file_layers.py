@@ -65,9 +65,7 @@ def _packed_form(target: Target, tensors: Mapping[str, Tensor], dim: int) -> For
     if names == {"lora_down.weight", "lora_up.weight"}:
         return Form("lora", dim)
     if names == {"lora_down.weight", "lora_up.weight", "dora_scale"}:
-        # a magnitude per input, an older LyCORIS habit, is [1,I]
-        is_per_output = len(tensors["dora_scale"]) == target.out_features
-        return Form("dora", dim) if is_per_output else None
+        return Form("dora", dim) if _is_per_output(tensors["dora_scale"], target) else None
     if names == set(_LOHA):
         return Form("loha", dim)
     if names in ({"lokr_w1", "lokr_w2"}, {"lokr_w1", "lokr_w2_a", "lokr_w2_b"}):
@@ -105,9 +103,14 @@ def _difference(path: Path, target: Target, tensors: Mapping[str, Tensor], dim: 
     module: Any = target.module
     weight = module.weight.detach().float().cpu()
     magnitude = tensors["dora_scale"]
-    decomposed: Tensor = weight_decompose(weight + delta, magnitude, wd_on_out=len(magnitude) == target.out_features,
+    decomposed: Tensor = weight_decompose(weight + delta, magnitude, wd_on_out=_is_per_output(magnitude, target),
                                           backend="torch")
     return decomposed - weight
+
+
+def _is_per_output(magnitude: Tensor, target: Target) -> bool:
+    """DoRA's magnitudes are [O] or [O,1(,1,1)]; an older habit of LyCORIS is one per input, [1,I(,1,1)]."""
+    return magnitude.ndim == 1 or len(magnitude) == target.out_features
 
 
 def _check_kronecker(path: Path, target: Target, parameters: Mapping[str, Tensor]) -> None:

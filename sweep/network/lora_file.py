@@ -86,6 +86,8 @@ def read_lora(path: Path, targets: Sequence[Target]) -> LoraFile:
             strange.update([found[0]] if found else [])
             continue
         by_key[target.key] = target
+        # PEFT's magnitudes are one per output: [O], of a convolution [1,O,1,1]
+        tensor = tensor.flatten() if "lora_magnitude_vector" in key else tensor
         grouped.setdefault(target.key, {})[found[1]] = tensor.float()
     if len(strange) > len(grouped):
         raise AdapterFileError(f"{path} has {len(strange)} layers that this base lacks, e.g. "
