@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from sweep.errors import AdapterFileError
 from sweep.network.forms import Form, Layer, TensorSpec
+from sweep.network.peft_config import PeftConfig
 from sweep.network.targets import Target
 
 if TYPE_CHECKING:
@@ -20,16 +21,19 @@ if TYPE_CHECKING:
 _LOHA = ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b")
 
 
-def read_layer(path: Path, target: Target, tensors: Mapping[str, Tensor]) -> tuple[Layer, dict[str, Tensor]] | None:
+def read_layer(path: Path, target: Target, tensors: Mapping[str, Tensor],
+               peft: PeftConfig | None = None) -> tuple[Layer, dict[str, Tensor]] | None:
     """The layer's form with its parameters in the bank's shapes; None if it is of no known kind.
 
-    tensors: fp32, by kohya's names. A missing alpha means alpha = dim (as PEFT's and diffusers' files have it).
+    tensors: fp32, by kohya's names. Without an alpha among them it is what `peft` says, or else the dim (as PEFT's and
+    diffusers' files have it).
     Raises AdapterFileError if the shapes don't fit the base's layer.
     """
     dim = _rank(tensors)
     if dim is None:
         return None
-    alpha = float(tensors["alpha"]) if "alpha" in tensors else float(dim)
+    told = float(dim) if peft is None else peft.alpha(target.path, dim)
+    alpha = float(tensors["alpha"]) if "alpha" in tensors else told
     form = _packed_form(target, tensors, dim)
     if form is None:
         return Layer(Form("diff", 1), 1.0), {"diff": _difference(path, target, tensors, dim, alpha)}

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from sweep.network.bank import AdapterBank, AdapterSpec
 from sweep.network.convert import convert
@@ -38,19 +37,22 @@ def assert_same(ours: torch.Tensor, theirs: torch.Tensor, bare: torch.Tensor) ->
 
 
 @pytest.mark.parametrize("use_dora", [False, True])
-def test_a_file_of_peft_is_read_as_peft_means_it(base, targets, inputs, tmp_path: Path, use_dora: bool) -> None:
-    from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model
+@pytest.mark.parametrize("told", [{}, {"use_rslora": True}, {"alpha_pattern": {"to_k": 1, r"attn2\.to_q": 2}}])
+def test_a_file_of_peft_is_read_as_peft_means_it(base, targets, inputs, tmp_path: Path, use_dora: bool, told) -> None:
+    from diffusers import StableDiffusionPipeline
+    from peft import LoraConfig, get_peft_model_state_dict
 
     unet = copy.deepcopy(base.unet)
-    inject_adapter_in_model(LoraConfig(r=4, lora_alpha=4, use_dora=use_dora, target_modules=LINEAR_AND_CONV), unet)
+    unet.add_adapter(LoraConfig(r=4, lora_alpha=4, use_dora=use_dora, target_modules=LINEAR_AND_CONV, **told))
     g = torch.Generator().manual_seed(1)
     for name, parameter in unet.named_parameters():
         if "lora_B" in name:
             parameter.data.normal_(std=0.05, generator=g)
         elif "magnitude" in name:
             parameter.data.mul_(1 + 0.1 * torch.randn(parameter.shape, generator=g))
-    save_file({f"unet.{key}": tensor.contiguous() for key, tensor in get_peft_model_state_dict(unet).items()},
-              tmp_path / "theirs.safetensors")
+    StableDiffusionPipeline.save_lora_weights(
+        tmp_path, unet_lora_layers=get_peft_model_state_dict(unet), weight_name="theirs.safetensors",
+        unet_lora_adapter_metadata=unet.peft_config["default"].to_dict())
     lora = read_lora(tmp_path / "theirs.safetensors", targets)
     assert not lora.unknown and {layer.form.algorithm for layer in lora.layers.values()} == {
         "dora" if use_dora else "lora"}
