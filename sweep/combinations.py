@@ -17,9 +17,6 @@ def refusal(config: TrainConfig) -> str:
     scheduler, optimizer = config.scheduler, config.optimizer
     if config.unet_lr == 0 and config.text_encoder_lr == 0:
         return "unet_lr=0 and text_encoder_lr=0 train nothing; set at least one of them above 0."
-    if config.scale_weight_norms is not None and optimizer.name == "adamw_schedulefree":
-        return (f"scale_weight_norms={config.scale_weight_norms:g} with optimizer=adamw_schedulefree: it would scale "
-                "the point where gradients are taken, not the average that is saved. Set scale_weight_norms=null.")
     if config.base_model.resolution % 8:
         return f"base_model.resolution={config.base_model.resolution} must be a multiple of 8."
     try:
