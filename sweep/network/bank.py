@@ -125,10 +125,11 @@ class AdapterBank:
         for group in self.groups:
             group.grads_KN.zero_()
 
-    def scale_weight_norms(self, adapter: int, max_norm: float) -> tuple[int, float, float]:
-        """Scale back the layers whose ||alpha / dim * up @ down|| exceeds max_norm, up and down by the same factor.
+    def scale_weight_norms(self, adapter: int, max_norm: float) -> tuple[Tensor, Tensor]:
+        """Scale back the layers whose ||alpha / dim * up @ down|| exceeds max_norm, up and down by the same factor
+        (sd-scripts' scale_weight_norms).
 
-        Returns how many were scaled, and the mean and the largest norm afterwards (sd-scripts' scale_weight_norms).
+        Returns the norms before and after, [T] each, left on the device: this runs at every step.
         """
         import torch
 
@@ -137,7 +138,7 @@ class AdapterBank:
                   group.scales[key][row]) for key, leaves in group.leaves.items()
                  if group.layers_K[row][key].form.algorithm in LOW_RANK]
         if not pairs:
-            return 0, 0.0, 0.0
+            return torch.zeros(0), torch.zeros(0)
         # ||U D||^2 = <U'U, DD'>, without the product itself
         norms_T = torch.stack([scale * (_gram(up.flatten(1).T) * _gram(down.flatten(1))).sum().clamp(min=0).sqrt()
                                for down, up, scale in pairs])
@@ -145,8 +146,7 @@ class AdapterBank:
         for (down, up, _), ratio in zip(pairs, ratios_T.sqrt(), strict=True):
             down.mul_(ratio)
             up.mul_(ratio)
-        scaled_T = norms_T * ratios_T
-        return int((ratios_T < 1).sum()), float(scaled_T.mean()), float(scaled_T.max())
+        return norms_T, norms_T * ratios_T
 
     @contextmanager
     def rows(self, counts: Sequence[int], draws: Sequence[tuple[int, int] | None] | None = None) -> Iterator[None]:
