@@ -23,14 +23,14 @@ from sweep.lock import conductor_lock
 from sweep.packing import pack_id, plan_packs
 from sweep.preflight import Checked, Preflight
 from sweep.record import rates
-from sweep.record.diary import write_collected, write_diary
 from sweep.record.entry import SweepEntry, read_entry, write_entry
+from sweep.record.facts import Facts, add_facts
 from sweep.record.provenance import commit, hardware, versions
 from sweep.record.results import is_complete, read_result, read_score, read_status
 from sweep.record.sweep_log import note
-from sweep.record.table import write_csv
 from sweep.record.terminal import Progress, View, make_view, show_plan, show_results
 from sweep.record.tracker import Tracker, make_tracker
+from sweep.record.views import write_views
 from sweep.schema import to_tree
 from sweep.search.grid import Cells
 from sweep.train_config import train_from_tree
@@ -108,10 +108,24 @@ class Sweep:
                 append_jsonl(self._trials_path, to_json(known[one.trial.train_id]))
             if one.trial.refused:
                 note(self.dir, f"refused {dict(one.trial.settings)}: {one.trial.refused}")
+        add_facts(self.dir, self._facts(checked))
         lines = (line for one in checked for line in (*one.dataset.skipped, *one.merged, *one.ignored))
         for line in dict.fromkeys(lines):
             note(self.dir, line)
         return entry
+
+    def _facts(self, checked: Sequence[Checked]) -> Facts:
+        """What the views need to be written from the folder alone."""
+        able = [one for one in checked if not one.trial.refused]
+        scoring = self.config.scoring
+        is_scored = not isinstance(scoring, NoScoring)
+        return Facts(
+            scoring_ids={one.trial.train_id: found for one in able if (found := self._scoring_id(one.trial))},
+            photos={one.dataset.identity: [{"path": str(photo.path), "caption": photo.caption}
+                                           for photo in one.dataset.photos] for one in able},
+            photos_of={one.trial.train_id: one.dataset.identity for one in able},
+            copy_distance=scoring.copies.copy_distance if is_scored else None,
+            sampler=to_tree(scoring.sampler) if is_scored else {})
 
     def trials(self) -> list[Trial]:
         """All trials ever asked of this sweep, in the order of their numbers."""
@@ -147,9 +161,7 @@ class Sweep:
                 if todo and result.status in FINISHED:
                     tracker.end(result)
             tracker.close()
-            write_csv(self.dir / "trials.csv", entry.swept_keys, results)
-            write_diary(self.dir, entry, results)
-            write_collected(self.results_dir)
+            write_views(self.dir)
         show_results(entry, results, self.dir)
         return results
 
