@@ -25,6 +25,7 @@ from sweep.preflight import Checked, Preflight
 from sweep.record import rates
 from sweep.record.entry import SweepEntry, read_entry, write_entry
 from sweep.record.facts import Facts, add_facts
+from sweep.record.notes import add_note, read_notes
 from sweep.record.provenance import commit, hardware, versions
 from sweep.record.results import is_complete, read_result, read_score, read_status
 from sweep.record.sweep_log import note
@@ -97,7 +98,9 @@ class Sweep:
         if self._entry_path.exists():
             before = read_entry(self._entry_path)
             _refuse_other_question(self.name, before, entry)
-            entry = replace(entry, started=before.started, note=entry.note or before.note)
+            if before.note and entry.note and entry.note not in (before.note, *read_notes(self.dir)):
+                add_note(self.dir, entry.note)  # beside the first one
+            entry = replace(entry, started=before.started, note=before.note or entry.note)
         write_entry(self._entry_path, entry)
         known = {trial.train_id: trial for trial in self.trials()}
         for one in checked:

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import html
 import json
+from collections.abc import Sequence
 from importlib import resources
+from importlib.util import find_spec
 from pathlib import Path
 
+from sweep.errors import ConfigError
 from sweep.files import write_text
 from sweep.record.facts import Record
 from sweep.record.report_data import ReportData, report_data
@@ -19,10 +22,10 @@ REPORT = "report.html"
 _SCRIPTS = ("dom.js", "table.js", "pictures.js", "plots.js", "main.js")
 
 
-def write_report(record: Record) -> Path:
-    """Write `results/<sweep>/report.html` atomically and return its path."""
+def write_report(record: Record, lessons: Sequence[str] | None = None) -> Path:
+    """Write `results/<sweep>/report.html` atomically and return its path. lessons: None = from pairs alone."""
     path = record.dir / REPORT
-    write_text(path, report_html(report_data(record)))
+    write_text(path, report_html(report_data(record, lessons=lessons)))
     return path
 
 
@@ -51,6 +54,8 @@ def _part(name: str) -> str:
 
 
 def _plotly() -> str:
-    """plotly.js as the Python package brings it. Imported as a file: importing plotly takes longer than reading it."""
-    script: str = resources.files("plotly").joinpath("package_data", "plotly.min.js").read_text(encoding="utf-8")
-    return script
+    """plotly.js as the Python package brings it, which is found and not imported: that would take longer."""
+    spec = find_spec("plotly")
+    if spec is None or spec.origin is None:
+        raise ConfigError("The report's plots need the package plotly: pip install plotly")
+    return Path(spec.origin).with_name("package_data").joinpath("plotly.min.js").read_text(encoding="utf-8")

@@ -30,27 +30,33 @@ class ReportData:
     pictures: dict[str, str] = field(default_factory=dict)
 
 
-def report_data(record: Record, *, picture_budget: int = PICTURE_BUDGET) -> ReportData:
-    """Everything that the page needs."""
+def report_data(record: Record, *, lessons: Sequence[str] | None = None,
+                picture_budget: int = PICTURE_BUDGET) -> ReportData:
+    """Everything that the page needs. lessons: what was learned; None = from pairs of trials alone."""
     entry, results = record.entry, record.results
-    notes = read_notes(record.dir)
     best, ties = best_results(results)
     named = [best, *ties] if best is not None else []
     data = ReportData(tree={
         "name": entry.name, "started": entry.started, "command": entry.command, "hardware": entry.hardware,
-        "commit": entry.commit, "versions": entry.versions, "note": entry.note, "notes": notes.get("", []),
+        "commit": entry.commit, "versions": entry.versions, "note": entry.note, "notes": read_notes(record.dir),
         "base_model": entry.base_model, "dataset": entry.dataset, "num_photos": entry.num_photos,
         "question": {key: value_text(value) for key, value in entry.question.items()},
         "swept": list(entry.swept_keys), "axes": list(AXES),
-        "answer": {"sentence": answer_sentence(entry, results, record.results_dir.name).replace("`", ""),
+        "answer": {"sentence": _sentence(record, is_tie=bool(ties)),
                    "choices": [_choice(result, entry.subject_words, record) for result in named]},
-        "trials": [_trial(result, results, entry.swept_keys, notes, record) for result in results],
-        "learned": learned(entry.swept_keys, results),
+        "trials": [_trial(result, results, entry.swept_keys, record) for result in results],
+        "learned": list(learned(entry.swept_keys, results) if lessons is None else lessons),
         "cost": {"minutes": sum(r.attributed_s for r in results) / 60, "steps": sum(r.step for r in results),
                  "images": sum(s.num_images for r in results for s in r.scores)},
     })
     _add_scores(data, record, named, picture_budget)
     return data
+
+
+def _sentence(record: Record, *, is_tie: bool) -> str:
+    """The diary's; of a tie without the files, which the page lists beneath."""
+    sentence = answer_sentence(record.entry, record.results, record.results_dir.name).replace("`", "")
+    return sentence.partition("take any of them.")[0] + "take any of them." if is_tie else sentence
 
 
 def _choice(result: TrialResult, words: str, record: Record) -> dict[str, Any]:
@@ -61,9 +67,8 @@ def _choice(result: TrialResult, words: str, record: Record) -> dict[str, Any]:
             "reason": result.answer.reason}
 
 
-def _trial(result: TrialResult, results: Sequence[TrialResult], swept: Sequence[str],
-           notes: Mapping[str, list[str]], record: Record) -> dict[str, Any]:
-    answer = result.answer
+def _trial(result: TrialResult, results: Sequence[TrialResult], swept: Sequence[str], record: Record) -> dict[str, Any]:
+    answer, folder = result.answer, trial_folder(record.results_dir, result.trial.train_id)
     return {
         "number": result.trial.number, "id": result.trial.train_id, "status": result.status, "reason": result.reason,
         "choice": choice_of(result, results), "steps": result.step, "num_steps": result.trial.num_steps,
@@ -74,8 +79,8 @@ def _trial(result: TrialResult, results: Sequence[TrialResult], swept: Sequence[
         "strength": answer.strength if answer else None, "epoch": answer.epoch if answer else None,
         "is_scored": usefulness(result) is not None,
         "axes": {name: _axis(answer.score, name) for name in AXES} if answer else {},
-        "words": results_sentence(result), "notes": notes.get(result.trial.train_id, []),
-        "curves": read_curves(trial_folder(record.results_dir, result.trial.train_id).metrics),
+        "words": results_sentence(result), "notes": read_notes(folder.root),
+        "curves": read_curves(folder.metrics),
     }
 
 

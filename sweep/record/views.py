@@ -6,7 +6,9 @@ from pathlib import Path
 
 from sweep.record.diary import write_collected, write_diary
 from sweep.record.facts import Record, read_record
+from sweep.record.importance import importance_lines
 from sweep.record.report import write_report
+from sweep.record.sentences import learned
 from sweep.record.sweep_log import note
 from sweep.record.table import write_csv
 
@@ -18,9 +20,11 @@ def write_views(sweep_dir: Path) -> Record:
     """
     record = read_record(sweep_dir)
     write_csv(sweep_dir / "trials.csv", record.entry.swept_keys, record.results)
-    write_diary(sweep_dir, record.entry, record.results)
+    lessons = [*importance_lines(record.entry.swept_keys, record.results),
+               *learned(record.entry.swept_keys, record.results)]
+    write_diary(sweep_dir, record.entry, record.results, lessons)
     try:
-        write_report(record)
+        write_report(record, lessons)
     except Exception as error:  # a picture or a row of a kind that the report does not know
         note(sweep_dir, f"report.html could not be written, {type(error).__name__}: {error}")
     write_collected(record.results_dir)

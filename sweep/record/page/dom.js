@@ -18,7 +18,8 @@ function element(tag, attributes = {}, ...children) {
 const figure = (value) => (value === null || value === undefined ? "" : Number(value).toFixed(2));
 const interval = ([value, low, high]) => (value === null ? "" : low === null ? "no interval" : `${figure(low)} to ${figure(high)}`);
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-const settingText = (value) => (value === null || value === undefined ? "null" : String(value));
+const settingText = (value) => (value === null || value === undefined ? "null"
+  : typeof value === "number" && value !== 0 && Math.abs(value) < 1e-3 ? value.toExponential() : String(value));
 const trialName = (trial) => [trial.number, ...data.swept.map((key) => `${key}=${settingText(trial.settings[key])}`)].join(" ");
 
 function options(select, values, chosen) {
