@@ -31,6 +31,7 @@ from sweep.record.results import is_complete, read_result, read_score, read_stat
 from sweep.record.sweep_log import note
 from sweep.record.terminal import Progress, View, make_view, show_plan, show_results
 from sweep.record.tracker import Tracker, make_tracker
+from sweep.record.use import check_use, copy_chosen
 from sweep.record.views import write_views
 from sweep.schema import to_tree
 from sweep.search.grid import Cells
@@ -38,7 +39,7 @@ from sweep.train_config import train_from_tree
 from sweep.trial import DONE, FAILED, FINISHED, RUNNING, WAITING, PackSpec, Trial, TrialResult, to_json, trial_folder
 
 POLL_S = 0.25
-NOT_ASKED = ("plan", "validate", "note", "sweep", "pack", "launcher", "tracker", "search", "experiment")
+NOT_ASKED = ("plan", "validate", "note", "use", "sweep", "pack", "launcher", "tracker", "search", "experiment")
 """Top-level keys that change no trial, so they may differ when a sweep goes on."""
 PLACES = ("dataset.dir", "dataset.holdout_dir", "base_model.path")
 """Where things lie; what is in them is compared."""
@@ -51,6 +52,7 @@ def conduct(cells: Cells) -> list[TrialResult]:
     """
     config = cells.cells[0].config
     results_dir = Path(config.sweep.results_dir)
+    check_use(config.use)
     checked = Preflight(results_dir).check(cells.cells)
     question = _question(cells, checked)
     name = _checked_name(config.sweep.name) or _default_name(cells.swept_keys, question)
@@ -164,8 +166,11 @@ class Sweep:
                 if todo and result.status in FINISHED:
                     tracker.end(result)
             tracker.close()
-            write_views(self.dir)
+            record = write_views(self.dir)
         show_results(entry, results, self.dir)
+        copied = copy_chosen(self.config.use, record)
+        if copied is not None:
+            print(f"copied to: {copied}")
         return results
 
     def _launch(self, trials: Sequence[Trial], packs: Sequence[Sequence[Trial]], tracker: Tracker) -> None:

@@ -14,6 +14,7 @@ from sweep.errors import ConfigError
 from sweep.evaluation.settings import SCORINGS
 from sweep.launch.settings import LAUNCHERS
 from sweep.record.tracker import TRACKERS
+from sweep.record.use import UseConfig
 from sweep.schema import bounds, build, family, near_match
 from sweep.search.settings import SEARCHES
 from sweep.train_config import TrainConfig
@@ -52,12 +53,13 @@ class RunConfig:
     tracker: Any = family(TRACKERS)
     pack: PackConfig
     sweep: SweepConfig
+    use: UseConfig
     validate: bool
     plan: bool
     note: str
 
 
-_RUN_KEYS = ("scoring", "search", "launcher", "tracker", "pack", "sweep", "validate", "plan", "note")
+_RUN_KEYS = ("scoring", "search", "launcher", "tracker", "pack", "sweep", "use", "validate", "plan", "note")
 
 
 def load(cfg: DictConfig) -> RunConfig:

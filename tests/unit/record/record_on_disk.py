@@ -16,6 +16,7 @@ from sweep.evaluation.sheet import write_sheet
 from sweep.files import append_jsonl, sha256_of, write_json
 from sweep.record.entry import write_entry
 from sweep.record.facts import Facts, add_facts
+from sweep.schema import to_tree
 from sweep.trial import DIVERGED, DONE, Answer, Score, Status, Trial, to_json, trial_folder
 
 HOSTILE = "<script>window.hacked=1</script>"
@@ -25,13 +26,14 @@ NUM_PHOTOS = 6
 
 
 def make_sweep(results_dir: Path, *, num_trials: int = 6, num_checkpoints: int = 3, num_steps: int = 120,
-               num_sheets: int | None = None, name: str = "alex") -> Path:
+               num_sheets: int | None = None, name: str = "alex", real_configs: bool = False) -> Path:
     """Write a sweep over network_dim, unet_lr and seed; returns its folder. Captions and names are hostile.
 
-    num_sheets: so many trials get images; None = all.
+    num_sheets: so many trials get images; None = all. real_configs: trials have a whole config, composed from conf/.
     """
     sweep_dir = results_dir / name
     photos = _photos(results_dir)
+    base = _composed() if real_configs else {"trigger": "alexq"}
     cells = list(itertools.product(range(1, 99), RATES, DIMS))[:num_trials]
     write_entry(sweep_dir / "sweep.yaml", examples.entry(
         name=name, swept_keys=("network_dim", "unet_lr", "seed"), note=f"first try {HOSTILE}",
@@ -40,7 +42,7 @@ def make_sweep(results_dir: Path, *, num_trials: int = 6, num_checkpoints: int =
     for number, (seed, rate, dim) in enumerate(cells, start=1):
         trial = Trial(number=number, train_id=f"{number:012x}", num_steps=num_steps,
                       settings={"network_dim": dim, "unet_lr": rate, "seed": seed},
-                      config={"network_dim": dim, "unet_lr": rate, "seed": seed, "trigger": "alexq"})
+                      config={**base, "network_dim": dim, "unet_lr": rate, "seed": seed})
         trials.append(trial)
         append_jsonl(sweep_dir / "trials.jsonl", to_json(trial))
         _fill(results_dir, trial, num_checkpoints, has_images=num_sheets is None or number <= num_sheets)
@@ -49,6 +51,17 @@ def make_sweep(results_dir: Path, *, num_trials: int = 6, num_checkpoints: int =
                                sampler={"name": "dpmpp_2m_karras", "num_steps": 20, "guidance_scale": 7.0,
                                         "negative_prompt": ""}))
     return sweep_dir
+
+
+def _composed() -> dict[str, Any]:
+    from hydra import compose, initialize_config_dir
+
+    from sweep.config import load
+    from sweep.entry import CONF_DIR
+
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        tree: dict[str, Any] = to_tree(load(compose("config")).train)
+    return tree
 
 
 def _photos(results_dir: Path) -> list[dict[str, str]]:
