@@ -27,6 +27,7 @@ from sweep.record.entry import SweepEntry, read_entry, write_entry
 from sweep.record.facts import Facts, add_facts
 from sweep.record.notes import add_note, read_notes
 from sweep.record.provenance import commit, hardware, versions
+from sweep.record.redact import without_secrets
 from sweep.record.results import is_complete, read_result, read_score, read_status
 from sweep.record.sweep_log import note
 from sweep.record.terminal import Progress, View, make_view, show_plan, show_results
@@ -92,7 +93,8 @@ class Sweep:
         """
         first = checked[0]
         entry = SweepEntry(
-            name=self.name, command=" ".join(["python", *sys.argv]), question=question, note=self.config.note,
+            name=self.name, question=question, note=self.config.note,
+            command=without_secrets(" ".join(["python", *sys.argv])),
             started=datetime.now(UTC).isoformat(timespec="seconds"), swept_keys=tuple(cells.swept_keys),
             trigger=first.dataset.trigger, class_noun=first.dataset.class_noun, num_photos=len(first.dataset.photos),
             base_model=self.config.train.base_model.name, dataset=self.config.train.dataset.dir or "the pocket's own",
@@ -162,11 +164,15 @@ class Sweep:
             done = [result for result in results if result.trial.train_id in ids and result.status == DONE]
             rates.remember(self.results_dir, self._rate_key, sum(result.attributed_s for result in done),
                            sum(result.step for result in done))
-            for result in results:
-                if todo and result.status in FINISHED:
-                    tracker.end(result)
-            tracker.close()
-            record = write_views(self.dir)
+            try:
+                record = write_views(self.dir)
+                for result in results:
+                    if todo and result.status in FINISHED:
+                        tracker.end(result)
+                if todo:
+                    tracker.conclude(record)
+            finally:
+                tracker.close()
         show_results(entry, results, self.dir)
         copied = copy_chosen(self.config.use, record)
         if copied is not None:

@@ -30,20 +30,23 @@ class Strip:
 
 def read_strip(sheet: Path) -> Strip | None:
     """None if there is no sheet, or one of a version that did not say where its images lie."""
+    tiles = read_tiles(sheet)
+    return _strip([image for _, image in tiles], [cell for cell, _ in tiles]) if tiles else None
+
+
+def read_tiles(sheet: Path) -> list[tuple[Mapping[str, Any], Image]]:
+    """Each image of a contact sheet with what it shows, at most TILE wide; empty as for `read_strip`."""
     from PIL import Image
 
     if not sheet.exists():
-        return None
+        return []
     try:
         with Image.open(sheet) as image:
             image.load()
             cells = json.loads(getattr(image, "text", {}).get("cells", "[]"))
-            if not cells:
-                return None
-            tiles = [_small(image.crop(tuple(cell["box"])), cell["width"]) for cell in cells]
+            return [(cell, _small(image.crop(tuple(cell["box"])), cell["width"])) for cell in cells]
     except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return _strip(tiles, cells)
+        return []
 
 
 def photo_thumbnail(path: Path) -> str | None:
