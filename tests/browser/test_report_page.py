@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -208,3 +209,54 @@ def _contrast(front: str, back: str) -> float:
 
     light, dark = sorted((luminance(front), luminance(back)), reverse=True)
     return (light + 0.05) / (dark + 0.05)
+
+
+def test_the_ratings_page_goes_on_by_keyboard(browser: Any, tmp_path: Path) -> None:
+    from selenium.webdriver.common.keys import Keys
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    from sweep.record.rate import rating_server
+    from sweep.record.ratings import read_ratings
+
+    sweep_dir = make_sweep(tmp_path / "results", num_trials=2, num_steps=6, num_checkpoints=1)
+    server = rating_server(sweep_dir, 0, seed=1)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        browser.get(server.address)
+        for number, key in enumerate((Keys.ARROW_LEFT, Keys.ARROW_DOWN, Keys.ARROW_RIGHT)):
+            WebDriverWait(browser, 20).until(
+                lambda p, n=number: p.find_element("id", "count").text.startswith(f"{n} answered"))
+            assert browser.execute_script("return document.getElementById('image-left').naturalWidth") > 0
+            browser.find_element("css selector", "body").send_keys(key)
+        WebDriverWait(browser, 20).until(lambda p: p.find_element("id", "count").text.startswith("3 answered"))
+        assert [row["choice"] for row in read_ratings(sweep_dir)] == ["left", "same", "right"]
+        assert HOSTILE in browser.find_element("id", "prompt").text and errors(browser) == []
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_the_live_report_comes_back_with_what_the_reader_set(browser: Any, tmp_path: Path) -> None:
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    from sweep.record.notes import add_note
+    from sweep.record.serve import live_server
+
+    sweep_dir = make_sweep(tmp_path / "results", num_trials=4, num_steps=6)
+    server = live_server(sweep_dir, 0)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        browser.get(server.address)
+        browser.find_element("id", "filter").send_keys("network_dim=8")
+        assert len(rows(browser)) == 1
+        browser.execute_script("window.isOld = true")
+        WebDriverWait(browser, 20).until(lambda p: p.execute_script("return performance.getEntriesByType('resource')"
+                                                                     ".some((r) => r.name.endsWith('/version'))"))
+        add_note(sweep_dir, "seen while it runs")
+        WebDriverWait(browser, 20).until(lambda p: p.execute_script("return !window.isOld && !!window.document.body"))
+        WebDriverWait(browser, 20).until(lambda p: "seen while it runs" in p.find_element("id", "choices").text)
+        assert browser.find_element("id", "filter").get_attribute("value") == "network_dim=8"
+        assert len(rows(browser)) == 1
+    finally:
+        server.shutdown()
+        server.server_close()

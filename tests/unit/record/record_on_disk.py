@@ -117,7 +117,8 @@ def _score(trial: Trial, checkpoints: Path, k: int, num_checkpoints: int, stage:
     likeness = min(1.0, goodness + 0.1 * (5 + math.log10(rate)))
     useful = min(0.95, 0.2 + 0.6 * likeness)
     plain = examples.score((useful, useful - 0.06, useful + 0.06), verdict="good" if useful > 0.6 else "underfit",
-                           epoch=k + 1, stage=stage, score_id=f"{stage}{strength:g}k{k}", pattern=1 + trial.number % 7,
+                           epoch=k + 1, stage=stage,
+                           score_id=f"{trial.train_id}{stage}{strength:g}k{k}", pattern=1 + trial.number % 7,
                            likeness=likeness, adherence=1.0 - 0.4 * likeness, memorisation=max(0.0, likeness - 0.6))
     return dataclasses.replace(plain, file=name, file_sha256=sha256_of(path), strength=strength,
                                step=trial.num_steps * (k + 1) // num_checkpoints)
