@@ -10,18 +10,21 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sweep.errors import ConfigError
+from sweep.files import write_text
 from sweep.record.command import run_command
 from sweep.record.facts import find_sweep
 from sweep.record.redact import without_secrets
 from sweep.record.tracker import has_wandb_key
 
+SENT = "sent.txt"  # wandb no longer marks what it has sent
 _TIMEOUT_S = 600  # for one run
 
 
 def unsent(sweep_dir: Path) -> list[Path]:
-    """The offline runs without wandb's own mark of being sent, in the order of their start."""
+    """The offline runs without a mark of being sent (ours, or that of older versions of wandb), oldest first."""
     parts = sorted((sweep_dir / "wandb").glob("offline-run-*"))
-    return [part for part in parts if part.is_dir() and not any(part.glob("*.wandb.synced"))]
+    return [part for part in parts
+            if part.is_dir() and not (part / SENT).exists() and not any(part.glob("*.wandb.synced"))]
 
 
 def sync(sweep_dir: Path) -> tuple[int, list[str]]:
@@ -34,16 +37,17 @@ def sync(sweep_dir: Path) -> tuple[int, list[str]]:
         raise ConfigError("Sending needs an API key and there is none. Run `wandb login`, or set WANDB_API_KEY.")
     failed = []
     for part in parts:
-        command = [sys.executable, "-m", "wandb", "sync", "--mark-synced", "--append", str(part)]
+        command = [sys.executable, "-m", "wandb", "sync", str(part)]
         environment = {**os.environ, "WANDB_ERROR_REPORTING": "false", "WANDB_SILENT": "true"}
         try:
             done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", env=environment,
                                   timeout=_TIMEOUT_S, stdin=subprocess.DEVNULL)
-            problem = "" if done.returncode == 0 and part not in unsent(sweep_dir) else done.stdout + done.stderr
-            problem = problem if problem or part not in unsent(sweep_dir) else "wandb did not say why"
+            problem = "" if done.returncode == 0 else done.stdout + done.stderr or "wandb did not say why"
         except subprocess.TimeoutExpired:
             problem = f"not done within {_TIMEOUT_S} s"
-        if problem:
+        if not problem:
+            write_text(part / SENT, "python -m sweep.record.sync sent this run\n")
+        else:
             failed.append(f"{part.name}: {without_secrets(' '.join(problem.split()))[-300:]}")
     return len(parts) - len(failed), failed
 

@@ -17,6 +17,7 @@ from sweep.record.payload import flat, payload, summary_of, tag_of
 from sweep.record.pictures import read_tiles
 from sweep.record.sentences import answer_sentence
 from sweep.record.settings import WandbConfig
+from sweep.record.sweep_log import note
 from sweep.record.workspace import save_workspace
 from sweep.schema import to_tree
 from sweep.trial import AXES, Trial, TrialFolder, TrialResult, trial_folder
@@ -36,7 +37,7 @@ class WandbSink:
     patience_s = float(_INIT_TIMEOUT_S + _FINISH_TIMEOUT_S)
 
     def __init__(self, config: WandbConfig, mode: str, entry: SweepEntry, sweep_dir: Path, results_dir: Path) -> None:
-        self._config, self._mode, self._entry = config, mode, entry
+        self._config, self._mode, self._entry, self._has_begun = config, mode, entry, False
         self._sweep_dir, self._results_dir = sweep_dir.resolve(), results_dir.resolve()
 
     def marks_path(self, trial: Trial) -> Path:
@@ -79,6 +80,24 @@ class WandbSink:
             save_workspace(run.entity, self._config.project, record.entry)
 
     def _init(self, **about: Any) -> wandb.Run:
+        """A run, online if that is wanted and the first one gets through; else it and all later ones are kept offline.
+        """
+        import wandb
+
+        try:
+            run = self._init_in(self._mode, **about)
+        except wandb.errors.CommError as error:
+            if self._mode != "online" or self._has_begun:
+                raise
+            self._mode = "offline"
+            note(self._sweep_dir, f"wandb can't be reached, {error}: its runs are kept offline; python -m "
+                                  f"sweep.record.sync {self._entry.name} sends them")
+            wandb.teardown()  # it would hold the run's id
+            run = self._init_in("offline", **about)
+        self._has_begun = True
+        return run
+
+    def _init_in(self, mode: str, **about: Any) -> wandb.Run:
         import wandb
 
         wandb_dir = self._sweep_dir / "wandb"
@@ -87,8 +106,8 @@ class WandbSink:
                                   console="off", symlink=False, disable_git=True, x_disable_stats=True)
         run = wandb.init(
             project=self._config.project, entity=self._config.entity, group=self._entry.name, dir=str(self._sweep_dir),
-            mode="online" if self._mode == "online" else "offline", reinit="create_new", settings=settings,
-            resume="allow" if self._mode == "online" else None, **about)
+            mode="online" if mode == "online" else "offline", reinit="create_new", settings=settings,
+            resume="allow" if mode == "online" else None, **about)
         run.define_metric("step")
         run.define_metric("*", step_metric="step")
         return run
