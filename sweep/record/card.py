@@ -49,9 +49,9 @@ def write_publish(record: Record) -> Path | None:
     if result is None or result.answer is None:
         return None
     answer, source = result.answer, file_of(record, result)
-    for stale in folder.glob("*"):
-        if stale.is_file() and stale.name != answer.file:
-            stale.unlink()
+    others = {folder / r.answer.file for r in record.results if r.answer is not None and r.answer.file != answer.file}
+    for stale in (path for other in others for path in (other, other.with_suffix(".toml"))):
+        stale.unlink(missing_ok=True)  # what an earlier answer left; a user's own files stay
     folder.mkdir(parents=True, exist_ok=True)
     copy_file(source, folder / answer.file)
     sheet = sheet_of(record, result)
@@ -89,7 +89,8 @@ def card_text(record: Record, result: TrialResult, *, has_samples: bool) -> str:
         f"## How good it is\n{verdict_sentence(answer.score.verdict)} {notes}".rstrip()
         + f"\n\n| | figure (90 % interval) |\n| --- | --- |\n{figures}\n\n"
         f"Measured on {answer.score.num_images} images ({answer.score.stage}). 0 is the base model without the LoRA, 1 "
-        f"is a real photo (likeness) or the base model (adherence, diversity); of memorisation 0 is best. {sampler}",
+        f"is a real photo (likeness) or the base model (adherence, diversity); of memorisation 0 is best. "
+        f"Drawn with {sampler}.",
         f"## How it was made\n{_settings(config, result)}\n\n{_one_of(record)}",
         f"With this program: put `experiment.yaml` into `conf/experiment/` and run `python train.py "
         f"experiment=experiment dataset.dir=YOUR_PHOTOS`.\nWith sd-scripts: `{kohya_command(config, name + '.toml')}` "

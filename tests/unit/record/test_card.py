@@ -39,9 +39,13 @@ def test_written_again_it_holds_the_same_and_nothing_stale(record: Record) -> No
     folder = write_publish(record)
     assert folder is not None
     before = {path.name: sha256_of(path) for path in folder.iterdir()}
-    (folder / "alexq-old.safetensors").write_text("of an earlier answer")
+    best = chosen(record)
+    earlier = next(r.answer.file for r in record.results if r.answer is not None and r is not best)
+    (folder / earlier).write_text("of an earlier answer")
+    (folder / "mine.txt").write_text("a user's own")
     write_publish(record)
-    assert {path.name: sha256_of(path) for path in folder.iterdir()} == before
+    assert {path.name: sha256_of(path) for path in folder.iterdir() if path.name != "mine.txt"} == before
+    assert (folder / "mine.txt").exists()
 
 
 def test_no_folder_of_this_machine_is_published(tmp_path: Path) -> None:

@@ -62,7 +62,9 @@ def results_of(record: Record) -> dict[str, str]:
             if path.is_file() and "wandb" not in str(path.relative_to(record.results_dir))}
 
 
-@pytest.mark.parametrize("stand_in", [{}, {"drop": 17, "refuse": 9, "delay": 4}], indirect=True, ids=["calm", "stormy"])
+@pytest.mark.parametrize("stand_in", [
+    {}, pytest.param({"drop": 17, "refuse": 9, "delay": 4}, marks=pytest.mark.slow)],
+    indirect=True, ids=["calm", "stormy"])
 def test_an_online_sweep_arrives_whole_and_leaves_the_same_files(record: Record, stand_in: StandIn) -> None:
     before = results_of(record)
     show(record, "online")
