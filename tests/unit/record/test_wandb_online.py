@@ -10,6 +10,7 @@ import pytest
 from record_on_disk import make_sweep
 from wandb_stand_in import StandIn
 
+import wandb
 from sweep.files import sha256_of
 from sweep.record.facts import Record
 from sweep.record.settings import TrackersConfig, WandbConfig
@@ -35,7 +36,9 @@ def stand_in(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tm
                         ("WANDB_CACHE_DIR", str(tmp_path / "cache")), ("WANDB_DATA_DIR", str(tmp_path / "data"))):
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("WANDB_MODE", raising=False)
+    wandb.teardown()  # a service that an earlier test of this process started would keep its address and key
     yield server
+    wandb.teardown()
     server.shutdown()
     server.server_close()
 
