@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from sweep.membership import Change, changes_after, joining_trials, log_change, 
 from sweep.model.base import Base
 from sweep.network.targets import Target
 from sweep.packing import bank_order
+from sweep.reg_images import draw_missing
 from sweep.training.loop import StepRow, train
 from sweep.training.memory import is_out_of_memory
 from sweep.training.pack import Member, Pack
@@ -117,7 +119,11 @@ class PackRun:
         for member, run in zip(due, screened, strict=True):
             write_checkpoint(pack, self.base, run, member)
         self._validate(pack, due)
-        left = self._change(pack)
+        try:
+            left = self._change(pack)
+        except Stopped:  # while it drew a newcomer's regularisation images
+            save_states(pack, self._state_dirs, self.position)
+            raise
         if left is None and (due or self.position.update % self.spec.save_state_every_n_steps == 0):
             save_states(pack, self._state_dirs, self.position)
         self._screen(screened)
@@ -346,13 +352,21 @@ class PackRun:
     def _member(self, run: TrialRun) -> Member | None:
         """A trial ready for the pack; None if its photos can't be read, which is then its result."""
         try:
+            draw_missing(self.base, run.dataset, say=run.say, on_progress=partial(self._note_drawing, run))
             return member_of(run, self.base, Path(self.spec.results_dir))
+        except Stopped:
+            raise
         except Exception as error:
             if is_out_of_memory(error):
                 raise
             run.fail(error)
             self._release(run)
             return None
+
+    def _note_drawing(self, run: TrialRun, num_done: int, num_all: int) -> None:
+        """Regularisation images that no trial has needed before; what has been drawn is kept."""
+        run.update(phase="drawing" if num_done < num_all else "training")
+        self._stop_if_asked(num_done, num_all)
 
     # -- scoring
 

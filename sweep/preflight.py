@@ -19,6 +19,7 @@ from sweep.evaluation.settings import check_fits
 from sweep.identity import source_identity, train_id
 from sweep.model.sources import Source, find_base
 from sweep.model.text import check_clip_skip
+from sweep.reg_images import with_drawn
 from sweep.schema import to_tree
 from sweep.search.grid import Cell
 from sweep.train_config import TrainConfig
@@ -67,7 +68,7 @@ class Preflight:
         config = cell.config.train
         _check_combination(cell.config)
         base_id = self._base(config)
-        dataset = self._dataset(config)
+        dataset = with_drawn(self._dataset(config), config, base_id, self._results_dir)
         plan = batch_plan(config.dataset, dataset, resolution=config.base_model.resolution, seed=config.seed,
                           batch_size=config.train_batch_size, accumulation=config.gradient_accumulation_steps)
         steps = plan.num_steps(config.max_train_epochs, config.max_train_steps)

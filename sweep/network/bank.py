@@ -106,11 +106,6 @@ class AdapterBank:
         return [(places[start].part, places[start].is_up,
                  slice(places[start].columns.start, places[end - 1].columns.stop)) for start, end in runs]
 
-    def columns(self, adapter: int, part: Part) -> slice:
-        """Where a part's parameters stand in `flat`; empty if it has none."""
-        spans = [span for each, _, span in self.spans(adapter) if each == part]
-        return slice(spans[0].start, spans[-1].stop) if spans else slice(0, 0)
-
     def parameters_of(self, adapter: int) -> list[AdapterParameter]:
         """Tensor by tensor, in the order of `flat`."""
         group, row = self.group_of(adapter)

@@ -5,8 +5,7 @@ Shapes: R rank, I in, O out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from math import prod
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +41,7 @@ def read_layer(path: Path, target: Target, tensors: Mapping[str, Tensor],
         tensor = tensors.get(spec.name)
         if tensor is None:
             raise AdapterFileError(f"{path}: {target.key} has no {spec.name}. Is the file cut short?")
-        if tensor.numel() != prod(spec.shape):
+        if _sides(tensor.shape) != _sides(spec.shape):
             raise _does_not_fit(path, target, tensors)
         parameters[spec.name] = tensor.reshape(spec.shape)
     if "lokr_w1" in parameters:
@@ -110,6 +109,11 @@ def _difference(path: Path, target: Target, tensors: Mapping[str, Tensor], dim: 
     decomposed: Tensor = weight_decompose(weight + delta, magnitude, wd_on_out=_is_per_output(magnitude, target),
                                           backend="torch")
     return decomposed - weight
+
+
+def _sides(shape: Sequence[int]) -> list[int]:
+    """Without those of length 1: a 1x1 convolution's tensors are saved with them or without, a vector with either."""
+    return [side for side in shape if side != 1]
 
 
 def _is_per_output(magnitude: Tensor, target: Target) -> bool:

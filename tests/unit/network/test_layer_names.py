@@ -144,6 +144,15 @@ def test_what_has_no_packed_form_becomes_a_weight_difference(targets, tmp_path: 
     torch.testing.assert_close(lora.weights[UNET_KEY]["diff"], product, rtol=1e-4, atol=1e-4)
 
 
+def test_a_transposed_matrix_is_no_matrix_of_the_layer(targets, tmp_path: Path) -> None:
+    """It has as many values."""
+    down, up = pair(targets, UNET_KEY)
+    save_file({f"{UNET_KEY}.lora_down.weight": down, f"{UNET_KEY}.lora_up.weight": up.T.contiguous()},
+              tmp_path / "a.safetensors")
+    with pytest.raises(AdapterFileError, match=re.escape(f"lora_up.weight {list(up.T.shape)}")):
+        read_lora(tmp_path / "a.safetensors", targets)
+
+
 def test_factors_that_do_not_fit_are_named(targets, tmp_path: Path) -> None:
     save_file({f"{UNET_KEY}.lokr_w1": torch.zeros(3, 3), f"{UNET_KEY}.lokr_w2": torch.zeros(5, 5)},
               tmp_path / "a.safetensors")
