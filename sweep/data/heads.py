@@ -117,4 +117,5 @@ def _detectors() -> tuple[Any, Any]:
                         "dataset.masked_loss=folder dataset.mask_dir=FOLDER.")
     import dlib
 
-    return dlib.get_frontal_face_detector(), dlib.shape_predictor(str(Path(models.origin).parent / "models" / LANDMARKS))
+    landmarks = Path(models.origin).parent / "models" / LANDMARKS
+    return dlib.get_frontal_face_detector(), dlib.shape_predictor(str(landmarks))
