@@ -24,7 +24,7 @@ from sweep.packing import pack_id, plan_packs
 from sweep.preflight import Checked, Preflight, first_read
 from sweep.record import rates
 from sweep.record.entry import SweepEntry, read_entry, write_entry
-from sweep.record.facts import Facts, add_facts
+from sweep.record.facts import Facts, add_facts, trials_of
 from sweep.record.notes import add_note, read_notes
 from sweep.record.provenance import commit, hardware, versions
 from sweep.record.redact import without_secrets
@@ -137,11 +137,8 @@ class Sweep:
             sampler=to_tree(scoring.sampler) if is_scored else {})
 
     def trials(self) -> list[Trial]:
-        """All trials ever asked of this sweep, in the order of their numbers; without those that were refused for
-        photos that have been mended since."""
-        newest = {row["train_id"]: Trial(**row) for row in read_jsonl(self._trials_path)}
-        able = [trial.config for trial in newest.values() if not trial.refused]
-        return [trial for trial in newest.values() if not (trial.refused and trial.config in able)]
+        """All trials ever asked of this sweep, in the order of their numbers."""
+        return trials_of(self.dir)
 
     def show_plan(self, checked: Sequence[Checked]) -> None:
         """Say what would run; nothing is written."""

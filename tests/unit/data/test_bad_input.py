@@ -1,4 +1,4 @@
-"""What people's folders hold: each file is read and what was changed is said, or all that can't be are named at once."""
+"""What people's folders hold: each file is read, and what was changed said; or all that can't be are named at once."""
 
 import struct
 import zlib
@@ -148,8 +148,8 @@ def test_all_that_cannot_be_read_stands_in_one_error(folder: Path, tmp_path: Pat
     message = str(caught.value)
     for expected in ("bomb.png: far too many pixels", "truncated.png: not a readable image",
                      "empty.png: not a readable image (the file is empty)", "text.jpg: not a readable image",
-                     "loop.png: can't be opened", "gone.png: can't be opened", "good1.txt is empty", "good2.txt is empty",
-                     "good3.txt is not UTF-8", "good4.txt is not UTF-8",
+                     "loop.png: can't be opened", "gone.png: can't be opened", "good1.txt is empty",
+                     "good2.txt is empty", "good3.txt is not UTF-8", "good4.txt is not UTF-8",
                      "5_alexq circle: a link that leads nowhere or in a circle", "001.png: not a readable image",
                      "000.png: not a readable image (the file is empty)", "no mask good5.png for it in",
                      "its mask good6.png is not a readable image", "its mask good7.png has another shape (64x64 for a"):
