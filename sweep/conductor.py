@@ -21,10 +21,10 @@ from sweep.identity import base_identity
 from sweep.launch.local import Launcher, LocalLauncher
 from sweep.lock import conductor_lock
 from sweep.packing import pack_id, places, plan_packs
-from sweep.preflight import Checked, Preflight
+from sweep.preflight import Checked, Preflight, first_read
 from sweep.record import rates
 from sweep.record.entry import SweepEntry, read_entry, write_entry
-from sweep.record.facts import Facts, add_facts
+from sweep.record.facts import Facts, add_facts, trials_of
 from sweep.record.notes import add_note, read_notes
 from sweep.record.provenance import commit, hardware, versions
 from sweep.record.redact import without_secrets
@@ -55,7 +55,7 @@ def conduct(cells: Cells) -> list[TrialResult]:
     results_dir = Path(config.sweep.results_dir)
     check_use(config.use)
     checked = Preflight(results_dir).check(cells.cells)
-    question = _question(cells, checked)
+    question = _question(cells, first_read(checked))
     name = _checked_name(config.sweep.name) or _default_name(cells.swept_keys, question)
     backends = {} if isinstance(config.scoring, NoScoring) else backend_identities(config.scoring.weights_dir)
     sweep = Sweep(name=name, dir=results_dir / name, config=config, backends=backends)
@@ -91,7 +91,7 @@ class Sweep:
 
         Raises SweepExistsError if the name stands for another question.
         """
-        first = checked[0]
+        first = first_read(checked)
         entry = SweepEntry(
             name=self.name, question=question, note=self.config.note,
             command=without_secrets(" ".join(["python", *sys.argv])),
@@ -107,10 +107,12 @@ class Sweep:
             entry = replace(entry, started=before.started, note=before.note or entry.note)
         write_entry(self._entry_path, entry)
         known = {trial.train_id: trial for trial in self.trials()}
+        numbers = max((trial.number for trial in known.values()), default=0)
         for one in checked:
             before_it = known.get(one.trial.train_id)
             if before_it is None or before_it.refused != one.trial.refused:
-                number = len(known) + 1 if before_it is None else before_it.number
+                numbers += before_it is None
+                number = numbers if before_it is None else before_it.number
                 known[one.trial.train_id] = replace(one.trial, number=number)
                 append_jsonl(self._trials_path, to_json(known[one.trial.train_id]))
             if one.trial.refused:
@@ -136,8 +138,7 @@ class Sweep:
 
     def trials(self) -> list[Trial]:
         """All trials ever asked of this sweep, in the order of their numbers."""
-        newest = {row["train_id"]: Trial(**row) for row in read_jsonl(self._trials_path)}
-        return list(newest.values())
+        return trials_of(self.dir)
 
     def show_plan(self, checked: Sequence[Checked]) -> None:
         """Say what would run; nothing is written."""
@@ -272,7 +273,7 @@ class Sweep:
     def _scoring_id(self, trial: Trial) -> str | None:
         """What the scores of a trial are known by in this sweep; None if it does not score."""
         scoring = self.config.scoring
-        if isinstance(scoring, NoScoring):
+        if isinstance(scoring, NoScoring) or trial.refused:
             return None
         config = train_from_tree(trial.config)
         key = (config.base_model, config.dataset, config.trigger, config.class_noun)
@@ -296,7 +297,7 @@ class Sweep:
         return self.dir / "control.json"
 
 
-def _question(cells: Cells, checked: Sequence[Checked]) -> dict[str, Any]:
+def _question(cells: Cells, first: Checked) -> dict[str, Any]:
     """The fixed settings that a sweep's name stands for: flat keys, the content of photos and base (not where they
     lie), and how it is scored, as one hash (the prompts are long)."""
     flat = _flat({key: value for key, value in cells.fixed.items() if key not in (*NOT_ASKED, "scoring")})
@@ -304,9 +305,9 @@ def _question(cells: Cells, checked: Sequence[Checked]) -> dict[str, Any]:
     question = {key: value for key, value in flat.items()
                 if key not in PLACES and key not in swept and key.split(".")[0] not in swept}
     if not swept & {"dataset", "experiment"}:
-        question["photos"] = checked[0].dataset.content
+        question["photos"] = first.dataset.content
     if not swept & {"base_model", "experiment"}:
-        question["base"] = checked[0].base_id
+        question["base"] = first.base_id
     scoring = {key: value for key, value in cells.fixed["scoring"].items() if key not in ("batch_size", "weights_dir")}
     question["scoring"] = f"{scoring['name']} {stable_hash(scoring, num_digits=6)}"
     return question
