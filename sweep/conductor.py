@@ -32,6 +32,7 @@ from sweep.record.table import write_csv
 from sweep.record.terminal import Progress, View, make_view, show_plan, show_results
 from sweep.record.tracker import Tracker, make_tracker
 from sweep.schema import to_tree
+from sweep.search.composer import flat
 from sweep.search.grid import Cells
 from sweep.train_config import train_from_tree
 from sweep.trial import DONE, FAILED, FINISHED, RUNNING, WAITING, PackSpec, Trial, TrialResult, to_json, trial_folder
@@ -271,9 +272,9 @@ class Sweep:
 def _question(cells: Cells, checked: Sequence[Checked]) -> dict[str, Any]:
     """The fixed settings that a sweep's name stands for: flat keys, the content of photos and base (not where they
     lie), and how it is scored, as one hash (the prompts are long)."""
-    flat = _flat({key: value for key, value in cells.fixed.items() if key not in (*NOT_ASKED, "scoring")})
+    keys = flat({key: value for key, value in cells.fixed.items() if key not in (*NOT_ASKED, "scoring")})
     swept = {*cells.swept_keys, *(key.split(".")[0] for key in cells.swept_keys)}
-    question = {key: value for key, value in flat.items()
+    question = {key: value for key, value in keys.items()
                 if key not in PLACES and key not in swept and key.split(".")[0] not in swept}
     if not swept & {"dataset", "experiment"}:
         question["photos"] = checked[0].dataset.content
@@ -294,13 +295,6 @@ def _checked_name(name: str | None) -> str | None:
         raise ConfigError(f"sweep.name={name!r} can't be a folder of results: use letters, digits, '.', '_' and '-', "
                           "and not 'trials' or 'cache'.")
     return name
-
-
-def _flat(tree: Mapping[str, Any], path: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= _flat(value, f"{path}{key}.") if isinstance(value, Mapping) else {f"{path}{key}": value}
-    return flat
 
 
 def _default_name(swept_keys: Sequence[str], question: Mapping[str, Any]) -> str:
