@@ -31,6 +31,7 @@ class PackConfig:
 
     max_trials: int = bounds(1, 1024)
     save_state_every_n_steps: int = bounds(1)
+    max_retries: int = bounds(0, 100)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,10 +55,11 @@ class RunConfig:
     sweep: SweepConfig
     validate: bool
     plan: bool
+    early_stop: int | None = bounds(1)
     note: str
 
 
-_RUN_KEYS = ("scoring", "search", "launcher", "tracker", "pack", "sweep", "validate", "plan", "note")
+_RUN_KEYS = ("scoring", "search", "launcher", "tracker", "pack", "sweep", "validate", "plan", "early_stop", "note")
 
 
 def load(cfg: DictConfig) -> RunConfig:

@@ -11,7 +11,7 @@ from sweep.trial import Trial
 
 def plan_packs(trials: Sequence[Trial], max_trials: int,
                earlier: Sequence[Sequence[str]] = ()) -> list[list[Trial]]:
-    """Split trials into packs of at most `max_trials`, in the order in which they should run.
+    """Split trials into packs of at most `max_trials`, in the order in which they come.
 
     Trials of a pack agree on what one forward pass shares: the base, its precision, the resolution, how captions are
     read, gradient checkpointing. Inside a pack trials of one network, rank and optimizer stand together, so that the
@@ -23,16 +23,22 @@ def plan_packs(trials: Sequence[Trial], max_trials: int,
     groups: list[list[Trial]] = []
     for members in sorted(earlier, key=len, reverse=True):
         groups.append([waiting.pop(i) for i in members if i in waiting])
-    fresh = sorted(waiting.values(), key=lambda trial: (_shared_key(trial), trial.number))
+    rank = {trial.train_id: position for position, trial in enumerate(trials)}
+    fresh = sorted(waiting.values(), key=lambda trial: (_shared_key(trial), rank[trial.train_id]))
     groups += [list(group) for _, group in groupby(fresh, key=_shared_key)]
     packs = [sorted(pack, key=_bank_order) for group in groups for pack in _evenly(group, max_trials)]
-    return sorted(packs, key=lambda pack: min(trial.number for trial in pack))
+    return sorted(packs, key=lambda pack: min(rank[trial.train_id] for trial in pack))
 
 
 def _evenly(trials: Sequence[Trial], max_trials: int) -> list[Sequence[Trial]]:
     """Even packs rather than full ones and a rest: 9 trials at 8 run as 4 and 5."""
     num_packs = -(-len(trials) // max_trials)
     return [trials[i * len(trials) // num_packs:(i + 1) * len(trials) // num_packs] for i in range(num_packs)]
+
+
+def can_share(one: Trial, other: Trial) -> bool:
+    """Whether two trials agree on what a forward pass shares."""
+    return _shared_key(one) == _shared_key(other)
 
 
 def pack_id(train_ids: Sequence[str]) -> str:

@@ -24,8 +24,9 @@ from pathlib import Path
 from typing import Any
 
 WAITING, RUNNING, DONE, FAILED, DIVERGED = "waiting", "running", "done", "failed", "diverged"
+PRUNED = "pruned"  # ended early by its conductor; its newest checkpoint is an answer's candidate
 REFUSED = "refused"  # its settings can't work together; it is never started and has no folder
-FINISHED = (DONE, FAILED, DIVERGED, REFUSED)
+FINISHED = (DONE, FAILED, DIVERGED, PRUNED, REFUSED)
 
 AXES = ("likeness", "adherence", "memorisation", "diversity", "usefulness")
 
@@ -166,6 +167,11 @@ class TrialFolder:
     def images(self) -> Path:
         return self.root / "images"
 
+    @property
+    def prune(self) -> Path:
+        """Written by the conductor: {"reason", "by"} ends the trial at its next step boundary."""
+        return self.root / "prune.json"
+
     def answer(self, scoring_id: str) -> Path:
         return self.scores / f"answer-{scoring_id}.json"
 
@@ -185,7 +191,13 @@ class PackSpec:
     threads: int  # CPU threads
     save_state_every_n_steps: int
     control: str  # path of the control file: {"command": "stop"} ends the pack at the next step boundary
+    max_trials: int | None = None  # so many of `trials` share a pass, the others wait for a place; None = all
     validate: bool = False  # measure the loss on held-out photos at every checkpoint
+
+
+def more_trials(spec: Path) -> Path:
+    """Beside a pack's spec: trials that join it when a place is free, a row {"trial": ...} each."""
+    return spec.with_name(f"{spec.name}.more.jsonl")
 
 
 def pack_spec_from_json(tree: Mapping[str, Any]) -> PackSpec:

@@ -21,8 +21,13 @@ def covering_order(sizes: Sequence[int]) -> list[int]:
         return list(range(num_cells))
     around = sorted(range(1, num_cells), key=lambda g: abs(g - num_cells * _GOLDEN))
     prime_to = [g for g in around[:8 * _NUM_GENERATORS] if math.gcd(g, num_cells) == 1][:_NUM_GENERATORS] or [1]
-    num_early = min(num_cells, 2 * max(sizes))
-    best = max(prime_to, key=lambda g: _num_seen(sizes, [j * g % num_cells for j in range(num_early)]))
+    most = max(sizes)
+
+    def merit(g: int) -> tuple[tuple[int, int], ...]:
+        cells = [j * g % num_cells for j in range(min(num_cells, 2 * most))]
+        return _num_seen(sizes, cells[:most]), _num_seen(sizes, cells)
+
+    best = max(prime_to, key=merit)
     return [j * best % num_cells for j in range(num_cells)]
 
 
