@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,14 +25,18 @@ from sweep.preflight import Checked, Preflight
 from sweep.proposals import Proposals
 from sweep.question import checked_name, default_name, question_of, refuse_other_question
 from sweep.record import rates
-from sweep.record.diary import write_collected, write_diary
 from sweep.record.entry import SweepEntry, read_entry, write_entry
+from sweep.record.facts import Facts, Record, add_facts
+from sweep.record.notes import add_note, read_notes
 from sweep.record.provenance import commit, hardware, versions
+from sweep.record.redact import without_secrets
 from sweep.record.results import is_complete, read_result
 from sweep.record.sweep_log import note, notes
-from sweep.record.table import write_csv
 from sweep.record.terminal import make_view, say, show_plan, show_results
 from sweep.record.tracker import Tracker, make_tracker
+from sweep.record.use import check_use, copy_chosen
+from sweep.record.views import write_views
+from sweep.schema import to_tree
 from sweep.search.grid import Cells
 from sweep.search.outcome import Outcome, outcome_of, screened_rows
 from sweep.search.settings import Sampled
@@ -51,6 +55,7 @@ def conduct(cells: Cells, launcher_of: LauncherMaker = make_launcher) -> list[Tr
     """
     config = cells.config
     results_dir = Path(config.sweep.results_dir)
+    check_use(config.use)
     preflight = Preflight(results_dir)
     checked = preflight.check(cells.cells) if cells.cells else []
     first = checked[0] if checked else preflight.look(cells.cell_at({}))
@@ -101,13 +106,15 @@ class Sweep:
         if self._entry_path.exists():
             before = read_entry(self._entry_path)
             refuse_other_question(self.name, before, entry)
-            entry = replace(entry, started=before.started, note=entry.note or before.note)
+            if before.note and entry.note and entry.note not in (before.note, *read_notes(self.dir)):
+                add_note(self.dir, entry.note)  # beside the first one
+            entry = replace(entry, started=before.started, note=before.note or entry.note)
         write_entry(self._entry_path, entry)
         self.known = {row["train_id"]: Trial(**row) for row in read_jsonl(self._trials_path)}
         notes(self.dir, first.dataset.skipped)
         return entry
 
-    def take_in(self, checked: Iterable[Checked]) -> None:
+    def take_in(self, checked: Sequence[Checked]) -> None:
         """Write down trials that are new, with the next numbers."""
         lines: list[str] = []
         for one in checked:
@@ -119,7 +126,22 @@ class Sweep:
             if one.trial.refused:
                 lines.append(f"refused {dict(one.trial.settings)}: {one.trial.refused}")
             lines += [*one.dataset.skipped, *one.merged, *one.ignored]
+        add_facts(self.dir, self._facts(checked))
         notes(self.dir, lines)
+
+    def _facts(self, checked: Sequence[Checked]) -> Facts:
+        """What the views need to be written from the folder alone."""
+        able = [one for one in checked if not one.trial.refused]
+        scoring = self.config.scoring
+        is_scored = not isinstance(scoring, NoScoring)
+        photos = {one.dataset.identity: one.dataset.photos for one in able}
+        return Facts(
+            scoring_ids={one.trial.train_id: found for one in able if (found := self.scoring_id(one.trial))},
+            photos={key: [{"path": str(photo.path), "caption": photo.caption} for photo in some]
+                    for key, some in photos.items()},
+            photos_of={one.trial.train_id: one.dataset.identity for one in able},
+            copy_distance=scoring.copies.copy_distance if is_scored else None,
+            sampler=to_tree(scoring.sampler) if is_scored else {})
 
     def trials(self) -> list[Trial]:
         """All trials ever asked of this sweep, in the order of their numbers."""
@@ -165,8 +187,11 @@ class Sweep:
                 dispatch = Dispatch(self, study, proposals, launcher_of(self.config.launcher, self.dir), view, tracker)
                 dispatch.run(packs)
         finally:
-            results = self._record(entry, {t.train_id for t in trials} - ids, tracker)
+            results, record = self._record({t.train_id for t in trials} - ids, tracker)
         show_results(entry, results, self.dir)
+        copied = copy_chosen(self.config.use, record)
+        if copied is not None:
+            print(f"copied to: {copied}")
         return results
 
     def outcome(self, trial: Trial) -> Outcome:
@@ -175,26 +200,28 @@ class Sweep:
         return outcome_of(read_result(self.results_dir, trial, self.scoring_id(trial)),
                           screened_rows(list(read_jsonl(folder.metrics))) if self.config.scoring.name != "none" else ())
 
-    def _record(self, entry: SweepEntry, complete: set[str], tracker: Tracker) -> list[TrialResult]:
+    def _record(self, complete: set[str], tracker: Tracker) -> tuple[list[TrialResult], Record]:
         """Write every view of what the folders say. complete: trials with which nothing was to do."""
         results = [read_result(self.results_dir, trial, self.scoring_id(trial)) for trial in self.trials()]
         mine = [result for result in results if result.trial.train_id not in complete]
         done = [result for result in mine if result.status == DONE]
         rates.remember(self.results_dir, self._rate_key, sum(result.attributed_s for result in done),
                        sum(result.step for result in done))
-        for result in results:
-            if mine and result.status in FINISHED:
-                tracker.end(result)
-        tracker.close()
         pruned = [result for result in results if result.status == PRUNED]
         if pruned:
             saved = sum(result.trial.num_steps - result.step for result in pruned)
             note(self.dir, f"pruning saved {saved} of {sum(r.trial.num_steps for r in results)} steps, in "
                            f"{len(pruned)} of {len(results)} trials")
-        write_csv(self.dir / "trials.csv", entry.swept_keys, results)
-        write_diary(self.dir, entry, results)
-        write_collected(self.results_dir)
-        return results
+        try:
+            record = write_views(self.dir)
+            for result in results:
+                if mine and result.status in FINISHED:
+                    tracker.end(result)
+            if mine:
+                tracker.conclude(record)
+        finally:
+            tracker.close()
+        return results, record
 
     def plan_packs(self, todo: Sequence[Trial]) -> list[list[Trial]]:
         """Packs of what is left; trials that were interrupted together go on together."""
@@ -204,7 +231,8 @@ class Sweep:
             memberships = list(read_jsonl(folder.packs)) if any(folder.state.glob("*.safetensors")) else []
             if memberships:
                 earlier[tuple(memberships[-1]["members"])] = None
-        return plan_packs(todo, self.config.pack.max_trials, [list(members) for members in earlier])
+        return plan_packs(todo, self.config.pack.max_trials, [list(members) for members in earlier],
+                          num_workers=self.config.launcher.num_workers)
 
     def is_complete(self, trial: Trial) -> bool:
         return bool(trial.refused) or is_complete(self.results_dir, trial, self.scoring_id(trial),
@@ -237,7 +265,7 @@ class Sweep:
     def _expected_s(self, todo: Sequence[Trial]) -> float | None:
         """Wall time of what is to do, from what earlier trials cost here; None if there were none."""
         total_s = rates.expected_s(self.results_dir, self._rate_key, sum(trial.num_steps for trial in todo))
-        return None if total_s is None else total_s / self.config.launcher.devices
+        return None if total_s is None else total_s / self.config.launcher.num_workers
 
     @property
     def _rate_key(self) -> str:
@@ -261,4 +289,4 @@ def _in_order(cells: Cells, checked: Sequence[Checked]) -> list[str]:
 
 
 def _command() -> str:
-    return shlex.join(["python", *sys.argv])
+    return without_secrets(shlex.join(["python", *sys.argv]))

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from sweep.errors import ConfigError
 from sweep.evaluation.settings import SCORINGS
 from sweep.launch.settings import LAUNCHERS
-from sweep.record.tracker import TRACKERS
+from sweep.record.settings import TrackersConfig, trackers_from_tree
+from sweep.record.use import UseConfig
 from sweep.schema import bounds, build, family, near_match
 from sweep.search.settings import SEARCHES
 from sweep.train_config import TrainConfig
@@ -50,16 +51,18 @@ class RunConfig:
     scoring: Any = family(SCORINGS)
     search: Any = family(SEARCHES)
     launcher: Any = family(LAUNCHERS)
-    tracker: Any = family(TRACKERS)
+    tracker: TrackersConfig
     pack: PackConfig
     sweep: SweepConfig
+    use: UseConfig
     validate: bool
     plan: bool
     early_stop: int | None = bounds(1)
     note: str
 
 
-_RUN_KEYS = ("scoring", "search", "launcher", "tracker", "pack", "sweep", "validate", "plan", "early_stop", "note")
+_RUN_KEYS = ("scoring", "search", "launcher", "tracker", "pack", "sweep", "use", "validate", "plan", "early_stop",
+             "note")
 
 
 def load(cfg: DictConfig) -> RunConfig:
@@ -89,6 +92,8 @@ def plain_tree(cfg: DictConfig) -> dict[str, Any]:
 def from_tree(tree: Mapping[str, Any]) -> RunConfig:
     """The typed config of a plain tree with flat training keys, "auto" values resolved."""
     run = {key: tree[key] for key in _RUN_KEYS if key in tree}
+    if "tracker" in run:
+        run["tracker"] = trackers_from_tree(run["tracker"])
     return build(RunConfig, {**run, "train": train_part(tree)})
 
 

@@ -13,7 +13,8 @@ from sweep.record.entry import SweepEntry
 from sweep.search.composer import flat
 from sweep.search.grid import Cells
 
-NOT_ASKED = ("plan", "validate", "note", "sweep", "pack", "launcher", "tracker", "search", "experiment", "early_stop")
+NOT_ASKED = ("plan", "validate", "note", "use", "sweep", "pack", "launcher", "tracker", "search", "experiment",
+             "early_stop")
 """Top-level keys that change no trial, so they may differ when a sweep goes on."""
 PLACES = ("dataset.dir", "dataset.holdout_dir", "base_model.path")
 """Where things lie; what is in them is compared."""

@@ -260,7 +260,9 @@ class Scorer:
             face = "no face" if image.face is None else f"face {image.face:.2f}"
             near = f"nearest photo {image.nearest:.2f}"
             lines.append("broken" if image.is_broken else ", ".join([face, *found, near]))
-        write_sheet(job.request.images_dir / f"{job.score_id}.png", images, self._cells[job.stage], lines, title)
+        facts = [{"nearest": image.nearest, "nearest_photo": image.nearest_photo, "is_broken": image.is_broken}
+                 for image in measured.images]
+        write_sheet(job.request.images_dir / f"{job.score_id}.png", images, self._cells[job.stage], lines, title, facts)
 
     def _answer(self, final: Score, screened: Sequence[Score], refined: Sequence[Score], chosen: int) -> Answer:
         best = refined[chosen]

@@ -54,7 +54,7 @@ STAGES: dict[str, Stage] = {
 """The full budget, in the order of STAGE_ORDER's training stages."""
 
 STAGE_ORDER = (
-    "tokenizer", "pictures", "judge", "face", "vae", "perceptual", "clip", "latents", "unet", "export", "figures",
+    "tokenizer", "pictures", "judge", "face", "vae", "perceptual", "clip", "latents", "unet", "export",
 )  # fmt: skip
 
 FIRST_BUDGET_FRAC = 0.15

@@ -166,12 +166,6 @@ def _export(build: Build) -> None:
     export_checkpoints(build.out, build.work, build.tokenizer)
 
 
-def _figures(build: Build) -> None:
-    from sweep.pocket.figures import write_figures
-
-    write_figures(build.out)
-
-
 STAGE_FUNCTIONS: dict[str, Callable[[Build], None]] = {
     "tokenizer": _tokenizer,
     "pictures": _pictures,
@@ -183,6 +177,5 @@ STAGE_FUNCTIONS: dict[str, Callable[[Build], None]] = {
     "latents": _latents,
     "unet": _unet,
     "export": _export,
-    "figures": _figures,
 }
 """In the order of recipe.STAGE_ORDER."""

@@ -6,6 +6,8 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from sweep.record.redact import without_secrets
+
 SWEEP_LOG = "sweep.log"
 
 
@@ -20,10 +22,11 @@ def notes(sweep_dir: Path, texts: Iterable[str]) -> None:
     path = sweep_dir / SWEEP_LOG
     known = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     said = {line.partition(" ")[2] for line in known}
-    new = [text for text in dict.fromkeys(" ".join(text.split()) for text in texts) if text not in said]
+    lines = dict.fromkeys(without_secrets(" ".join(text.split())) for text in texts)
+    new = [line for line in lines if line not in said]
     if not new:
         return
     sweep_dir.mkdir(parents=True, exist_ok=True)
     stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     with path.open("a", encoding="utf-8") as file:
-        file.writelines(f"{stamp} {text}\n" for text in new)
+        file.writelines(f"{stamp} {line}\n" for line in new)

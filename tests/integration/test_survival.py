@@ -1,4 +1,4 @@
-"""Machines fail: a sweep that is killed, cut off from its disk or handed damaged files recovers or names what is wrong."""
+"""A sweep that is killed, cut off from its disk or handed damaged files recovers, or names what is wrong."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from tests.conftest import ROOT
 
 # Two packs of two, all of the worker's ways: states, checkpoints, scores, answers.
 SWEEP = ("-m", "network_dim=4,8", "seed=1,2", "pack.max_trials=2", "max_train_steps=12", "save_every_n_steps=6",
-         "dataset.num_images=4", "launcher.threads=1", "tracker=none", "pack.save_state_every_n_steps=3",
-         "sweep.name=s")
+         "dataset.num_images=4", "launcher.devices=1", "launcher.threads=1", "tracker=none",
+         "pack.save_state_every_n_steps=3", "sweep.name=s")
 SCORED = ("scoring.sampler.num_steps=2", "scoring.choice.strengths=[1.0]", "scoring.confirm.num_seeds=1",
           "scoring.confirm.prompts=screen", "scoring.refine.prompts=screen")
 UNSCORED = ("scoring=none",)
@@ -121,8 +121,7 @@ def test_a_corrupt_state_and_a_truncated_cache(tmp_path: Path) -> None:
     process.wait()
     for path in sorted(folder.glob("trials/*/state/*.safetensors"))[-1:]:
         path.write_bytes(path.read_bytes()[:100])
-    caches = [path for path in (folder / "cache").rglob("*.safetensors")]
-    for path in caches:
+    for path in (folder / "cache").rglob("*.safetensors"):
         path.write_bytes(path.read_bytes()[:50])
     (folder / "cache" / "file_hashes.json").write_text('{"half')
     check(tmp_path, UNSCORED)

@@ -39,7 +39,8 @@ def sweep(tmp_path: Path) -> Sweeper:
     """Runs a sweep in `tmp_path` as `train.py -m` would, with a stand-in for training."""
 
     def run(*arguments: str, stand_in: StandIn | None = None) -> list[TrialResult]:
-        lines = [f"sweep.results_dir={tmp_path}", "sweep.name=s", "tracker=none", "dataset.num_images=4", *arguments]
+        lines = [f"sweep.results_dir={tmp_path}", "sweep.name=s", "tracker=none", "dataset.num_images=4",
+                 "launcher.devices=1", *arguments]
         launcher = stand_in or StandIn()
         cells = cells_of(lines, lambda overrides: compose("config", overrides=overrides),
                          GlobalHydra.instance().config_loader())

@@ -37,6 +37,7 @@ def memory_kb():
 with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
     def run(num, name):
         lines = [f"sweep.results_dir={folder}", f"sweep.name={name}", "tracker=none", "scoring=none",
+                 "launcher.devices=1",
                  "dataset.num_images=4", "unet_lr=1e-5,2e-5,5e-5,1e-4,2e-4", "network_dim=4,8", "pack.max_trials=10",
                  f"seed=range({num // 10})"]
         loader = GlobalHydra.instance().config_loader()
@@ -81,9 +82,9 @@ def test_a_plan_of_a_thousand_cells_loads_no_torch_and_takes_seconds(tmp_path: P
             "assert not {'torch', 'optuna'} & set(sys.modules)")
     before_s = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
     started = time.perf_counter()
-    run = subprocess.run([sys.executable, "-c", code, "-m", "network_dim=range(1,11)", "unet_lr=1e-5,2e-5,3e-5,4e-5,5e-5",
-                          "seed=range(20)", "plan=true", f"sweep.results_dir={tmp_path}"], cwd=ROOT,
-                         capture_output=True, text=True)
+    run = subprocess.run([sys.executable, "-c", code, "-m", "network_dim=range(1,11)",
+                          "unet_lr=1e-5,2e-5,3e-5,4e-5,5e-5", "seed=range(20)", "plan=true",
+                          f"sweep.results_dir={tmp_path}"], cwd=ROOT, capture_output=True, text=True)
     wall_s = time.perf_counter() - started
     assert run.returncode == 0, run.stderr
     assert "1000 trials" in run.stdout and "LoRA files" in run.stdout
