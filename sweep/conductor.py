@@ -223,16 +223,16 @@ class Sweep:
             tracker.close()
         return results, record
 
-    def plan_packs(self, todo: Sequence[Trial]) -> list[list[Trial]]:
+    def plan_packs(self, todo: Sequence[Trial], num_workers: int | None = None) -> list[list[Trial]]:
         """Packs of what is left; trials that were interrupted together go on together."""
         earlier: dict[tuple[str, ...], None] = {}
         for trial in todo:
             folder = trial_folder(self.results_dir, trial.train_id)
             memberships = list(read_jsonl(folder.packs)) if any(folder.state.glob("*.safetensors")) else []
             if memberships:
-                earlier[tuple(memberships[-1]["members"])] = None
-        return plan_packs(todo, self.config.pack.max_trials, [list(members) for members in earlier],
-                          num_workers=self.config.launcher.num_workers)
+                earlier[(*memberships[-1]["members"], *memberships[-1].get("waiting", {}))] = None
+        return plan_packs(todo, [list(members) for members in earlier],
+                          num_workers=num_workers or self.config.launcher.num_workers)
 
     def is_complete(self, trial: Trial) -> bool:
         return bool(trial.refused) or is_complete(self.results_dir, trial, self.scoring_id(trial),

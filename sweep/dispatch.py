@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from sweep.files import append_jsonl, read_jsonl, write_json
 from sweep.launch.launcher import Launcher
-from sweep.packing import can_share, pack_id
+from sweep.packing import can_share, pack_id, places
 from sweep.proposals import Proposals
 from sweep.record.results import read_score, read_status
 from sweep.record.sweep_log import note
@@ -95,7 +95,7 @@ class Dispatch:
         """Start packs in free places; a search is asked only for what can start now."""
         while self._launcher.num_free:
             if not self._waiting and self._proposals is not None:
-                self._waiting = self._sweep.plan_packs(self._ask(self._sweep.config.pack.max_trials))
+                self._waiting = self._sweep.plan_packs(self._ask(self._sweep.config.pack.max_trials), num_workers=1)
             if not self._waiting:
                 break
             self._start(self._waiting.pop(0))
@@ -139,9 +139,11 @@ class Dispatch:
     def _start(self, pack: list[Trial]) -> None:
         config = self._sweep.config
         device, threads = self._launcher.device_of_next()
+        most = config.pack.max_trials
+        num_places = places(pack, most) if self._proposals is None else most  # a search fills them as it goes on
         spec = PackSpec(trials=tuple(pack), scoring=to_tree(config.scoring), results_dir=str(self._sweep.results_dir),
                         device=device, threads=threads, control=str(self._sweep.control_path),
-                        max_trials=config.pack.max_trials, validate=config.validate,
+                        max_trials=num_places, validate=config.validate,
                         save_state_every_n_steps=config.pack.save_state_every_n_steps)
         path = self._sweep.dir / "packs" / f"{pack_id([trial.train_id for trial in pack])}.json"
         write_json(path, to_json(spec), durable=False)
@@ -185,7 +187,7 @@ class Dispatch:
             if reason is None and status.status in FINISHED:  # as before, to the word
                 self._tell(trial)
                 continue
-            if reason is None and trial in pack.trials[pack.num_at_start:] and status.status == WAITING:
+            if status.status == WAITING and (reason is not None or trial in pack.trials[pack.num_at_start:]):
                 unplaced.append(trial)
                 continue
             why = reason or "the worker ended without finishing it"
@@ -199,11 +201,12 @@ class Dispatch:
             numbers = ", ".join(str(trial.number) for trial, _ in lost)
             note(self._sweep.dir, f"trials {numbers} are tried again: {why}")
         # Once together, as a resume repeats the pack; then each alone, so that one that kills its worker is found out.
-        is_first = all(self._num_lost[trial.train_id] == 1 for trial, _ in lost)
         again = [trial for trial, _ in lost]
-        self._waiting[:0] = [again] if again and is_first else [[trial] for trial in again]
-        if unplaced:
-            self._waiting[:0] = self._sweep.plan_packs(unplaced)
+        if all(self._num_lost[trial.train_id] == 1 for trial in again):
+            together = [trial for trial in pack.trials if trial in again or trial in unplaced]
+            self._waiting[:0] = [together] if together else []
+        else:
+            self._waiting[:0] = [[trial] for trial in again] + ([unplaced] if unplaced else [])
 
     def _fail(self, trial: Trial, status: Status, reason: str) -> None:
         write_json(trial_folder(self._sweep.results_dir, trial.train_id).status,
