@@ -65,6 +65,10 @@ class Preflight:
             raise ConfigError("\n".join(dict.fromkeys(reasons)))
         return list(checked.values())
 
+    def look(self, cell: Cell) -> Checked:
+        """One cell, whether or not its settings can work together."""
+        return self._check(cell, number=1)
+
     def _check(self, cell: Cell, number: int) -> Checked:
         config = cell.config.train
         try:

@@ -5,7 +5,7 @@ Also `read_record`: a sweep's whole record from its folder, for every command th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -93,5 +93,10 @@ def _newest_scoring(results_dir: Path, trial: Trial) -> str | None:
 def trials_of(sweep_dir: Path) -> list[Trial]:
     """All trials ever asked of a sweep; without those refused for photos that have been mended since."""
     newest = {row["train_id"]: Trial(**row) for row in read_jsonl(sweep_dir / "trials.jsonl")}
-    able = [trial.config for trial in newest.values() if not trial.refused]
-    return [trial for trial in newest.values() if not (trial.refused and trial.config in able)]
+    return without_mended(newest.values())
+
+
+def without_mended(trials: Collection[Trial]) -> list[Trial]:
+    """Without those that were refused and can run now: mended photos give a trial another train_id."""
+    able = [trial.config for trial in trials if not trial.refused]
+    return [trial for trial in trials if not (trial.refused and trial.config in able)]
