@@ -14,8 +14,9 @@ from typing import Any
 from sweep.config import RunConfig
 from sweep.data.folder import read_dataset
 from sweep.errors import ConfigError, SweepExistsError, TrialsFailedError
-from sweep.evaluation.backends import backend_identities
-from sweep.evaluation.settings import NoScoring, dataset_key, scoring_id
+from sweep.evaluation.backends.registry import backend_identities
+from sweep.evaluation.keys import dataset_key, scoring_id
+from sweep.evaluation.settings import NoScoring
 from sweep.files import append_jsonl, read_jsonl, stable_hash, write_json
 from sweep.identity import base_identity
 from sweep.launch.local import Launcher, LocalLauncher
@@ -53,7 +54,7 @@ def conduct(cells: Cells) -> list[TrialResult]:
     checked = Preflight(results_dir).check(cells.cells)
     question = _question(cells, checked)
     name = _checked_name(config.sweep.name) or _default_name(cells.swept_keys, question)
-    backends = {} if isinstance(config.scoring, NoScoring) else backend_identities(config.scoring.weights_dir)
+    backends = {} if isinstance(config.scoring, NoScoring) else backend_identities(config.scoring)
     sweep = Sweep(name=name, dir=results_dir / name, config=config, backends=backends)
     if config.plan:
         sweep.show_plan(checked)

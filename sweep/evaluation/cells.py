@@ -8,12 +8,12 @@ from typing import Literal
 from sweep.data.folder import Dataset
 from sweep.evaluation.settings import ScoringConfig
 
-Kind = Literal["prompt", "caption", "bare"]
+Kind = Literal["prompt", "caption", "bare", "class"]
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """index: of the prompt, of the training photo, or 0 for the bare trigger.
+    """index: of the prompt, of the training photo, of the class prompt, or 0 for the bare trigger.
 
     text: typed for a LoRA. class_text: typed for the base alone and compared with the image by CLIP, no trigger in it.
     """
@@ -30,7 +30,7 @@ class Cell:
 
 
 def cells_of(scoring: ScoringConfig, stage: str, dataset: Dataset) -> list[Cell]:
-    """All cells of a stage: prompts x seeds, then the bare trigger, then training captions verbatim."""
+    """All cells of a stage: prompts x seeds, the bare trigger, training captions verbatim, prompts of the class."""
     settings = scoring.stage(stage)
     with_trigger = _subject(scoring.trigger_subject, dataset)
     without = _subject(scoring.class_subject, dataset)
@@ -43,6 +43,9 @@ def cells_of(scoring: ScoringConfig, stage: str, dataset: Dataset) -> list[Cell]
         photo = k * len(dataset.photos) // num_captions
         caption = dataset.photos[photo].caption
         cells.append(Cell("caption", photo, settings.first_seed, caption, class_caption(caption, scoring, dataset)))
+    for i, text in enumerate(scoring.class_prompts):
+        typed = text.replace("{subject}", without)
+        cells += [Cell("class", i, settings.first_seed + s, typed, typed) for s in range(settings.num_class)]
     return cells
 
 

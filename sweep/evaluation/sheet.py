@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweep.evaluation.cells import Cell
+from sweep.evaluation.gallery import image_of
 from sweep.files import write_bytes
 
 if TYPE_CHECKING:
@@ -52,8 +53,7 @@ def write_sheet(path: Path, images_BCHW: Tensor, cells: Sequence[Cell], captions
 def _tile(image_CHW: Tensor) -> Image.Image:
     from PIL import Image
 
-    pixels = (image_CHW.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
-    tile = Image.fromarray(pixels)
+    tile = image_of(image_CHW)
     if tile.width < MIN_SIDE:
         factor = -(-MIN_SIDE // tile.width)
         return tile.resize((tile.width * factor, tile.height * factor), Image.Resampling.NEAREST)
@@ -64,7 +64,7 @@ def _tile(image_CHW: Tensor) -> Image.Image:
 
 def _wrapped(cell: Cell, line: str, side: int) -> str:
     columns = max(side // 7, 12)
-    kind = {"prompt": "", "bare": "bare trigger: ", "caption": "training caption: "}[cell.kind]
+    kind = {"prompt": "", "bare": "bare trigger: ", "caption": "training caption: ", "class": "no trigger: "}[cell.kind]
     return "\n".join([*textwrap.wrap(f"{kind}{cell.text} (seed {cell.seed})", columns), *textwrap.wrap(line, columns)])
 
 

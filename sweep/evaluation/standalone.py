@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from sweep.data.folder import Dataset, DatasetConfig, read_dataset
 from sweep.errors import ConfigError, ScoringError
+from sweep.evaluation.keys import photos_key, reference_photos
 from sweep.evaluation.lora_files import FoundLora, find_loras
-from sweep.evaluation.settings import SCORINGS, NoScoring, check_fits, photos_key, reference_photos
+from sweep.evaluation.settings import SCORINGS, NoScoring, check_fits
 from sweep.files import stable_hash, write_json, write_text
 from sweep.model.base import BASE_MODELS, BaseModelConfig
 from sweep.model.text import check_token_length
@@ -69,6 +70,8 @@ def evaluate(config: EvaluateConfig) -> Answer:
         print(f"note: {line}", file=sys.stderr)
     scorer = _scorer(config, dataset)
     _check_readable(loras, scorer)
+    for line in scorer.notes:
+        print(f"note: {line}", file=sys.stderr)
     folder = _folder(config, scorer)
     scores, answer = _score(loras, scorer, folder)
     ranked = rank(scores, answer)
