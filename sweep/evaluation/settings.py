@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sweep.errors import ScoringError
-from sweep.schema import bounds, one_of
+from sweep.schema import bounds, near_match, one_of
 
 STAGES = ("screen", "refine", "confirm")
 MIN_REFERENCES = 3  # photos with the subject's face
@@ -161,13 +161,55 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BackendConfig:
+    """A model that looks at images, and its weights."""
+
+    name: str
+    path: str | None
+    # its file or folder, or a hub id; null = where it is usually found
+    sha256: str | None
+    # what its first file must hash to; null = any
+    download: bool
+    # whether a hub id that is not in the hub's cache may be downloaded
+
+
+ROLES = {"face": ("pocket", "dlib", "insightface", "none"), "subject": ("none", "pocket", "dino", "clip", "siglip"),
+         "prompt": ("pocket", "clip", "siglip"), "perceptual": ("pocket", "lpips"),
+         "copies": ("perceptual", "sscd", "dino_lpips")}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendRoles:
+    """One member for each role, see ROLES."""
+
+    face: BackendConfig
+    # likeness of people; none = the subject has no face
+    subject: BackendConfig
+    # likeness of what has no face, by whole images
+    prompt: BackendConfig
+    perceptual: BackendConfig
+    copies: BackendConfig
+
+    def __post_init__(self) -> None:
+        for role, config in self.by_role().items():
+            if config.name not in ROLES[role]:
+                raise ScoringError(f"scoring.backends.{role}.name = {config.name!r} is unknown."
+                                   f"{near_match(config.name, ROLES[role])} Known: {', '.join(ROLES[role])}.")
+        if (self.face.name == "none") == (self.subject.name == "none"):
+            raise ScoringError(f"scoring.backends.face={self.face.name} and subject={self.subject.name}: likeness is "
+                               "measured on faces or on whole images; set one of the two to none.")
+
+    def by_role(self) -> dict[str, BackendConfig]:
+        return {role: getattr(self, role) for role in ROLES}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ScoringConfig:
     """All of it. Two scores with the same `scoring_id` may be compared, others may not."""
 
     name: str
     formula_version: int = bounds(1)
-    weights_dir: str | None
-    # where clip/, face.safetensors and perceptual.safetensors lie; null = inside the package
+    backends: BackendRoles
     trigger_subject: str
     class_subject: str
     prompts: tuple[Prompt, ...]
