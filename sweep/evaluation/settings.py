@@ -7,9 +7,10 @@ What scores are known by stands in keys.py.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from sweep.errors import ScoringError
-from sweep.schema import bounds, near_match, one_of
+from sweep.schema import bounds, build, near_match, one_of
 
 STAGES = ("screen", "refine", "confirm")
 MIN_REFERENCES = 3  # photos with the subject's face
@@ -50,10 +51,20 @@ class Attribute:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PromptSet:
+    """A user's own prompts in a YAML file, in place of those of conf/scoring/."""
+
+    version: int = bounds(1)
+    prompts: tuple[Prompt, ...]
+    class_prompts: tuple[str, ...]
+    attributes: dict[str, Attribute]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Sampler:
     """One deterministic setting per sweep."""
 
-    name: str = one_of("dpmpp_2m_karras")
+    name: str = one_of("dpmpp_2m_karras", "euler_a")
     num_steps: int = bounds(2, 1000)
     guidance_scale: float = bounds(1, 50)
     negative_prompt: str
@@ -212,6 +223,10 @@ class ScoringConfig:
     backends: BackendRoles
     trigger_subject: str
     class_subject: str
+    prompt_file: str | None
+    # a user's own PromptSet, read once: a config holds the prompts themselves from then on
+    prompts_version: int = bounds(1)
+    # raised when a set's words change; scores of two versions are never compared
     prompts: tuple[Prompt, ...]
     class_prompts: tuple[str, ...]
     # drawn without the trigger: does the subject bleed into its class?
@@ -233,6 +248,12 @@ class ScoringConfig:
     choice: Choice
 
     def __post_init__(self) -> None:
+        if self.prompt_file is not None:
+            own = read_prompt_set(self.prompt_file)
+            read = {"prompt_file": None, "prompts_version": own.version, "prompts": own.prompts,
+                    "class_prompts": own.class_prompts, "attributes": own.attributes}
+            for key, content in read.items():
+                object.__setattr__(self, key, content)
         for i, prompt in enumerate(self.prompts):
             where = f"scoring.prompts[{i}]"
             if "{subject}" not in prompt.text:
@@ -269,10 +290,28 @@ class ScoringConfig:
         return [i for i, prompt in enumerate(self.prompts) if prompt.stage in drawn]
 
 
-SCORINGS: dict[str, type] = {"pocket": ScoringConfig, "none": NoScoring}
+SCORINGS: dict[str, type] = {**dict.fromkeys(("pocket", "person", "animal", "object", "style"), ScoringConfig),
+                             "none": NoScoring}
+
+
+def read_prompt_set(path: str) -> PromptSet:
+    """Raises ScoringError or ConfigError naming the file, the key, what was given and what is allowed."""
+    import yaml
+
+    try:
+        tree = yaml.safe_load(Path(path).expanduser().read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise ScoringError(f"scoring.prompt_file={path} can't be read as YAML: {error}. conf/scoring/person.yaml shows "
+                           "what prompts look like.") from error
+    return build(PromptSet, tree, path)
+
 
 def check_fits(scoring: ScoringConfig | NoScoring, base_name: str) -> None:
     """Raise ScoringError if this scoring can't judge images of that base."""
-    if isinstance(scoring, ScoringConfig) and scoring.name == "pocket" and base_name != "pocket":
-        raise ScoringError(f"scoring=pocket judges images of the pocket base alone, not of base_model={base_name}: its "
-                           "face recogniser and CLIP know no real photographs. Use scoring=none.")
+    if not isinstance(scoring, ScoringConfig) or base_name == "pocket":
+        return
+    of_the_pocket = [role for role, config in scoring.backends.by_role().items() if config.name == "pocket"]
+    if of_the_pocket:
+        raise ScoringError(f"scoring={scoring.name} judges images of the pocket base alone, not of "
+                           f"base_model={base_name}: its models ({', '.join(of_the_pocket)}) know no real photographs. "
+                           "Use scoring=person, animal, object or style; or scoring=none.")

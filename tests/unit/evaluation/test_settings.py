@@ -119,7 +119,7 @@ def test_a_typo_is_refused_with_the_near_match():
 
 def test_the_pocket_scoring_refuses_real_bases():
     check_fits(SCORING, "pocket")
-    with pytest.raises(ScoringError, match="Use scoring=none"):
+    with pytest.raises(ScoringError, match="Use scoring=person"):
         check_fits(SCORING, "sd15")
 
 
