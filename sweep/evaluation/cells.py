@@ -32,8 +32,7 @@ class Cell:
 def cells_of(scoring: ScoringConfig, stage: str, dataset: Dataset) -> list[Cell]:
     """All cells of a stage: prompts x seeds, the bare trigger, training captions verbatim, prompts of the class."""
     settings = scoring.stage(stage)
-    with_trigger = _subject(scoring.trigger_subject, dataset)
-    without = _subject(scoring.class_subject, dataset)
+    with_trigger, without = subject_words(scoring, dataset)
     cells = [Cell("prompt", i, settings.first_seed + s, scoring.prompts[i].text.replace("{subject}", with_trigger),
                   scoring.prompts[i].text.replace("{subject}", without))
              for i in scoring.prompts_of(stage) for s in range(settings.num_seeds)]
@@ -56,6 +55,11 @@ def class_caption(caption: str, scoring: ScoringConfig, dataset: Dataset) -> str
         if phrase in caption:
             return caption.replace(phrase, without)
     return caption
+
+
+def subject_words(scoring: ScoringConfig, dataset: Dataset) -> tuple[str, str]:
+    """What {subject} stands for: for a LoRA, and for the base alone."""
+    return _subject(scoring.trigger_subject, dataset), _subject(scoring.class_subject, dataset)
 
 
 def _subject(template: str, dataset: Dataset) -> str:

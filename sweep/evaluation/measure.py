@@ -97,10 +97,15 @@ def real_from_json(tree: Mapping[str, Any]) -> RealPhotos:
 
 
 class Observer:
-    """Looks at images through the backends, beside one dataset's photos at the base's resolution."""
+    """Looks at images through the backends, beside one dataset's photos at the base's resolution.
 
-    def __init__(self, scoring: ScoringConfig, backends: Backends, dataset: Dataset, base: Base):
+    base: None where images are looked at that no known base has drawn; the photos are then taken at `resolution`.
+    """
+
+    def __init__(self, scoring: ScoringConfig, backends: Backends, dataset: Dataset, base: Base | None,
+                 resolution: int = 512):
         self.scoring, self.backends, self.dataset, self.base = scoring, backends, dataset, base
+        self.resolution = resolution if base is None else base.resolution
         self.attributes = list(scoring.attributes)
         self.values = {name: list(attribute.values) for name, attribute in scoring.attributes.items()}
         self._probe_texts = {name: self._probe_features(name) for name in self.attributes}
@@ -168,6 +173,8 @@ class Observer:
         """
         import torch
 
+        if self.base is None:
+            return leave_one_out(self.reference_faces_RD, self.reference_faces_RD)
         drawn = [self.base.decode(self.base.encode_moments(chunk * 2 - 1)[:, :self.base.latent_channels]
                                   .to(self.base.device) * self.base.scaling_factor)
                  for chunk in self.references_RCHW.split(CHUNK)]
@@ -228,7 +235,7 @@ class Observer:
     def _pixels(self, paths: Sequence[Path]) -> Tensor:
         import torch
 
-        return torch.stack([load_pixels(path, self.base.resolution) for path in paths])
+        return torch.stack([load_pixels(path, self.resolution) for path in paths])
 
     def _vectors(self, images_BCHW: Tensor, backend: VectorBackend) -> Tensor:
         import torch

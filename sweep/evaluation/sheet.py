@@ -28,7 +28,7 @@ def write_sheet(path: Path, images_BCHW: Tensor, cells: Sequence[Cell], captions
     """captions: a line of numbers for each image; title may have several lines."""
     from PIL import Image, ImageDraw
 
-    tiles = [_tile(image) for image in images_BCHW.nan_to_num(0.5)]
+    tiles = [tile_of(image) for image in images_BCHW.nan_to_num(0.5)]
     side = tiles[0].width
     texts = [_wrapped(cell, line, side) for cell, line in zip(cells, captions, strict=True)]
     num_columns = min(NUM_COLUMNS, len(tiles))
@@ -40,17 +40,17 @@ def write_sheet(path: Path, images_BCHW: Tensor, cells: Sequence[Cell], captions
     header = LINE_HEIGHT * (title.count("\n") + 1) + 3 * MARGIN
     sheet = Image.new("RGB", (width, header + sum(heights)), "white")
     draw = ImageDraw.Draw(sheet)
-    _write(draw, (MARGIN, MARGIN), title, "black")
+    write_words(draw, (MARGIN, MARGIN), title, "black")
     for i, (tile, text) in enumerate(zip(tiles, texts, strict=True)):
         x, y = MARGIN + (i % num_columns) * (side + MARGIN), header + sum(heights[:i // num_columns])
         sheet.paste(tile, (x, y))
-        _write(draw, (x, y + tile.height + 2), text, "#333333")
+        write_words(draw, (x, y + tile.height + 2), text, "#333333")
     buffer = io.BytesIO()
     sheet.save(buffer, "PNG")
     write_bytes(path, buffer.getvalue())
 
 
-def _tile(image_CHW: Tensor) -> Image.Image:
+def tile_of(image_CHW: Tensor) -> Image.Image:
     from PIL import Image
 
     tile = image_of(image_CHW)
@@ -68,7 +68,7 @@ def _wrapped(cell: Cell, line: str, side: int) -> str:
     return "\n".join([*textwrap.wrap(f"{kind}{cell.text} (seed {cell.seed})", columns), *textwrap.wrap(line, columns)])
 
 
-def _write(draw: ImageDraw.ImageDraw, at: tuple[int, int], text: str, colour: str) -> None:
+def write_words(draw: ImageDraw.ImageDraw, at: tuple[int, int], text: str, colour: str) -> None:
     from PIL import ImageFont
 
     draw.multiline_text(at, text, fill=colour, font=ImageFont.load_default(size=FONT_SIZE),
