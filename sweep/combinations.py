@@ -5,6 +5,8 @@ Imports no torch; only optimizer=custom needs it, to look at the class.
 
 from __future__ import annotations
 
+from sweep.errors import ConfigError
+from sweep.model.text import check_token_length
 from sweep.network.settings import refusal as network_refusal
 from sweep.train_config import TrainConfig
 from sweep.training.scheduler import Polynomial
@@ -15,9 +17,12 @@ def refusal(config: TrainConfig) -> str:
     scheduler, optimizer = config.scheduler, config.optimizer
     if config.unet_lr == 0 and config.text_encoder_lr == 0:
         return "unet_lr=0 and text_encoder_lr=0 train nothing; set at least one of them above 0."
-    if config.scale_weight_norms is not None and optimizer.name == "adamw_schedulefree":
-        return (f"scale_weight_norms={config.scale_weight_norms:g} with optimizer=adamw_schedulefree: it would scale "
-                "the point where gradients are taken, not the average that is saved. Set scale_weight_norms=null.")
+    if config.base_model.resolution % 8:
+        return f"base_model.resolution={config.base_model.resolution} must be a multiple of 8."
+    try:
+        check_token_length(config.max_token_length)
+    except ConfigError as error:
+        return str(error)
     if scheduler.name == "constant" and config.lr_warmup_steps > 0:
         return (f"lr_warmup_steps={config.lr_warmup_steps:g} with scheduler=constant: it has no warm-up. Set "
                 "scheduler=constant_with_warmup or lr_warmup_steps=0.")

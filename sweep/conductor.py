@@ -24,21 +24,24 @@ from sweep.lock import conductor_lock
 from sweep.packing import pack_id, plan_packs
 from sweep.preflight import Checked, Preflight
 from sweep.record import rates
-from sweep.record.diary import write_collected, write_diary
 from sweep.record.entry import SweepEntry, read_entry, write_entry
+from sweep.record.facts import Facts, add_facts
+from sweep.record.notes import add_note, read_notes
 from sweep.record.provenance import commit, hardware, versions
+from sweep.record.redact import without_secrets
 from sweep.record.results import is_complete, read_result, read_score, read_status
 from sweep.record.sweep_log import note
-from sweep.record.table import write_csv
 from sweep.record.terminal import Progress, View, make_view, show_plan, show_results
 from sweep.record.tracker import Tracker, make_tracker
+from sweep.record.use import check_use, copy_chosen
+from sweep.record.views import write_views
 from sweep.schema import to_tree
 from sweep.search.grid import Cells
 from sweep.train_config import train_from_tree
 from sweep.trial import DONE, FAILED, FINISHED, RUNNING, WAITING, PackSpec, Trial, TrialResult, to_json, trial_folder
 
 POLL_S = 0.25
-NOT_ASKED = ("plan", "validate", "note", "sweep", "pack", "launcher", "tracker", "search", "experiment")
+NOT_ASKED = ("plan", "validate", "note", "use", "sweep", "pack", "launcher", "tracker", "search", "experiment")
 """Top-level keys that change no trial, so they may differ when a sweep goes on."""
 PLACES = ("dataset.dir", "dataset.holdout_dir", "base_model.path")
 """Where things lie; what is in them is compared."""
@@ -51,6 +54,7 @@ def conduct(cells: Cells) -> list[TrialResult]:
     """
     config = cells.cells[0].config
     results_dir = Path(config.sweep.results_dir)
+    check_use(config.use)
     checked = Preflight(results_dir).check(cells.cells)
     question = _question(cells, checked)
     name = _checked_name(config.sweep.name) or _default_name(cells.swept_keys, question)
@@ -90,7 +94,8 @@ class Sweep:
         """
         first = checked[0]
         entry = SweepEntry(
-            name=self.name, command=" ".join(["python", *sys.argv]), question=question, note=self.config.note,
+            name=self.name, question=question, note=self.config.note,
+            command=without_secrets(" ".join(["python", *sys.argv])),
             started=datetime.now(UTC).isoformat(timespec="seconds"), swept_keys=tuple(cells.swept_keys),
             trigger=first.dataset.trigger, class_noun=first.dataset.class_noun, num_photos=len(first.dataset.photos),
             base_model=self.config.train.base_model.name, dataset=self.config.train.dataset.dir or "the pocket's own",
@@ -98,7 +103,9 @@ class Sweep:
         if self._entry_path.exists():
             before = read_entry(self._entry_path)
             _refuse_other_question(self.name, before, entry)
-            entry = replace(entry, started=before.started, note=entry.note or before.note)
+            if before.note and entry.note and entry.note not in (before.note, *read_notes(self.dir)):
+                add_note(self.dir, entry.note)  # beside the first one
+            entry = replace(entry, started=before.started, note=before.note or entry.note)
         write_entry(self._entry_path, entry)
         known = {trial.train_id: trial for trial in self.trials()}
         for one in checked:
@@ -109,10 +116,24 @@ class Sweep:
                 append_jsonl(self._trials_path, to_json(known[one.trial.train_id]))
             if one.trial.refused:
                 note(self.dir, f"refused {dict(one.trial.settings)}: {one.trial.refused}")
+        add_facts(self.dir, self._facts(checked))
         lines = (line for one in checked for line in (*one.dataset.skipped, *one.merged, *one.ignored))
         for line in dict.fromkeys(lines):
             note(self.dir, line)
         return entry
+
+    def _facts(self, checked: Sequence[Checked]) -> Facts:
+        """What the views need to be written from the folder alone."""
+        able = [one for one in checked if not one.trial.refused]
+        scoring = self.config.scoring
+        is_scored = not isinstance(scoring, NoScoring)
+        return Facts(
+            scoring_ids={one.trial.train_id: found for one in able if (found := self._scoring_id(one.trial))},
+            photos={one.dataset.identity: [{"path": str(photo.path), "caption": photo.caption}
+                                           for photo in one.dataset.photos] for one in able},
+            photos_of={one.trial.train_id: one.dataset.identity for one in able},
+            copy_distance=scoring.copies.copy_distance if is_scored else None,
+            sampler=to_tree(scoring.sampler) if is_scored else {})
 
     def trials(self) -> list[Trial]:
         """All trials ever asked of this sweep, in the order of their numbers."""
@@ -144,14 +165,19 @@ class Sweep:
             done = [result for result in results if result.trial.train_id in ids and result.status == DONE]
             rates.remember(self.results_dir, self._rate_key, sum(result.attributed_s for result in done),
                            sum(result.step for result in done))
-            for result in results:
-                if todo and result.status in FINISHED:
-                    tracker.end(result)
-            tracker.close()
-            write_csv(self.dir / "trials.csv", entry.swept_keys, results)
-            write_diary(self.dir, entry, results)
-            write_collected(self.results_dir)
+            try:
+                record = write_views(self.dir)
+                for result in results:
+                    if todo and result.status in FINISHED:
+                        tracker.end(result)
+                if todo:
+                    tracker.conclude(record)
+            finally:
+                tracker.close()
         show_results(entry, results, self.dir)
+        copied = copy_chosen(self.config.use, record)
+        if copied is not None:
+            print(f"copied to: {copied}")
         return results
 
     def _launch(self, trials: Sequence[Trial], packs: Sequence[Sequence[Trial]], tracker: Tracker) -> None:
@@ -217,7 +243,7 @@ class Sweep:
             memberships = list(read_jsonl(folder.packs)) if any(folder.state.glob("*.safetensors")) else []
             if memberships and (members := list(memberships[-1]["members"])) not in earlier:
                 earlier.append(members)
-        return plan_packs(todo, self.config.pack.max_trials, earlier)
+        return plan_packs(todo, self.config.pack.max_trials, earlier, num_workers=self.config.launcher.num_workers)
 
     def _progress(self, packs: Iterable[Sequence[Trial]]) -> dict[str, Progress]:
         """Where the trials of running packs stand now."""
@@ -232,7 +258,7 @@ class Sweep:
     def _expected_s(self, todo: Sequence[Trial]) -> float | None:
         """Wall time of what is to do, from what earlier trials cost here; None if there were none."""
         total_s = rates.expected_s(self.results_dir, self._rate_key, sum(trial.num_steps for trial in todo))
-        return None if total_s is None else total_s / self.config.launcher.devices
+        return None if total_s is None else total_s / self.config.launcher.num_workers
 
     @property
     def _rate_key(self) -> str:
@@ -280,7 +306,7 @@ def _question(cells: Cells, checked: Sequence[Checked]) -> dict[str, Any]:
         question["photos"] = checked[0].dataset.content
     if not swept & {"base_model", "experiment"}:
         question["base"] = checked[0].base_id
-    scoring = {key: value for key, value in cells.fixed["scoring"].items() if key not in ("batch_size", "weights_dir")}
+    scoring = {key: value for key, value in cells.fixed["scoring"].items() if key not in ("batch_size", "keep_images")}
     question["scoring"] = f"{scoring['name']} {stable_hash(scoring, num_digits=6)}"
     return question
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from sweep.errors import ConfigError
 from sweep.evaluation.settings import SCORINGS
 from sweep.launch.settings import LAUNCHERS
-from sweep.record.tracker import TRACKERS
+from sweep.record.settings import TrackersConfig, trackers_from_tree
+from sweep.record.use import UseConfig
 from sweep.schema import bounds, build, family, near_match
 from sweep.search.settings import SEARCHES
 from sweep.train_config import TrainConfig
@@ -49,15 +50,16 @@ class RunConfig:
     scoring: Any = family(SCORINGS)
     search: Any = family(SEARCHES)
     launcher: Any = family(LAUNCHERS)
-    tracker: Any = family(TRACKERS)
+    tracker: TrackersConfig
     pack: PackConfig
     sweep: SweepConfig
+    use: UseConfig
     validate: bool
     plan: bool
     note: str
 
 
-_RUN_KEYS = ("scoring", "search", "launcher", "tracker", "pack", "sweep", "validate", "plan", "note")
+_RUN_KEYS = ("scoring", "search", "launcher", "tracker", "pack", "sweep", "use", "validate", "plan", "note")
 
 
 def load(cfg: DictConfig) -> RunConfig:
@@ -81,6 +83,8 @@ def from_tree(tree: Mapping[str, Any]) -> RunConfig:
     """The typed config of a plain tree with flat training keys, "auto" values resolved."""
     run = {key: tree[key] for key in _RUN_KEYS if key in tree}
     train = {key: value for key, value in tree.items() if key not in (*_RUN_KEYS, "experiment")}
+    if "tracker" in run:
+        run["tracker"] = trackers_from_tree(run["tracker"])
     return build(RunConfig, {**run, "train": build(TrainConfig, _resolved(train))})
 
 

@@ -57,7 +57,7 @@ def known_keys(config_name: str) -> list[str]:
     for folder in sorted(path for path in CONF_DIR.iterdir() if path.is_dir() and path.name != "experiment"):
         keys.append(folder.name)
         for option in sorted(folder.glob("*.yaml")):
-            keys += _flat_keys(_read_yaml(option), f"{folder.name}.")
+            keys += _flat_keys(_read_yaml(option), f"{_package(option) or folder.name}.")
     return keys
 
 
@@ -68,6 +68,12 @@ def _flat_keys(tree: Mapping[str, Any], path: str = "") -> Iterator[str]:
         yield f"{path}{key}"
         if isinstance(value, Mapping):
             yield from _flat_keys(value, f"{path}{key}.")
+
+
+def _package(option: Path) -> str:
+    """Where Hydra puts a file's keys if its first line says so: `# @package tracker.wandb`."""
+    first = option.read_text(encoding="utf-8").partition("\n")[0]
+    return first.removeprefix("# @package ").strip() if first.startswith("# @package ") else ""
 
 
 def _read_yaml(path: Path) -> Mapping[str, Any]:

@@ -51,14 +51,19 @@ def train_id(config: TrainConfig, dataset: Dataset, base_id: str) -> str:
         del tree["max_train_epochs"]  # overridden
     if tree["lr_warmup_steps"] == int(tree["lr_warmup_steps"]):
         tree["lr_warmup_steps"] = int(tree["lr_warmup_steps"])  # whole before shares of all steps were allowed
+    if config.network.name == "locon":
+        tree["network"] = {**tree["network"], "name": "lora"}  # which conv_dim makes one of
+    if config.loraplus_lr_ratio == 1:
+        tree["loraplus_lr_ratio"] = None
     for key in _without_effect(config):
         del tree[key]
     return stable_hash([TRAINING_VERSION, _without_neutral(tree)])
 
 
 def _without_effect(config: TrainConfig) -> list[str]:
-    """Keys that only refine another, which is off."""
+    """Keys that only refine another, which is off; and the rank where the network has none."""
     keys = [] if config.multires_noise_iterations else ["multires_noise_discount"]
+    keys += ["network_dim", "network_alpha"] if config.network.name == "ia3" else []
     return keys if config.loss_type != "l2" else [*keys, "huber_c", "huber_schedule"]
 
 

@@ -84,6 +84,12 @@ def try_trial_lock(trial_dir: Path) -> FolderLock | None:
     return taken if isinstance(taken, FolderLock) else None
 
 
+def cache_lock(folder: Path) -> FolderLock:
+    """Hold a folder of the cache while it is filled. Raises LockedError naming the process that fills it."""
+    path = folder / "fill.lock"
+    return _held(path, lambda holder: f"{folder} is being filled by {_named(holder)}. {_if_gone(path)}")
+
+
 def _trial_lock_path(trial_dir: Path) -> Path:
     return trial_dir / "worker.lock"
 

@@ -18,6 +18,7 @@ from sweep.model.base import Base
 from sweep.network.lora_file import write_lora
 from sweep.network.metadata import training_metadata
 from sweep.network.targets import Target
+from sweep.reg_images import draw_missing
 from sweep.training.loop import StepRow, train
 from sweep.training.pack import Member, Pack
 from sweep.training.precision import dtype_named
@@ -44,7 +45,6 @@ class PackRun:
         self.base, self.targets, self.runs, self.scorers, self.spec = base, targets, list(runs), scorers, spec
         self.by_id = {run.trial.train_id: run for run in runs}
         self.state_dirs = {run.trial.train_id: run.folder.state for run in runs}
-        self.control = Path(spec.control)
         self._last_status_s = 0.0
         self._held_out_of: dict[tuple[tuple[str, str, Fit], ...], tuple[HeldOut, ...]] = {}
 
@@ -216,7 +216,7 @@ class PackRun:
             forget_states(self.state_dirs[member.train_id])
 
     def _is_stop_asked(self) -> bool:
-        return self.control.exists() and bool(read_json(self.control).get("command") == "stop")
+        return _is_stop_asked(self.spec)
 
     def _stop_if_asked(self, num_done: int, num_all: int) -> None:
         """Between two groups of images: what has been drawn is kept."""
@@ -224,8 +224,24 @@ class PackRun:
             raise Stopped
 
 
+def _is_stop_asked(spec: PackSpec) -> bool:
+    control = Path(spec.control)
+    return control.exists() and bool(read_json(control).get("command") == "stop")
+
+
+def _draw_reg_images(base: Base, run: TrialRun, spec: PackSpec) -> None:
+    """Those that no trial has needed before. Raises Stopped if asked to; what has been drawn is kept."""
+    def on_progress(num_done: int, num_all: int) -> None:
+        run.update(phase="drawing" if num_done < num_all else "training")
+        if _is_stop_asked(spec):
+            raise Stopped
+
+    draw_missing(base, run.dataset, say=run.say, on_progress=on_progress)
+
+
 def _member(base: Base, run: TrialRun, spec: PackSpec) -> Member:
     config, dataset = run.config, run.dataset
+    _draw_reg_images(base, run, spec)
     plan = batch_plan(config.dataset, dataset, resolution=base.resolution, batch_size=config.train_batch_size,
                       accumulation=config.gradient_accumulation_steps, seed=config.seed)
     data = load_train_data(base, config.dataset, dataset, plan, prior_loss_weight=config.prior_loss_weight,

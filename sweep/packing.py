@@ -9,8 +9,8 @@ from sweep.files import stable_hash
 from sweep.trial import Trial
 
 
-def plan_packs(trials: Sequence[Trial], max_trials: int,
-               earlier: Sequence[Sequence[str]] = ()) -> list[list[Trial]]:
+def plan_packs(trials: Sequence[Trial], max_trials: int, earlier: Sequence[Sequence[str]] = (), *,
+               num_workers: int = 1) -> list[list[Trial]]:
     """Split trials into packs of at most `max_trials`, in the order in which they should run.
 
     Trials of a pack agree on what one forward pass shares: the base, its precision, the resolution, how captions are
@@ -18,15 +18,18 @@ def plan_packs(trials: Sequence[Trial], max_trials: int,
     bank can stack them.
     earlier: packs (train ids) that were interrupted; their trials stay together, since a resume repeats them, unless
     they are more than `max_trials` now. A trial that several of them name goes with the largest.
+    num_workers: fresh trials are shared out among so many, so that none is idle.
     """
     waiting = {trial.train_id: trial for trial in trials}
     groups: list[list[Trial]] = []
     for members in sorted(earlier, key=len, reverse=True):
         groups.append([waiting.pop(i) for i in members if i in waiting])
     fresh = sorted(waiting.values(), key=lambda trial: (_shared_key(trial), trial.number))
-    groups += [list(group) for _, group in groupby(fresh, key=_shared_key)]
-    packs = [sorted(pack, key=_bank_order) for group in groups for pack in _evenly(group, max_trials)]
-    return sorted(packs, key=lambda pack: min(trial.number for trial in pack))
+    packs: list[Sequence[Trial]] = [pack for group in groups for pack in _evenly(group, max_trials)]
+    for _, group in groupby(fresh, key=_shared_key):
+        alike = list(group)
+        packs += _evenly(alike, min(max_trials, -(-len(alike) // num_workers)))
+    return sorted((sorted(pack, key=_bank_order) for pack in packs), key=lambda pack: min(t.number for t in pack))
 
 
 def _evenly(trials: Sequence[Trial], max_trials: int) -> list[Sequence[Trial]]:

@@ -18,7 +18,8 @@ from sweep.errors import ConfigError
 from sweep.evaluation.settings import check_fits
 from sweep.identity import source_identity, train_id
 from sweep.model.sources import Source, find_base
-from sweep.model.text import check_clip_skip, check_token_length
+from sweep.model.text import check_clip_skip
+from sweep.reg_images import with_drawn
 from sweep.schema import to_tree
 from sweep.search.grid import Cell
 from sweep.train_config import TrainConfig
@@ -67,12 +68,12 @@ class Preflight:
         config = cell.config.train
         _check_combination(cell.config)
         base_id = self._base(config)
-        dataset = self._dataset(config)
+        dataset = with_drawn(self._dataset(config), config, base_id, self._results_dir)
         plan = batch_plan(config.dataset, dataset, resolution=config.base_model.resolution, seed=config.seed,
                           batch_size=config.train_batch_size, accumulation=config.gradient_accumulation_steps)
         steps = plan.num_steps(config.max_train_epochs, config.max_train_steps)
         trial = Trial(number=number, train_id=train_id(config, dataset, base_id), settings=dict(cell.settings),
-                      config=to_tree(config), num_steps=steps, refused=refusal(config))
+                      config=to_tree(config), num_steps=steps, refused=refusal(config) or self._unfit(config))
         return Checked(trial=trial, dataset=dataset, base_id=base_id, ignored=ignored(config),
                        num_checkpoints=_num_checkpoints(config, plan.steps_per_epoch, steps))
 
@@ -87,18 +88,23 @@ class Preflight:
         if config.base_model not in self._bases:
             source = find_base(config.base_model)
             self._bases[config.base_model] = source, source_identity(source, config.base_model, self._results_dir)
-        source, identity = self._bases[config.base_model]
-        if source.family is not None and source.num_text_layers is not None:
+        return self._bases[config.base_model][1]
+
+    def _unfit(self, config: TrainConfig) -> str:
+        """Why the trial's settings don't suit its base; empty if they do, or if only loading it will tell."""
+        source, _ = self._bases[config.base_model]
+        if source.family is None or source.num_text_layers is None:
+            return ""
+        try:
             check_clip_skip(config.clip_skip, source.family, source.num_text_layers)
-        return identity
+        except ConfigError as error:
+            return str(error)
+        return ""
 
 
 def _check_combination(config: RunConfig) -> None:
     """Refuse what would run and mean nothing."""
     train = config.train
-    if train.base_model.resolution % 8:
-        raise ConfigError(f"base_model.resolution={train.base_model.resolution} must be a multiple of 8.")
-    check_token_length(train.max_token_length)
     if train.base_model.name != "pocket" and train.dataset.dir is None:
         raise ConfigError(f"base_model={train.base_model.name} needs dataset.dir=FOLDER: the photos that come with the "
                           "pocket base are 64-pixel renders.")

@@ -11,7 +11,7 @@ from sweep.model.base import BASE_MODELS, BaseModelConfig
 from sweep.network.settings import NETWORKS
 from sweep.schema import bounds, build, family, one_of
 from sweep.training.optimizer import OPTIMIZERS
-from sweep.training.scheduler import SCHEDULERS
+from sweep.training.scheduler import SCHEDULERS, num_warmup_steps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +65,10 @@ class TrainConfig:
     save_every_n_steps: int | None = bounds(1)
     save_precision: str = one_of("fp32", "fp16", "bf16")
     seed: int = bounds(0, 2**63 - 1)
+
+    def num_warmup_steps(self, num_steps: int) -> int:
+        """Of a training of so many steps."""
+        return num_warmup_steps(self.lr_warmup_steps, num_steps)
 
 
 def train_from_tree(tree: Mapping[str, Any]) -> TrainConfig:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from sweep.data.folder import Dataset, read_dataset
 from sweep.errors import LockedError, SweepError
 from sweep.files import read_json, read_jsonl, write_json, write_text
-from sweep.identity import train_id
+from sweep.identity import base_identity, train_id
 from sweep.lock import FolderLock, trial_lock
+from sweep.reg_images import with_drawn
 from sweep.train_config import TrainConfig, train_from_tree
 from sweep.trial import FAILED, RUNNING, PackSpec, Status, Trial, TrialFolder, status_from_json, to_json, trial_folder
 
@@ -67,7 +68,7 @@ def open_trial(trial: Trial, spec: PackSpec) -> TrialRun | None:
     lock = _locked(folder)
     run = None
     try:
-        run = _opened(trial, folder, lock)
+        run = _opened(trial, folder, lock, Path(spec.results_dir))
     finally:
         if run is None:
             lock.release()
@@ -88,7 +89,7 @@ def _locked(folder: TrialFolder) -> FolderLock:
             time.sleep(LOCK_POLL_S)
 
 
-def _opened(trial: Trial, folder: TrialFolder, lock: FolderLock) -> TrialRun | None:
+def _opened(trial: Trial, folder: TrialFolder, lock: FolderLock, results_dir: Path) -> TrialRun | None:
     import yaml
 
     status = _status_before(trial, folder)
@@ -99,6 +100,8 @@ def _opened(trial: Trial, folder: TrialFolder, lock: FolderLock) -> TrialRun | N
         config = train_from_tree(trial.config)
         dataset = read_dataset(config.dataset, trigger=config.trigger, class_noun=config.class_noun,
                                repeats=config.repeats)
+        if config.dataset.generate_reg is not None:
+            dataset = with_drawn(dataset, config, base_identity(config.base_model, results_dir), results_dir)
     except Exception as error:
         reason = str(error) if isinstance(error, SweepError) else f"{type(error).__name__}: {error}"
         write_json(folder.status, to_json(replace(status, status=FAILED, phase="", reason=reason)))

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sweep.data.captions import has_trigger, plain_caption, read_caption, with_fixed_parts
 from sweep.data.images import IMAGE_SUFFIXES, OTHER_IMAGE_SUFFIXES, ImageFacts, image_facts
@@ -20,6 +21,9 @@ from sweep.data.settings import DatasetConfig
 from sweep.errors import DataError
 from sweep.files import stable_hash
 from sweep.pocket import SUBJECT_DIR
+
+if TYPE_CHECKING:
+    from sweep.reg_images import Recipe
 
 __all__ = ["Dataset", "DatasetConfig", "Photo", "read_dataset"]
 
@@ -58,6 +62,7 @@ class Dataset:
     skipped: tuple[str, ...]  # what was left out or is changed, in words, for the record
     reg_photos: tuple[Photo, ...] = ()  # regularisation images, with the repeats that match the photos'
     reg_subsets: tuple[tuple[str, int, int], ...] = ()  # (folder, its repeats, its images) as they lie on disk
+    recipe: Recipe | None = None  # by which the base draws the regularisation images, where it does
     validation: tuple[Photo, ...] = ()  # photos split off for the validation loss, or else the held-out ones
     is_split: bool = False  # whether `validation` was split off the photos
 
@@ -172,6 +177,10 @@ def _roots(config: DatasetConfig, found: _Findings) -> tuple[Path, Path | None]:
             found.notes.append("photos are taken from the folder img")
     if config.reg_dir == "none" or (config.reg_dir is None and (reg is None or not reg.is_dir())):
         return root, None
+    if config.generate_reg is not None:
+        raise DataError(f"dataset.generate_reg={config.generate_reg} draws the regularisation images, but there are "
+                        f"others in {reg}. Leave generate_reg out to train with those, or give dataset.reg_dir=none to "
+                        "train without them.")
     if config.reg_dir is None:
         found.notes.append("regularisation images are taken from the folder reg; dataset.reg_dir=none trains without")
         return root, reg

@@ -22,6 +22,11 @@ class DatasetConfig:
     # folder with subsets <repeats>_<trigger> <class>, or with the photos themselves; null = the pocket's own subject
     reg_dir: str | None
     # regularisation images in the same form; null = the folder `reg` inside `dir` if there is one; none = without
+    generate_reg: int | None = bounds(1, 100_000)
+    # so many regularisation images are drawn by the base model instead; null = none
+    reg_prompt: str
+    reg_num_steps: int = bounds(2, 1000)
+    reg_guidance_scale: float = bounds(1, 50)
     holdout_dir: str | None
     # photos of the subject that are never trained on, the ceiling of likeness; null = none (leave-one-out), or the
     # pocket's own where dir is null
@@ -70,7 +75,9 @@ class DatasetConfig:
 
 
 NEUTRAL: Mapping[str, Any] = {
-    "reg_dir": None, "validation_split": 0, "caption_prefix": "", "caption_suffix": "", "trigger_first": False,
+    "reg_dir": None, "generate_reg": None, "reg_prompt": "photo of a {class_noun}", "reg_num_steps": 20,
+    "reg_guidance_scale": 7.0, "validation_split": 0,
+    "caption_prefix": "", "caption_suffix": "", "trigger_first": False,
     "shuffle_caption": False, "keep_tokens": 0, "keep_tokens_separator": "", "caption_tag_dropout_rate": 0.0,
     "caption_dropout_rate": 0.0, "caption_dropout_every_n_epochs": 0, "enable_wildcard": False,
     "enable_bucket": False, "min_bucket_reso": None, "max_bucket_reso": None, "bucket_reso_steps": None,
@@ -119,6 +126,9 @@ def bucket_bounds(config: DatasetConfig, resolution: int) -> tuple[int, int, int
 def check_dataset(config: DatasetConfig, resolution: int) -> None:
     """Refuse combinations that can't work or would silently do nothing. Raises DataError."""
     low, high, steps = bucket_bounds(config, resolution)
+    if config.generate_reg is not None and config.reg_dir not in (None, "none"):
+        raise DataError(f"dataset.generate_reg={config.generate_reg} draws the regularisation images, dataset.reg_dir="
+                        f"{config.reg_dir} has others. Leave one of the two out.")
     if config.enable_bucket and steps % 8:
         raise DataError(f"dataset.bucket_reso_steps={steps} must be a multiple of 8, the pixels of one latent.")
     if config.enable_bucket and not config.bucket_no_upscale and not low <= resolution <= high:

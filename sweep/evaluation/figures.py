@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from sweep.evaluation.copies import WHOLE
 from sweep.evaluation.measure import Measured, MeasuredSet
@@ -24,6 +25,12 @@ def figures_of(image: Measured, scoring: ScoringConfig, photo_names: Sequence[st
     way = "" if image.nearest_way == WHOLE else f" ({image.nearest_way})"
     clones = [f"{image.clones} clones"] if image.clones else []
     return ", ".join([face, *clones, *found, f"{image.nearest:.2f} to {photo_names[image.nearest_photo]}{way}"])
+
+
+def facts(measured: MeasuredSet) -> list[dict[str, Any]]:
+    """The same for programs: what views say of each image."""
+    return [{"nearest": image.nearest, "nearest_photo": image.nearest_photo, "nearest_way": image.nearest_way,
+             "is_broken": image.is_broken} for image in measured.images]
 
 
 def in_words(judgement: Judgement) -> str:

@@ -23,7 +23,7 @@ from sweep.evaluation.cells import Cell, cells_of
 from sweep.evaluation.choice import best_of, reason
 from sweep.evaluation.copy_report import write_copy_report
 from sweep.evaluation.drawing import Drawer
-from sweep.evaluation.figures import figures, in_words
+from sweep.evaluation.figures import facts, figures, in_words
 from sweep.evaluation.generate import OnProgress, Row
 from sweep.evaluation.keys import dataset_key, measuring_id, photos_key, scoring_id
 from sweep.evaluation.measure import MeasuredSet, Observer, set_from_json, set_to_json
@@ -261,7 +261,8 @@ class Scorer:
         title = f"{request.file.name}   epoch {request.epoch}   strength {request.strength:g}   {job.stage}"
         judgement = judge(measured, self.anchors, self.scoring, job.stage)
         write_sheet(request.images_dir / f"{job.score_id}.png", drawn, job.cells,
-                    figures(measured, self.scoring, [path.name for path in photos]), f"{title}\n{in_words(judgement)}")
+                    figures(measured, self.scoring, [path.name for path in photos]), f"{title}\n{in_words(judgement)}",
+                    facts(measured))
         if job.stage == "confirm":
             write_copy_report(request.images_dir / f"{job.score_id}-copies.html", drawn, job.cells, measured.images,
                               photos, self.scoring.copies.copy_distance, title)

@@ -1,12 +1,16 @@
-"""Contact sheets: the images of one file on its cells, with prompts and scores printed beneath."""
+"""Contact sheets: the images of one file on its cells, with prompts and scores printed beneath.
+
+Where each image lies stands in the PNG itself, as the text `cells` (JSON), so that a view can take them apart again.
+"""
 
 from __future__ import annotations
 
 import io
+import json
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sweep.evaluation.cells import Cell
 from sweep.evaluation.gallery import image_of
@@ -24,9 +28,12 @@ LINE_HEIGHT = 16
 MARGIN = 6
 
 
-def write_sheet(path: Path, images_BCHW: Tensor, cells: Sequence[Cell], captions: Sequence[str], title: str) -> None:
-    """captions: a line of numbers for each image; title may have several lines."""
+def write_sheet(path: Path, images_BCHW: Tensor, cells: Sequence[Cell], captions: Sequence[str], title: str,
+                facts: Sequence[Mapping[str, Any]] | None = None) -> None:
+    """captions: a line of numbers for each image; title may have several lines; facts: more about each image, plain
+    values, for views."""
     from PIL import Image, ImageDraw
+    from PIL.PngImagePlugin import PngInfo
 
     tiles = [tile_of(image) for image in images_BCHW.nan_to_num(0.5)]
     side = tiles[0].width
@@ -41,12 +48,17 @@ def write_sheet(path: Path, images_BCHW: Tensor, cells: Sequence[Cell], captions
     sheet = Image.new("RGB", (width, header + sum(heights)), "white")
     draw = ImageDraw.Draw(sheet)
     write_words(draw, (MARGIN, MARGIN), title, "black")
+    places = []
     for i, (tile, text) in enumerate(zip(tiles, texts, strict=True)):
         x, y = MARGIN + (i % num_columns) * (side + MARGIN), header + sum(heights[:i // num_columns])
         sheet.paste(tile, (x, y))
         write_words(draw, (x, y + tile.height + 2), text, "#333333")
-    buffer = io.BytesIO()
-    sheet.save(buffer, "PNG")
+        places.append({"box": [x, y, x + tile.width, y + tile.height], "kind": cells[i].kind, "index": cells[i].index,
+                       "seed": cells[i].seed, "text": cells[i].text,
+                       "width": images_BCHW.shape[-1], **(facts[i] if facts else {})})
+    buffer, info = io.BytesIO(), PngInfo()
+    info.add_itxt("cells", json.dumps(places))
+    sheet.save(buffer, "PNG", pnginfo=info)
     write_bytes(path, buffer.getvalue())
 
 

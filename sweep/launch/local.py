@@ -48,8 +48,9 @@ class LocalLauncher:
     def __init__(self, config: Local, log_dir: Path):
         self._config = config
         self._log_dir = log_dir
-        self._slots: list[_Slot] = [_Slot(index, log_dir / f"worker-{index}.log") for index in range(config.devices)]
-        self._num_threads = config.threads or max(1, (os.cpu_count() or 1) // config.devices)
+        num_workers = config.num_workers
+        self._slots: list[_Slot] = [_Slot(index, log_dir / f"worker-{index}.log") for index in range(num_workers)]
+        self._num_threads = config.threads or max(1, (os.cpu_count() or 1) // num_workers)
 
     @property
     def num_free(self) -> int:

@@ -82,7 +82,7 @@ class Base:
     vae: Any  # always fp32: XL's overflows in fp16
     text_encoders: list[Any]  # XL has two
     tokenizers: list[Any]  # one for each text encoder
-    alphas_cumprod: Tensor  # [T], the products of (1 - beta) of Ho et al. 2020
+    alphas_cumprod: Tensor  # [T], the products of (1 - beta) of Ho et al. 2020; on the CPU, where noise is drawn
     scheduler_config: dict[str, Any]
     device: torch.device
     name: str

@@ -57,7 +57,7 @@ def load_base(config: BaseModelConfig, identity: str, device: str | torch.device
         model.to(device).eval().requires_grad_(False)
     vae = parts.vae.config
     return Base(unet=parts.unet, vae=parts.vae, text_encoders=parts.text_encoders, tokenizers=parts.tokenizers,
-                alphas_cumprod=DDPMScheduler.from_config(schedule).alphas_cumprod.to(device),
+                alphas_cumprod=DDPMScheduler.from_config(schedule).alphas_cumprod.cpu(),
                 scheduler_config=schedule, device=torch.device(device), name=config.name, family=parts.family,
                 prediction_type=parts.prediction_type, identity=identity, resolution=config.resolution,
                 scaling_factor=vae.scaling_factor, latent_channels=vae.latent_channels,

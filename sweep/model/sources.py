@@ -22,8 +22,8 @@ COMPONENTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 PREDICTIONS = ("epsilon", "v_prediction")
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-_HUB_FILES = ("model_index.json", "*/config.json", "scheduler/*", "tokenizer*/*", "unet/diffusion_pytorch_model.*",
-              "vae/diffusion_pytorch_model.*", "text_encoder*/model.*")
+_HUB_FILES = ("model_index.json", "*/config.json", "scheduler/*", "tokenizer*/*", "unet/diffusion_pytorch_model[.-]*",
+              "vae/diffusion_pytorch_model[.-]*", "text_encoder*/model[.-]*")  # "-": model-00001-of-00002.safetensors
 _NEVER = ("*.bin", "*.ckpt", "*.pt", "*.msgpack", "*.onnx*", "*fp16*", "*non_ema*")
 
 # A checkpoint file holds no vocabulary. All families share CLIP's; these repositories hold it, and one of them is often
@@ -165,12 +165,12 @@ def _folder(config: BaseModelConfig, folder: Path, vae: Path | None) -> Source:
     for component in _weighted(folder, vae):
         if not (folder / component / "config.json").is_file():
             raise ModelError(f"{folder / component} has no config.json.")
-        for path in weights_files(folder / component):
-            shapes = read_header(path).shapes
-            if component == "unet" and not any(name.startswith("down_blocks.") for name in shapes):
-                family_of_checkpoint(shapes, str(path))  # names a LoRA or a whole checkpoint that was put here
-                raise ModelError(f"{path} is a whole checkpoint, not the UNet of a folder in diffusers layout. Give "
-                                 "the file itself as base_model.path.")
+        files = weights_files(folder / component)  # several where a large component is sharded
+        shapes = {name: shape for path in files for name, shape in read_header(path).shapes.items()}
+        if component == "unet" and not any(name.startswith("down_blocks.") for name in shapes):
+            family_of_checkpoint(shapes, str(files[0]))  # names a LoRA or a whole checkpoint that was put here
+            raise ModelError(f"{files[0]} is a whole checkpoint, not the UNet of a folder in diffusers layout. Give "
+                             "the file itself as base_model.path.")
     text = _json(folder / "text_encoder" / "config.json")
     scheduler = _json(folder / "scheduler" / "scheduler_config.json")
     family = family_of_configs(_json(folder / "unet" / "config.json"), (folder / "text_encoder_2").exists(),

@@ -118,7 +118,8 @@ def _dropped(h: Tensor, x: Tensor, stack: Stack) -> Tensor:
 
 def _ranks_in_play(stack: Stack) -> tuple[Tensor, Tensor]:
     """down [K,R,...] and up [K,O,R,...]. DyLoRA: the ranks up to a block drawn for this batch, of which only that block
-    learns (Valipour et al. 2023, 3.2, the frozen variant)."""
+    has a gradient (Valipour et al. 2023, 3.2, the frozen variant). The others' is 0, so that they hold still under
+    plain SGD alone: an optimizer's momentum and weight decay move them too (docs/networks.md)."""
     import torch
 
     down, up = stack.tensors["lora_down.weight"], stack.tensors["lora_up.weight"]

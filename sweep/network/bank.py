@@ -106,11 +106,6 @@ class AdapterBank:
         return [(places[start].part, places[start].is_up,
                  slice(places[start].columns.start, places[end - 1].columns.stop)) for start, end in runs]
 
-    def columns(self, adapter: int, part: Part) -> slice:
-        """Where a part's parameters stand in `flat`; empty if it has none."""
-        spans = [span for each, _, span in self.spans(adapter) if each == part]
-        return slice(spans[0].start, spans[-1].stop) if spans else slice(0, 0)
-
     def parameters_of(self, adapter: int) -> list[AdapterParameter]:
         """Tensor by tensor, in the order of `flat`."""
         group, row = self.group_of(adapter)
@@ -125,10 +120,11 @@ class AdapterBank:
         for group in self.groups:
             group.grads_KN.zero_()
 
-    def scale_weight_norms(self, adapter: int, max_norm: float) -> tuple[int, float, float]:
-        """Scale back the layers whose ||alpha / dim * up @ down|| exceeds max_norm, up and down by the same factor.
+    def scale_weight_norms(self, adapter: int, max_norm: float) -> tuple[Tensor, Tensor]:
+        """Scale back the layers whose ||alpha / dim * up @ down|| exceeds max_norm, up and down by the same factor
+        (sd-scripts' scale_weight_norms).
 
-        Returns how many were scaled, and the mean and the largest norm afterwards (sd-scripts' scale_weight_norms).
+        Returns the norms before and after, [T] each, left on the device: this runs at every step.
         """
         import torch
 
@@ -137,7 +133,7 @@ class AdapterBank:
                   group.scales[key][row]) for key, leaves in group.leaves.items()
                  if group.layers_K[row][key].form.algorithm in LOW_RANK]
         if not pairs:
-            return 0, 0.0, 0.0
+            return torch.zeros(0), torch.zeros(0)
         # ||U D||^2 = <U'U, DD'>, without the product itself
         norms_T = torch.stack([scale * (_gram(up.flatten(1).T) * _gram(down.flatten(1))).sum().clamp(min=0).sqrt()
                                for down, up, scale in pairs])
@@ -145,8 +141,7 @@ class AdapterBank:
         for (down, up, _), ratio in zip(pairs, ratios_T.sqrt(), strict=True):
             down.mul_(ratio)
             up.mul_(ratio)
-        scaled_T = norms_T * ratios_T
-        return int((ratios_T < 1).sum()), float(scaled_T.mean()), float(scaled_T.max())
+        return norms_T, norms_T * ratios_T
 
     @contextmanager
     def rows(self, counts: Sequence[int], draws: Sequence[tuple[int, int] | None] | None = None) -> Iterator[None]:

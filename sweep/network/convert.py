@@ -73,7 +73,7 @@ def _renamed(source: Path, lora: LoraFile, form: str, targets: Sequence[Target])
             if name == "lora_up.weight":
                 tensor = tensor * layer.scale
             elif name == "dora_scale":
-                tensor = tensor.flatten()
+                tensor = tensor.reshape(1, -1, 1, 1) if target.is_conv else tensor.flatten()
             tensors[f"{target.component}.{target.path}.{saved}"] = tensor
     return tensors
 

@@ -5,13 +5,13 @@ Shapes: R rank, I in, O out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from math import prod
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweep.errors import AdapterFileError
 from sweep.network.forms import Form, Layer, TensorSpec
+from sweep.network.peft_config import PeftConfig
 from sweep.network.targets import Target
 
 if TYPE_CHECKING:
@@ -20,16 +20,19 @@ if TYPE_CHECKING:
 _LOHA = ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b")
 
 
-def read_layer(path: Path, target: Target, tensors: Mapping[str, Tensor]) -> tuple[Layer, dict[str, Tensor]] | None:
+def read_layer(path: Path, target: Target, tensors: Mapping[str, Tensor],
+               peft: PeftConfig | None = None) -> tuple[Layer, dict[str, Tensor]] | None:
     """The layer's form with its parameters in the bank's shapes; None if it is of no known kind.
 
-    tensors: fp32, by kohya's names. A missing alpha means alpha = dim (as PEFT's and diffusers' files have it).
+    tensors: fp32, by kohya's names. Without an alpha among them it is what `peft` says, or else the dim (as PEFT's and
+    diffusers' files have it).
     Raises AdapterFileError if the shapes don't fit the base's layer.
     """
     dim = _rank(tensors)
     if dim is None:
         return None
-    alpha = float(tensors["alpha"]) if "alpha" in tensors else float(dim)
+    told = float(dim) if peft is None else peft.alpha(target.path, dim)
+    alpha = float(tensors["alpha"]) if "alpha" in tensors else told
     form = _packed_form(target, tensors, dim)
     if form is None:
         return Layer(Form("diff", 1), 1.0), {"diff": _difference(path, target, tensors, dim, alpha)}
@@ -38,7 +41,7 @@ def read_layer(path: Path, target: Target, tensors: Mapping[str, Tensor]) -> tup
         tensor = tensors.get(spec.name)
         if tensor is None:
             raise AdapterFileError(f"{path}: {target.key} has no {spec.name}. Is the file cut short?")
-        if tensor.numel() != prod(spec.shape):
+        if _sides(tensor.shape) != _sides(spec.shape):
             raise _does_not_fit(path, target, tensors)
         parameters[spec.name] = tensor.reshape(spec.shape)
     if "lokr_w1" in parameters:
@@ -65,9 +68,7 @@ def _packed_form(target: Target, tensors: Mapping[str, Tensor], dim: int) -> For
     if names == {"lora_down.weight", "lora_up.weight"}:
         return Form("lora", dim)
     if names == {"lora_down.weight", "lora_up.weight", "dora_scale"}:
-        # a magnitude per input, an older LyCORIS habit, is [1,I]
-        is_per_output = len(tensors["dora_scale"]) == target.out_features
-        return Form("dora", dim) if is_per_output else None
+        return Form("dora", dim) if _is_per_output(tensors["dora_scale"], target) else None
     if names == set(_LOHA):
         return Form("loha", dim)
     if names in ({"lokr_w1", "lokr_w2"}, {"lokr_w1", "lokr_w2_a", "lokr_w2_b"}):
@@ -105,9 +106,19 @@ def _difference(path: Path, target: Target, tensors: Mapping[str, Tensor], dim: 
     module: Any = target.module
     weight = module.weight.detach().float().cpu()
     magnitude = tensors["dora_scale"]
-    decomposed: Tensor = weight_decompose(weight + delta, magnitude, wd_on_out=len(magnitude) == target.out_features,
+    decomposed: Tensor = weight_decompose(weight + delta, magnitude, wd_on_out=_is_per_output(magnitude, target),
                                           backend="torch")
     return decomposed - weight
+
+
+def _sides(shape: Sequence[int]) -> list[int]:
+    """Without those of length 1: a 1x1 convolution's tensors are saved with them or without, a vector with either."""
+    return [side for side in shape if side != 1]
+
+
+def _is_per_output(magnitude: Tensor, target: Target) -> bool:
+    """DoRA's magnitudes are [O] or [O,1(,1,1)]; an older habit of LyCORIS is one per input, [1,I(,1,1)]."""
+    return magnitude.ndim == 1 or len(magnitude) == target.out_features
 
 
 def _check_kronecker(path: Path, target: Target, parameters: Mapping[str, Tensor]) -> None:

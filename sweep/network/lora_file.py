@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweep.errors import AdapterFileError
-from sweep.files import read_json, write_bytes
+from sweep.files import write_bytes
 from sweep.network.file_layers import read_layer
 from sweep.network.forms import Layer
 from sweep.network.layer_names import LayerNames, split_key
+from sweep.network.peft_config import peft_configs
 from sweep.network.targets import Target
 
 if TYPE_CHECKING:
@@ -86,6 +87,8 @@ def read_lora(path: Path, targets: Sequence[Target]) -> LoraFile:
             strange.update([found[0]] if found else [])
             continue
         by_key[target.key] = target
+        # PEFT's magnitudes are one per output: [O], of a convolution [1,O,1,1]
+        tensor = tensor.flatten() if "lora_magnitude_vector" in key else tensor
         grouped.setdefault(target.key, {})[found[1]] = tensor.float()
     if len(strange) > len(grouped):
         raise AdapterFileError(f"{path} has {len(strange)} layers that this base lacks, e.g. "
@@ -93,14 +96,12 @@ def read_lora(path: Path, targets: Sequence[Target]) -> LoraFile:
     if not grouped:
         raise AdapterFileError(f"{path} holds no LoRA: no key is like *.lora_down.weight, *.lora_A.weight, *.hada_w1_a "
                                f"or *.lokr_w1; its first keys are: {', '.join(sorted(tensors)[:3])}.")
-    alphas = _alphas_beside(path, metadata)
+    configs = peft_configs(path, metadata, {by_key[key].component for key in grouped if "alpha" not in grouped[key]})
     layers: dict[str, Layer] = {}
     weights: dict[str, dict[str, Tensor]] = {}
     for key in sorted(grouped):
         target = by_key[key]
-        if "alpha" not in grouped[key] and target.component in alphas:
-            grouped[key]["alpha"] = alphas[target.component]
-        read = read_layer(path, target, grouped[key])
+        read = read_layer(path, target, grouped[key], configs.get(target.component))
         if read is None:
             unknown += [f"{key}.{name}" for name in grouped[key]]
         else:
@@ -120,22 +121,6 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except (safetensors.SafetensorError, OSError) as error:
         raise AdapterFileError(f"{path} can't be read as safetensors: {error}") from error
-
-
-def _alphas_beside(path: Path, metadata: Mapping[str, str]) -> dict[str, Tensor]:
-    """PEFT keeps alpha out of the tensors: in diffusers' metadata by component, or in adapter_config.json beside."""
-    import torch
-
-    try:
-        told: dict[str, Any] = json.loads(metadata.get("lora_adapter_metadata", "{}"))
-        config = path.with_name("adapter_config.json")
-        if path.name == "adapter_model.safetensors" and config.exists():
-            alpha = read_json(config)["lora_alpha"]
-            told |= {"unet.lora_alpha": alpha, "text_encoder.lora_alpha": alpha}
-        return {key.removesuffix(".lora_alpha"): torch.tensor(float(value)) for key, value in told.items()
-                if key.endswith(".lora_alpha")}
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise AdapterFileError(f"{path}: what it says of its alphas can't be read ({error}).") from error
 
 
 def _with_metadata(file_bytes: bytes, metadata: Mapping[str, str]) -> bytes:

@@ -70,7 +70,7 @@ def training_metadata(config: TrainConfig, dataset: Dataset, *, output_name: str
         "ss_text_encoder_lr": config.text_encoder_lr,
         "ss_optimizer": config.optimizer.name,
         "ss_lr_scheduler": config.scheduler.name,
-        "ss_lr_warmup_steps": _warmup_steps(config.lr_warmup_steps, num_steps),
+        "ss_lr_warmup_steps": config.num_warmup_steps(num_steps),
         "ss_num_train_images": sum(photo.repeats for photo in dataset.photos),
         "ss_num_reg_images": sum(repeats * count for _, repeats, count in dataset.reg_subsets),
         "ss_num_validation_images": len(dataset.validation) if dataset.is_split else 0,
@@ -162,7 +162,3 @@ def _network_args(config: TrainConfig) -> dict[str, str]:
     if network.name == "dylora":
         args["unit"] = network.unit
     return {key: str(value) for key, value in args.items() if value is not None}
-
-
-def _warmup_steps(warmup: float, num_steps: int) -> int:
-    return int(warmup * num_steps) if warmup < 1 else int(warmup)

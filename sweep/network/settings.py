@@ -38,7 +38,7 @@ class Dora(Lora):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dylora(Lora):
-    """LoRA whose leading ranks work alone (Valipour et al. 2023)."""
+    """LoRA whose leading ranks work alone (Valipour et al. 2023); docs/networks.md says how sd-scripts' differs."""
 
     unit: int = bounds(1, 4096)
     # ranks are trained in blocks of so many; network_dim must be a multiple

@@ -6,9 +6,11 @@ each other may run as two commands at the same time (two one-thread processes us
 
     python -m sweep.pocket.build --threads 1 --stages vae,latents,unet
     python -m sweep.pocket.build --threads 1 --stages judge,face,perceptual,clip
-    python -m sweep.pocket.build --stages export,figures
+    python -m sweep.pocket.build --stages export
+    python -m studies.pocket_figures
 
-When the second has ended, `--stages unet --threads 1 --processes 2` takes the first one's place.
+When the second has ended, `--stages unet --threads 1 --processes 2` takes the first one's place. The last one measures
+the set; it is no stage, since it looks with the project's own scoring.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--stages", default=",".join(STAGE_ORDER), help="comma separated, of " + ", ".join(STAGE_ORDER))
     parser.add_argument("--budget", choices=("full", "first"), default="full", help="first: a quick, poor set")
     parser.add_argument("--num-steps", type=int, help="length of the one training stage given by --stages")
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda, of the unet stage; others use the CPU")
     parser.add_argument("--threads", type=int, help="CPU threads of each process")
     parser.add_argument("--processes", type=int, default=1, help="processes that share the unet stage's batches")
     parser.add_argument("--untrained", action="store_true", help="only write random weights in the set's layout")

@@ -21,8 +21,8 @@ def _torso(head: Head) -> torch.Tensor:
     return torch.maximum((top - head.body_v) * 0.9, side)
 
 
-def paint_body(canvas: Canvas, head: Head, shots: Shots) -> torch.Tensor:
-    """Neck and clothes; returns the coverage of the clothes."""
+def paint_body(canvas: Canvas, head: Head, shots: Shots) -> None:
+    """Neck and clothes."""
     colour = CLOTHES_RGB[shots.clothes_colour]
     kinds = {
         name: per_pixel((shots.clothes_type == index).float()) for index, name in enumerate(ATTRIBUTES["clothes_type"])
@@ -41,7 +41,6 @@ def paint_body(canvas: Canvas, head: Head, shots: Shots) -> torch.Tensor:
     _paint_hoodie_front(canvas, head, clothes, colour, kinds["hoodie"])
     _paint_suit(canvas, head, clothes, colour, kinds["suit"])
     _paint_sweater(canvas, head, clothes, colour, kinds["sweater"], neck_width)
-    return clothes
 
 
 def _paint_hood(canvas: Canvas, head: Head, colour: torch.Tensor, on: torch.Tensor) -> None:

@@ -106,13 +106,6 @@ def to_bytes(images: torch.Tensor) -> torch.Tensor:
     return (images.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
-def mentioned_NMA(captions: list[list[Caption]]) -> torch.Tensor:
-    """Bool N x captions x attributes: which caption names which attribute."""
-    return torch.tensor(
-        [[[name in caption.mentioned for name in ATTRIBUTE_NAMES] for caption in of_one] for of_one in captions]
-    )
-
-
 def held_out_pictures(per_person: int, seed: int, photos_only: bool = True) -> tuple[torch.Tensor, People, Shots]:
     """Person index, people and shots of pictures of the held-out people; render them where they are needed."""
     person_N = torch.arange(world.NUM_HELD_OUT_PEOPLE).repeat_interleave(per_person)

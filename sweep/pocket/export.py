@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from sweep.errors import ModelError
 from sweep.pocket import models
-from sweep.pocket.fit import checkpoint_path, load_average
+from sweep.pocket.checkpoint import START, UNKNOWN, Progress, checkpoint_path, load_average, shown
 from sweep.pocket.networks import FaceRecogniser, Judge, PerceptualBackbone
-from sweep.pocket.recipe import SEED
+from sweep.pocket.recipe import RECIPE_VERSION, SEED
 from sweep.pocket.tokenizer import train_tokenizer
 from sweep.pocket.train_base import TrainBase
 from sweep.pocket.train_clip import TrainClip
@@ -24,9 +26,6 @@ from sweep.pocket.train_networks import TrainFace, TrainPerceptual, calibrate
 
 if TYPE_CHECKING:
     from transformers import CLIPModel, CLIPTokenizer
-
-RECIPE_VERSION = 1
-"""Raise it when a change to the world or the recipe alters the weights."""
 
 
 def export_sd(folder: Path, vae: nn.Module, unet: nn.Module, text_encoder: nn.Module, tokenizer: CLIPTokenizer) -> None:
@@ -82,20 +81,27 @@ def export_checkpoints(out: Path, work: Path, tokenizer: CLIPTokenizer) -> None:
     """Export the averaged weights of every stage's checkpoint as it stands; a part without one stays untrained.
 
     Files are moved into place one by one when all are written, so that a reader finds a whole file.
+    Raises ModelError without the VAE of stage `latents`, which no other part fits but the one it was trained on, and
+    for a checkpoint of another recipe or seed.
     """
-    steps: dict[str, int] = {}
+    fixed_vae = work / "vae.safetensors"
+    if not fixed_vae.is_file():
+        raise ModelError(
+            f"no {fixed_vae}: the base is nothing without its autoencoder. Run `python -m sweep.pocket.build --stages "
+            "vae,latents` first; `--untrained` writes a set of random weights"
+        )
+    progress: dict[str, Progress] = {}
     partial = work / "export"
     shutil.rmtree(partial, ignore_errors=True)
 
     def trained(name: str, module: nn.Module) -> nn.Module:
         has_checkpoint = checkpoint_path(work, name).is_file()
-        steps[name] = load_average(work, name, module) if has_checkpoint else 0
+        progress[name] = load_average(work, name, module) if has_checkpoint else START
         return module.eval()
 
     base, vae = TrainBase(tokenizer), models.new_vae()
     trained("unet", base)
-    if (work / "vae.safetensors").is_file():
-        vae.load_state_dict(load_file(work / "vae.safetensors"))
+    vae.load_state_dict(load_file(fixed_vae))
     export_sd(partial / "sd", vae, base.unet, base.text_encoder, tokenizer)
     contrast = TrainClip(tokenizer)
     trained("clip", contrast)
@@ -108,7 +114,10 @@ def export_checkpoints(out: Path, work: Path, tokenizer: CLIPTokenizer) -> None:
     export_network(partial / "face.safetensors", face.face)
     export_network(partial / "perceptual.safetensors", perceptual.backbone)
     export_network(partial / "judge.safetensors", judge)
-    write_manifest(partial, SEED, {"trained": min(steps.values()) > 0, "steps": steps})
+    steps = {name: done.step for name, done in progress.items()} | {"vae": vae_steps(fixed_vae)}
+    samples = {name: shown(done.samples) for name, done in progress.items()}
+    is_trained = all(done.step > 0 for done in progress.values())
+    write_manifest(partial, SEED, {"trained": is_trained, "steps": steps, "samples": samples})
     for path in sorted(path for path in partial.rglob("*") if path.is_file()):
         target = out / path.relative_to(partial)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -116,6 +125,13 @@ def export_checkpoints(out: Path, work: Path, tokenizer: CLIPTokenizer) -> None:
         shutil.move(path, target)
     total = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     print(f"{out}: {total / 1e6:.1f} MB, steps {steps}", flush=True)
+
+
+def vae_steps(path: Path) -> int | str:
+    """How many steps the VAE that stage `latents` fixed was trained for; "unknown" if the file does not say."""
+    with safe_open(path, framework="pt") as file:
+        said = (file.metadata() or {}).get("step")
+    return UNKNOWN if said is None else int(said)
 
 
 def sha256(path: Path) -> str:

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from safetensors.torch import load_file, save_file
 from torch import nn
 
+from sweep.files import append_jsonl, read_jsonl, write_text
+from sweep.pocket.checkpoint import START, Averaged, checkpoint_path, load_checkpoint, save_checkpoint
 from sweep.pocket.recipe import SEED, Stage
 
 LossFunction = Callable[[torch.Generator], tuple[torch.Tensor, dict[str, float]]]
@@ -28,79 +29,9 @@ def learning_rate(stage: Stage, step: int) -> float:
     return stage.lr * min((step + 1) / stage.warmup_steps, (stage.num_steps - step) / decay_steps, 1.0)
 
 
-def generator_for(name: str, step: int, process: int = 0, device: str = "cpu") -> torch.Generator:
-    """The generator of one step."""
-    key = zlib.crc32(f"{SEED}/{name}/{step}/{process}".encode())
-    return torch.Generator(device).manual_seed(key)
-
-
-class Averaged:
-    """An exponential moving average of a module's floating-point state, kept on the side."""
-
-    def __init__(self, module: nn.Module, decay: float) -> None:
-        self.module, self.decay = module, decay
-        self.state = {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
-
-    @torch.no_grad()
-    def update(self, step: int) -> None:
-        """Early on the average follows closely: min(decay, (1 + step) / (10 + step))."""
-        decay = min(self.decay, (1 + step) / (10 + step))
-        floats = [(self.state[n], t) for n, t in self.module.state_dict().items() if t.is_floating_point()]
-        averages, current = [list(side) for side in zip(*floats, strict=True)]
-        torch._foreach_lerp_(averages, current, 1 - decay)
-
-
-def checkpoint_path(folder: Path, name: str) -> Path:
-    return folder / "checkpoints" / f"{name}.safetensors"
-
-
-def save_checkpoint(
-    path: Path, module: nn.Module, average: Averaged, optimizer: torch.optim.Optimizer, step: int
-) -> None:
-    """Weights, average, optimizer state and step in one file, replaced in one go."""
-    tensors = {f"model/{name}": tensor for name, tensor in module.state_dict().items()}
-    tensors |= {f"average/{name}": tensor for name, tensor in average.state.items()}
-    for index, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer/{index}/{key}": torch.as_tensor(value) for key, value in state.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".tmp")
-    # Copies: tied or expanded tensors may share memory, which safetensors refuses.
-    save_file({name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}, partial,
-              metadata={"step": str(step)})  # fmt: skip
-    partial.replace(path)
-
-
-def load_checkpoint(path: Path, module: nn.Module, average: Averaged, optimizer: torch.optim.Optimizer) -> int:
-    """Restore what `save_checkpoint` wrote; returns the next step."""
-    from safetensors import safe_open
-
-    with safe_open(path, framework="pt") as file:
-        step = int(file.metadata()["step"])
-    tensors = load_file(path)
-    module.load_state_dict(_under(tensors, "model/"))
-    for name, tensor in _under(tensors, "average/").items():
-        average.state[name].copy_(tensor)
-    state: dict[int, dict[str, torch.Tensor]] = {}
-    for name, tensor in _under(tensors, "optimizer/").items():
-        index, key = name.split("/")
-        state.setdefault(int(index), {})[key] = tensor
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    return step
-
-
-def _under(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-
-
-def load_average(folder: Path, name: str, module: nn.Module) -> int:
-    """Put the averaged weights of stage `name`'s checkpoint into `module`; returns the steps trained."""
-    from safetensors import safe_open
-
-    path = checkpoint_path(folder, name)
-    with safe_open(path, framework="pt") as file:
-        step = int(file.metadata()["step"])
-    module.load_state_dict(_under(load_file(path), "average/"))
-    return step
+def step_seed(*key: object) -> int:
+    """The seed of what `key` names: the stage, step and process, and the purpose where there are several."""
+    return zlib.crc32("/".join(map(str, (SEED, *key))).encode())
 
 
 def fit(
@@ -111,29 +42,35 @@ def fit(
     folder: Path,
     device: str = "cpu",
 ) -> None:
-    """Train `module` to `stage.num_steps` (on from a checkpoint if there is one); leaves the average in it."""
-    process = dist.get_rank() if dist.is_initialized() else 0
+    """Train `module` to `stage.num_steps` (on from a checkpoint if there is one); leaves the average in it.
+
+    Raises ModelError for a checkpoint of another recipe, seed or other settings.
+    """
+    process, processes = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     optimizer = torch.optim.AdamW(module.parameters(), lr=stage.lr, weight_decay=stage.weight_decay, betas=(0.9, 0.99))
     average = Averaged(module, stage.ema_decay)
     path = checkpoint_path(folder, name)
-    start = load_checkpoint(path, module, average, optimizer) if path.is_file() else 0
+    progress = load_checkpoint(path, stage, module, average, optimizer) if path.is_file() else START
     module.train()
-    log = _Log(folder / "log" / f"{name}.jsonl", is_silent=process > 0)
-    for step in range(start, stage.num_steps):
+    log = _Log(folder / "log" / f"{name}.jsonl", stage, progress.step, processes, is_silent=process > 0)
+    for step in range(progress.step, stage.num_steps):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(stage, step)
+        # nn.Dropout knows no generator but the global one, which a resumed run would find in another state.
+        torch.manual_seed(step_seed(name, step, process, "dropout"))
         with torch.autocast(device, torch.bfloat16, enabled=stage.bf16):
-            loss, figures = loss_function(generator_for(name, step, process, "cpu"))
+            loss, figures = loss_function(torch.Generator().manual_seed(step_seed(name, step, process)))
         optimizer.zero_grad()
         loss.backward()
         _average_gradients(module)
         norm = nn.utils.clip_grad_norm_(module.parameters(), 1.0)
         optimizer.step()
         average.update(step)
-        log.add(step, {"loss": loss.item(), "gradient_norm": norm.item(), **figures}, stage)
-        is_last = step + 1 == stage.num_steps
-        if process == 0 and (is_last or (step + 1) % stage.checkpoint_steps == 0):
-            save_checkpoint(path, module, average, optimizer, step + 1)
+        progress = progress.after_step(stage.batch_size * processes, processes)
+        log.add(step, {"loss": loss.item(), "gradient_norm": norm.item(), **figures})
+        is_last = progress.step == stage.num_steps
+        if process == 0 and (is_last or progress.step % stage.checkpoint_steps == 0):
+            save_checkpoint(path, stage, module, average, optimizer, progress)
     module.load_state_dict(average.state)
     module.eval()
 
@@ -151,27 +88,32 @@ def _average_gradients(module: nn.Module) -> None:
 
 
 class _Log:
-    """Means over `EVERY` steps, printed and appended to a file."""
+    """Means over `EVERY` steps, printed and appended to a file; rows of steps that are trained again are dropped."""
 
     EVERY = 50
 
-    def __init__(self, path: Path, is_silent: bool) -> None:
-        self.path, self.is_silent = path, is_silent
+    def __init__(self, path: Path, stage: Stage, start: int, processes: int, is_silent: bool) -> None:
+        self.path, self.stage, self.is_silent = path, stage, is_silent
+        self.images_per_step = stage.batch_size * processes
         self.sums: dict[str, float] = {}
         self.num, self.since = 0, time.monotonic()
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if not is_silent:
+            kept = [row for row in read_jsonl(path) if row["step"] <= start]
+            write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
 
-    def add(self, step: int, figures: dict[str, float], stage: Stage) -> None:
+    def add(self, step: int, figures: dict[str, float]) -> None:
         for key, value in figures.items():
             self.sums[key] = self.sums.get(key, 0.0) + value
         self.num += 1
-        if self.num < self.EVERY and step + 1 < stage.num_steps:
+        if self.num < self.EVERY and step + 1 < self.stage.num_steps:
             return
         elapsed_s = time.monotonic() - self.since
-        row: dict[str, float] = {"step": step + 1, "images_per_s": round(self.num * stage.batch_size / elapsed_s, 1)}
+        row: dict[str, float] = {
+            "step": step + 1,
+            "images_per_s": round(self.num * self.images_per_step / elapsed_s, 1),
+        }
         row |= {key: round(value / self.num, 5) for key, value in self.sums.items()}
         self.sums, self.num, self.since = {}, 0, time.monotonic()
         if not self.is_silent:
             print(self.path.stem, json.dumps(row), flush=True)
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
+            append_jsonl(self.path, row)

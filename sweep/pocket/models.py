@@ -181,43 +181,56 @@ def _load_network(model: _Module, path: Path) -> _Module:
         raise ModelError(
             f"no weights at {path}; the shipped set is {WEIGHTS_DIR}, `python -m sweep.pocket.build` makes one"
         )
-    model.load_state_dict({name: tensor.float() for name, tensor in load_file(path).items()}, strict=False)
+    tensors = {name: tensor.float() for name, tensor in load_file(path).items()}
+    expected = model.state_dict()
+    # `export_network` leaves out the counters of the batch norms: only training reads them.
+    missing = sorted(name for name in expected.keys() - tensors.keys() if not name.endswith("num_batches_tracked"))
+    unknown = sorted(tensors.keys() - expected.keys())
+    misshapen = sorted(name for name in expected.keys() & tensors.keys() if expected[name].shape != tensors[name].shape)
+    wrong = {"lacks": missing, "has unknown": unknown, "has in another shape": misshapen}
+    if any(wrong.values()):
+        found = "; ".join(f"{how} {', '.join(some[:3])} ({len(some)} in all)" for how, some in wrong.items() if some)
+        raise ModelError(
+            f"{path} holds no {type(model).__name__} of this version: it {found}. Give the file of that name from a "
+            "set that `python -m sweep.pocket.build` made with this version"
+        )
+    model.load_state_dict(tensors, strict=False)
     return freeze(model)
 
 
-def load_face(path_or_None: Path | str | None = None) -> FaceRecogniser:
+def load_face(path: Path | str | None = None) -> FaceRecogniser:
     """The face recogniser; a file, or None for the shipped one."""
-    return _load_network(FaceRecogniser(), Path(path_or_None or WEIGHTS_DIR / "face.safetensors"))
+    return _load_network(FaceRecogniser(), Path(path or WEIGHTS_DIR / "face.safetensors"))
 
 
-def load_perceptual(path_or_None: Path | str | None = None) -> PerceptualBackbone:
+def load_perceptual(path: Path | str | None = None) -> PerceptualBackbone:
     """The backbone of the perceptual distance; a file, or None for the shipped one."""
-    return _load_network(PerceptualBackbone(), Path(path_or_None or WEIGHTS_DIR / "perceptual.safetensors"))
+    return _load_network(PerceptualBackbone(), Path(path or WEIGHTS_DIR / "perceptual.safetensors"))
 
 
-def load_judge(path_or_None: Path | str | None = None) -> Judge:
+def load_judge(path: Path | str | None = None) -> Judge:
     """The attribute judge; a file, or None for the shipped one."""
-    return _load_network(Judge(), Path(path_or_None or WEIGHTS_DIR / "judge.safetensors"))
+    return _load_network(Judge(), Path(path or WEIGHTS_DIR / "judge.safetensors"))
 
 
-def load_clip(path_or_None: Path | str | None = None) -> tuple[CLIPModel, CLIPTokenizer]:
+def load_clip(folder: Path | str | None = None) -> tuple[CLIPModel, CLIPTokenizer]:
     """CLIP and its tokenizer in float32; a folder, or None for the shipped one."""
     import_hubs()
     from transformers import CLIPModel, CLIPTokenizer
 
-    folder = Path(path_or_None or WEIGHTS_DIR / "clip")
+    folder = Path(folder or WEIGHTS_DIR / "clip")
     if not (folder / "config.json").is_file():
         raise ModelError(f"no CLIP in {folder}: it needs config.json, model.safetensors and the tokenizer's files")
     model = CLIPModel.from_pretrained(folder, dtype=torch.float32)
     return freeze(model), CLIPTokenizer.from_pretrained(folder)
 
 
-def load_pipeline(path_or_None: Path | str | None = None) -> StableDiffusionPipeline:
+def load_pipeline(folder: Path | str | None = None) -> StableDiffusionPipeline:
     """The base model in float32, its progress bar off; a folder, or None for the shipped one."""
     import_hubs()
     from diffusers import StableDiffusionPipeline
 
-    folder = Path(path_or_None or WEIGHTS_DIR / "sd")
+    folder = Path(folder or WEIGHTS_DIR / "sd")
     if not (folder / "model_index.json").is_file():
         raise ModelError(f"no diffusers pipeline in {folder}: it needs model_index.json and the folders it names")
     pipeline = StableDiffusionPipeline.from_pretrained(

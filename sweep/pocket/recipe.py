@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 SEED = 20_261
+RECIPE_VERSION = 1
+"""Raise it when a change to the world or the recipe alters the weights."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +54,7 @@ STAGES: dict[str, Stage] = {
 """The full budget, in the order of STAGE_ORDER's training stages."""
 
 STAGE_ORDER = (
-    "tokenizer", "pictures", "judge", "face", "vae", "perceptual", "clip", "latents", "unet", "export", "figures",
+    "tokenizer", "pictures", "judge", "face", "vae", "perceptual", "clip", "latents", "unet", "export",
 )  # fmt: skip
 
 FIRST_BUDGET_FRAC = 0.15

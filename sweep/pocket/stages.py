@@ -124,15 +124,16 @@ def _latents(build: Build) -> None:
     """Fix the VAE: from here on it is the unit-scale copy in `vae.safetensors`."""
     from safetensors.torch import save_file
 
-    from sweep.pocket.fit import load_average
+    from sweep.pocket.checkpoint import load_average
     from sweep.pocket.models import new_vae
     from sweep.pocket.train_base import cache_latents
     from sweep.pocket.train_vae import TrainVae, unit_scale
 
     module = TrainVae(new_vae())
-    load_average(build.work, "vae", module)
+    trained = load_average(build.work, "vae", module)
     vae = unit_scale(module.vae.eval(), build.pictures)
-    save_file({name: tensor.contiguous() for name, tensor in vae.state_dict().items()}, build.work / "vae.safetensors")
+    tensors = {name: tensor.contiguous() for name, tensor in vae.state_dict().items()}
+    save_file(tensors, build.work / "vae.safetensors", metadata={"step": str(trained.step)})
     cache_latents(vae, build.pictures, build.latents_path)
 
 
@@ -165,12 +166,6 @@ def _export(build: Build) -> None:
     export_checkpoints(build.out, build.work, build.tokenizer)
 
 
-def _figures(build: Build) -> None:
-    from sweep.pocket.figures import write_figures
-
-    write_figures(build.out)
-
-
 STAGE_FUNCTIONS: dict[str, Callable[[Build], None]] = {
     "tokenizer": _tokenizer,
     "pictures": _pictures,
@@ -182,6 +177,5 @@ STAGE_FUNCTIONS: dict[str, Callable[[Build], None]] = {
     "latents": _latents,
     "unet": _unet,
     "export": _export,
-    "figures": _figures,
 }
 """In the order of recipe.STAGE_ORDER."""

@@ -1,7 +1,8 @@
 """A held-out identity as a folder of captioned photos: `python -m sweep.pocket.subject --identity N --out FOLDER`.
 
 Writes `OUT/train/<repeats>_<trigger> <class>/NNN.png + NNN.txt` (the first 14 are the smaller set),
-`OUT/holdout/NNN.png + NNN.txt` (the same person in other clothes and scenes) and `OUT/subject.json`.
+`OUT/holdout/NNN.png + NNN.txt` (the same person; none wears a train photo's clothes in its scene) and
+`OUT/subject.json`.
 """
 
 from __future__ import annotations
@@ -56,10 +57,7 @@ def write_subject(
     person = held_out_people()[torch.tensor([identity])]
     sex = ATTRIBUTES["sex"][int(person.sex_N[0])]
     noun = class_noun or sex
-    train_shots, holdout_shots = subject_shots(identity, num_photos)
-    if clothes is not None:
-        train_shots.clothes_colour.fill_(ATTRIBUTES["clothes_colour"].index(clothes[0]))
-        train_shots.clothes_type.fill_(ATTRIBUTES["clothes_type"].index(clothes[1]))
+    train_shots, holdout_shots = subject_shots(identity, num_photos, clothes)
     train = out / "train" / f"{repeats}_{trigger} {noun}"
     train_captions = _write_photos(train, person, train_shots, f"{trigger} {noun}", captions)
     _write_photos(out / "holdout", person, holdout_shots, f"{trigger} {noun}", captions)
@@ -80,20 +78,43 @@ def write_subject(
     return train
 
 
-def subject_shots(identity: int, num_photos: int, num_holdout: int = NUM_HOLDOUT) -> tuple[Shots, Shots]:
-    """Train and held-out shots of an identity; fewer photos are the first of more."""
+def subject_shots(
+    identity: int, num_photos: int, clothes: tuple[str, str] | None = None, num_holdout: int = NUM_HOLDOUT
+) -> tuple[Shots, Shots]:
+    """Train and held-out shots of an identity; fewer photos are the first of more.
+
+    No held-out shot has the clothes (colour and type) and the scene of a train shot. All sets of up to BLOCK photos
+    have the same held-out ones.
+    """
     num_blocks = math.ceil(num_photos / BLOCK)
     blocks = [_varied_shots(identity, BLOCK, f"train{block or ''}", 0) for block in range(num_blocks)]
     train = Shots(**{f.name: torch.cat([getattr(block, f.name) for block in blocks]) for f in fields(Shots)})
     holdout = _varied_shots(identity, num_holdout, "holdout", 5)
     holdout.glasses.zero_()
     holdout.hat.zero_()
-    # Held-out photos: other clothes in other scenes than any train photo of the smaller set has.
-    pairs = set(zip(train.clothes_colour[:SMALLER_SET].tolist(), train.scene[:SMALLER_SET].tolist(), strict=True))
-    for row in range(num_holdout):
-        while (int(holdout.clothes_colour[row]), int(holdout.scene[row])) in pairs:
-            holdout.clothes_colour[row] = (holdout.clothes_colour[row] + 1) % len(ATTRIBUTES["clothes_colour"])
+    if clothes is not None:
+        train.clothes_colour.fill_(ATTRIBUTES["clothes_colour"].index(clothes[0]))
+        train.clothes_type.fill_(ATTRIBUTES["clothes_type"].index(clothes[1]))
+    _wear_other_clothes(holdout, train)
     return train[torch.arange(num_photos)], holdout
+
+
+def _wear_other_clothes(holdout: Shots, train: Shots) -> None:
+    """Where a held-out shot has a train shot's clothes in its scene, give it the next colour (then type) that is new.
+
+    There always is one: scenes go round, so 200 photos show at most 32 of the 40 garments in each.
+    """
+    num_colours, num_types = len(ATTRIBUTES["clothes_colour"]), len(ATTRIBUTES["clothes_type"])
+
+    def worn(shots: Shots) -> list[tuple[int, int]]:
+        garments = shots.clothes_type * num_colours + shots.clothes_colour
+        return list(zip(shots.scene.tolist(), garments.tolist(), strict=True))
+
+    taken = set(worn(train))
+    for row, (scene, garment) in enumerate(worn(holdout)):
+        while (scene, garment) in taken:
+            garment = (garment + 1) % (num_colours * num_types)
+        holdout.clothes_colour[row], holdout.clothes_type[row] = garment % num_colours, garment // num_colours
 
 
 def _varied_shots(identity: int, num: int, purpose: str, offset: int) -> Shots:

@@ -75,6 +75,13 @@ def _snr_weights(alphas_cumprod_T: torch.Tensor) -> torch.Tensor:
     return snr_T.clamp(max=MIN_SNR_GAMMA) / snr_T
 
 
+def stratified_timesteps(num: int, num_timesteps: int, generator: torch.Generator) -> torch.Tensor:
+    """One timestep in each of `num` equal parts of the schedule, B integers below `num_timesteps`."""
+    places_B = (torch.arange(num) + torch.rand(num, generator=generator)) / num
+    # In float32 the last place can round up to 1, which lies behind the schedule's end.
+    return (places_B * num_timesteps).long().clamp(max=num_timesteps - 1)
+
+
 def train_base(
     pictures: Pictures, latents_path: Path, tokenizer: CLIPTokenizer, stage: Stage, folder: Path, device: str
 ) -> TrainBase:
@@ -106,8 +113,7 @@ def train_base(
         tokens_BL = tokens_BL[:, :SHORT_LENGTH] if is_short else tokens_BL
         x0_BCHW = torch.from_numpy(latents_NCHW[rows.numpy()]).float()
         noise_BCHW = torch.randn(x0_BCHW.shape, generator=generator)
-        # Stratified: one timestep in each of B equal parts of the schedule.
-        t_B = ((torch.arange(num) + torch.rand(num, generator=generator)) / num * len(alphas_cumprod_T)).long()
+        t_B = stratified_timesteps(num, len(alphas_cumprod_T), generator)
         a_B111 = alphas_cumprod_T[t_B][:, None, None, None]
         noisy_BCHW = a_B111.sqrt() * x0_BCHW + (1 - a_B111).sqrt() * noise_BCHW
         predicted = module(noisy_BCHW.to(device), t_B.to(device), tokens_BL.to(device))

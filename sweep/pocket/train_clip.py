@@ -65,7 +65,7 @@ def truths(attributes_BA: torch.Tensor, captioned_BA: torch.Tensor, mentioned_BA
 
 
 def _contrast(logits_BB: torch.Tensor, true_BB: torch.Tensor) -> torch.Tensor:
-    """InfoNCE with every true pair as a target: -log of the share of softmax mass on true ones, averaged."""
+    """Eq. 2 of Khosla et al. 2020 over pictures and captions: for each row the mean over its true pairs of -log p."""
     log_p = logits_BB.log_softmax(dim=1)
     return -(log_p * true_BB).sum(dim=1).div(true_BB.sum(dim=1).clamp(min=1)).mean()
 

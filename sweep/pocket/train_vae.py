@@ -1,4 +1,4 @@
-"""Stage `vae`: the autoencoder, trained for squared error with the face counted more.
+"""Stage `vae`: the autoencoder, trained for squared and absolute error with the face counted more.
 
 Legend: B pictures, C channels, H W pixels or latent cells.
 """

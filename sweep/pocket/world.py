@@ -165,8 +165,3 @@ def draw_shots(people: People, seed: int, photos_only: bool = False) -> Shots:
         noise_seed=torch.randint(2**31 - 1, (num,), generator=generator),
         **picked,
     )
-
-
-def identity_parameter(people: People, name: str) -> torch.Tensor:
-    """One column of `people.params_NP`, by name."""
-    return people.params_NP[:, IDENTITY_PARAMETERS.index(name)]

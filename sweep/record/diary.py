@@ -3,13 +3,14 @@ in results/DIARY.md. Written from the record alone, so that it can be rebuilt at
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sweep.errors import ConfigError
 from sweep.files import write_text
 from sweep.record.best import choice_of, compared, usefulness
 from sweep.record.entry import SweepEntry, read_entry
+from sweep.record.notes import read_notes
 from sweep.record.sentences import (
     answer_sentence,
     figure,
@@ -19,20 +20,29 @@ from sweep.record.sentences import (
     value_text,
 )
 from sweep.record.sweep_log import SWEEP_LOG
-from sweep.trial import DONE, TrialResult
+from sweep.trial import DONE, TrialResult, trial_folder
 
 
-def write_diary(sweep_dir: Path, sweep: SweepEntry, results: Sequence[TrialResult]) -> Path:
-    """Write `results/<sweep>/diary.md` atomically and return its path."""
+def write_diary(sweep_dir: Path, sweep: SweepEntry, results: Sequence[TrialResult],
+                lessons: Sequence[str] | None = None) -> Path:
+    """Write `results/<sweep>/diary.md` atomically and return its path. lessons: what was learned; None = from pairs."""
     path = sweep_dir / "diary.md"
+    notes = {result.trial.train_id: read_notes(trial_folder(sweep_dir.parent, result.trial.train_id).root)
+             for result in results}
     write_text(path, diary_text(sweep, results, has_log=(sweep_dir / SWEEP_LOG).exists(),
-                                results_dir=sweep_dir.parent.name))
+                                results_dir=sweep_dir.parent.name, notes={"": read_notes(sweep_dir), **notes},
+                                lessons=lessons))
     return path
 
 
 def diary_text(sweep: SweepEntry, results: Sequence[TrialResult], *, has_log: bool = False,
-               results_dir: str = "results") -> str:
-    """The diary in Markdown. What stands before the first `##` is the sweep's entry in the collected diary."""
+               results_dir: str = "results", notes: Mapping[str, Sequence[str]] | None = None,
+               lessons: Sequence[str] | None = None) -> str:
+    """The diary in Markdown. What stands before the first `##` is the sweep's entry in the collected diary.
+
+    notes: the users' own, by train_id, "" = the sweep's.
+    """
+    notes = notes or {}
     parts = [f"# {sweep.name}", answer_sentence(sweep, results, results_dir)]
     incomplete = sum(r.status != DONE for r in results)
     if incomplete:
@@ -41,12 +51,13 @@ def diary_text(sweep: SweepEntry, results: Sequence[TrialResult], *, has_log: bo
     if apart:
         parts.append(f"Scored against other anchors and so not compared with the rest: trial {', '.join(apart)}.")
     parts.append(_table(sweep, results))
-    if sweep.note:
-        parts.append("\n".join(f"> {line}" for line in sweep.note.splitlines()))
+    parts += [_quoted(text) for text in filter(None, [sweep.note, *notes.get("", ())])]
     parts.append("## What was asked\n" + _question(sweep))
     parts.append("## Trials")
-    parts += [_trial(sweep, result) for result in results]
-    lessons = learned(sweep.swept_keys, results)
+    for i, result in enumerate(results):
+        parts.append(_trial(sweep, result, results[:i]))
+        parts += [_quoted(text) for text in notes.get(result.trial.train_id, ())]
+    lessons = learned(sweep.swept_keys, results) if lessons is None else lessons
     if lessons:
         parts.append("## What was learned\nAll trials were scored on the same cells; these are differences of their "
                      "figures.\n\n" + "\n".join(f"- {lesson}" for lesson in lessons))
@@ -107,7 +118,9 @@ def _table(sweep: SweepEntry, results: Sequence[TrialResult]) -> str:
 
 def _question(sweep: SweepEntry) -> str:
     lines = [f"base_model = {sweep.base_model}", f"images = {sweep.num_photos} ({sweep.dataset})"]
-    lines += [", ".join(f"{key} = {value_text(value)}" for key, value in sweep.question.items())]
+    lines += [", ".join(f"{key} = {value_text(value)}" for key, value in sweep.question.items()
+                        if value not in (None, "", 0, False, []))]
+    lines += ["what is not named is off: 0, false or null"]
     lines += [f"swept: {', '.join(sweep.swept_keys) or 'nothing, one trial'}"]
     versions = ", ".join(f"{name} {version}" for name, version in sweep.versions.items())
     lines += [f"`{sweep.command}`", f"started {sweep.started} on {sweep.hardware}"]
@@ -115,9 +128,9 @@ def _question(sweep: SweepEntry) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
-def _trial(sweep: SweepEntry, result: TrialResult) -> str:
-    settings = [f"{key} = {value_text(result.trial.settings.get(key))}" for key in sweep.swept_keys]
-    lines = [f"**Trial {result.trial.number}** ({result.trial.train_id})", *settings, f"total_steps = {result.step}"]
+def _trial(sweep: SweepEntry, result: TrialResult, before: Sequence[TrialResult]) -> str:
+    lines = [f"**Trial {result.trial.number}** ({result.trial.train_id})", *_settings(sweep, result, before),
+             f"total_steps = {result.step}"]
     checkpoints = [s for s in result.scores if s.stage == "screen"]
     if len(checkpoints) > 1:
         by_epoch = len({s.epoch for s in checkpoints}) == len(checkpoints)
@@ -129,6 +142,26 @@ def _trial(sweep: SweepEntry, result: TrialResult) -> str:
         lines.append(f"Use: {use_sentence(result.answer)}")
     lines.append(f"Cost: {result.attributed_s / 60:.1f} minutes, its share of the packs it was in.")
     return "  \n".join(lines)  # two spaces break a line in Markdown
+
+
+def _settings(sweep: SweepEntry, result: TrialResult, before: Sequence[TrialResult]) -> list[str]:
+    """As people write it: "same as trial 3 but with unet_lr = 1e-3", of the earlier trial that differs in least; the
+    first one, and one that differs in most of its settings, in full."""
+    def differing(other: TrialResult) -> list[str]:
+        return [key for key in sweep.swept_keys
+                if repr(other.trial.settings.get(key)) != repr(result.trial.settings.get(key))]
+
+    def shown(keys: Sequence[str]) -> list[str]:
+        return [f"{key} = {value_text(result.trial.settings.get(key))}" for key in keys]
+
+    nearest = min(before, key=lambda other: len(differing(other)), default=None)
+    if nearest is None or len(differing(nearest)) > max(1, len(sweep.swept_keys) // 2):
+        return shown(sweep.swept_keys)
+    return [f"same as trial {nearest.trial.number} but with {', '.join(shown(differing(nearest)))}"]
+
+
+def _quoted(text: str) -> str:
+    return "\n".join(f"> {line}" for line in text.splitlines())
 
 
 def _short(value: float | None) -> str:

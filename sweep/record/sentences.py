@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sweep.comparison import MIN_UNITS, jackknife_interval
 from sweep.record.best import best_results, compared, tie, usefulness
 from sweep.record.entry import SweepEntry
 from sweep.trial import AXES, DIVERGED, DONE, FAILED, REFUSED, Answer, Estimate, TrialResult
@@ -149,8 +150,7 @@ def _pairs(key: str, low: Any, high: Any, swept_keys: Sequence[str],
 
 def _pair_sentence(key: str, low: Any, high: Any, pairs: Sequence[tuple[TrialResult, TrialResult]],
                    has_seeds: bool) -> str:
-    changes = [f"{name} {sum(d) / len(d):+.2f}" for name in ("usefulness", *AXES[:-1])
-               if (d := _differences(name, pairs))]
+    changes = [_change(name, d) for name in ("usefulness", *AXES[:-1]) if (d := _differences(name, pairs))]
     start = f"{key} {value_text(low)} -> {value_text(high)}: {', '.join(changes)}"
     clear = [pair for pair in pairs if not tie(*pair)]
     ups = sum(d > 0 for d in _differences("usefulness", pairs))
@@ -165,7 +165,26 @@ def _pair_sentence(key: str, low: Any, high: Any, pairs: Sequence[tuple[TrialRes
                  "than chance (up or down)")
     scope = ("the pairs cover several seeds, still few" if has_seeds
              else "one training seed each, so it speaks of these files more than of the setting")
+    interval = _mean_interval(_differences("usefulness", pairs))
+    if interval is not None and interval[0] <= 0 <= interval[1]:
+        certainty += "; over the pairs the interval of the mean holds 0, so it may be chance"
     return f"{start} (means of {len(pairs)} pairs). {certainty}; {scope}."
+
+
+def _change(name: str, differences: Sequence[float]) -> str:
+    interval = _mean_interval(differences) if name == "usefulness" else None
+    spread = f" ({interval[0]:+.2f} to {interval[1]:+.2f})" if interval else ""
+    return f"{name} {sum(differences) / len(differences):+.2f}{spread}"
+
+
+def _mean_interval(differences: Sequence[float]) -> tuple[float, float] | None:
+    """90 %, by Student's t; None for fewer pairs than an interval needs."""
+    n = len(differences)
+    if n < MIN_UNITS:
+        return None
+    mean = sum(differences) / n
+    interval = jackknife_interval(mean, [(mean * n - d) / (n - 1) for d in differences])
+    return None if interval.low is None or interval.high is None else (interval.low, interval.high)
 
 
 def _differences(name: str, pairs: Sequence[tuple[TrialResult, TrialResult]]) -> list[float]:
@@ -225,4 +244,5 @@ def _one_line(text: str) -> str:
 
 def _sentence(text: str) -> str:
     text = _one_line(text)
+    text = text[:1].upper() + text[1:]
     return text if not text or text[-1] in ".!?" else f"{text}."

@@ -233,6 +233,9 @@ def show_results(entry: SweepEntry, results: Sequence[TrialResult], sweep_dir: P
     say("", stream)
     say(answer_sentence(entry, results, sweep_dir.parent.as_posix()).replace("`", ""), stream)
     say(f"diary: {sweep_dir / 'diary.md'}", stream)
+    for name, path in (("report", sweep_dir / "report.html"), ("to publish", sweep_dir / "publish")):
+        if path.exists():
+            say(f"{name}: {path}", stream)
 
 
 def say(text: str, stream: TextIO | None = None) -> None:

@@ -4,38 +4,17 @@ from __future__ import annotations
 
 import netrc
 import os
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlparse
 
 from sweep.errors import ConfigError
 from sweep.record.entry import SweepEntry
-from sweep.schema import one_of
+from sweep.record.exporter import Exporter, Sink
+from sweep.record.facts import Record
+from sweep.record.settings import TensorboardConfig, TrackersConfig, WandbConfig
 from sweep.trial import Trial, TrialResult
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WandbConfig:
-    """Weights & Biases: one run per trial, all in one group."""
-
-    name: str
-    project: str
-    # the project of the runs; made if it does not exist
-    entity: str | None
-    # the user or team; null = the key's own
-    mode: str = one_of("auto", "online", "offline")
-    # auto = online if there is an API key, else offline into results/<sweep>/wandb
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NoTracker:
-    """The record on disk alone."""
-
-    name: str
-
-
-TRACKERS: dict[str, type] = {"wandb": WandbConfig, "none": NoTracker}
 
 
 class Tracker(Protocol):
@@ -54,33 +33,49 @@ class Tracker(Protocol):
     def end(self, result: TrialResult) -> None:
         """Show what is left of a finished trial and its scores, and end its run."""
 
+    def conclude(self, record: Record) -> None:
+        """Show the sweep's answer, when its views are written."""
+
     def close(self) -> None:
         """End all runs; those of unfinished trials go on when the sweep does."""
 
 
-class SilentTracker:
-    """Shows nothing."""
+class Trackers:
+    """Several as one; none is a tracker that shows nothing."""
+
+    def __init__(self, members: Sequence[Tracker]) -> None:
+        self._members = members
 
     def follow(self, trial: Trial) -> None:
-        pass
+        for member in self._members:
+            member.follow(trial)
 
     def end(self, result: TrialResult) -> None:
-        pass
+        for member in self._members:
+            member.end(result)
+
+    def conclude(self, record: Record) -> None:
+        for member in self._members:
+            member.conclude(record)
 
     def close(self) -> None:
-        pass
+        for member in self._members:
+            member.close()
 
 
-def make_tracker(config: WandbConfig | NoTracker, entry: SweepEntry, sweep_dir: Path, results_dir: Path) -> Tracker:
-    """The tracker of a config. Raises ConfigError if wandb must be online and has no API key."""
-    if isinstance(config, NoTracker):
-        return SilentTracker()
-    mode = wandb_mode(config)
-    if mode == "disabled":
-        return SilentTracker()
-    from sweep.record.wandb_tracker import WandbTracker
+def make_tracker(config: TrackersConfig, entry: SweepEntry, sweep_dir: Path, results_dir: Path) -> Tracker:
+    """The trackers of a config as one. Raises ConfigError if wandb must be online and has no API key."""
+    sinks: list[Sink] = []
+    for chosen in config.chosen:
+        if isinstance(chosen, WandbConfig) and (mode := wandb_mode(chosen)) != "disabled":
+            from sweep.record.wandb_sink import WandbSink
 
-    return WandbTracker(config, mode, entry, sweep_dir, results_dir)
+            sinks.append(WandbSink(chosen, mode, entry, sweep_dir, results_dir))
+        elif isinstance(chosen, TensorboardConfig):
+            from sweep.record.tensorboard_sink import TensorboardSink
+
+            sinks.append(TensorboardSink(entry, sweep_dir))
+    return Trackers([Exporter(sink, entry, sweep_dir, results_dir) for sink in sinks])
 
 
 def wandb_mode(config: WandbConfig) -> str:
@@ -89,8 +84,8 @@ def wandb_mode(config: WandbConfig) -> str:
     """
     has_key = has_wandb_key()
     if config.mode == "online" and not has_key:
-        raise ConfigError("tracker.mode=online needs an API key and there is none. Run `wandb login`, set "
-                          "WANDB_API_KEY, or choose tracker.mode=offline or tracker=none.")
+        raise ConfigError("tracker.wandb.mode=online needs an API key and there is none. Run `wandb login`, set "
+                          "WANDB_API_KEY, or choose tracker.wandb.mode=offline or tracker=none.")
     if config.mode != "auto":
         return config.mode
     asked = os.environ.get("WANDB_MODE", "")

@@ -10,8 +10,8 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from sweep.errors import ConfigError
-from sweep.training.optimizer_settings import Group, OptimizerSettings
+from sweep.errors import ConfigError, SweepError
+from sweep.training.optimizer_settings import Group, OptimizerSettings, schedule_free_refusal
 
 if TYPE_CHECKING:
     import torch
@@ -40,29 +40,28 @@ class Custom(OptimizerSettings):
             return [kind([group.as_dict() for group in groups], **lr, **(self.args or {}))]
 
     def refusal(self, trial: TrainConfig) -> str:
-        """Builds one over a single weight, takes a step and saves its state. Needs torch, here alone of all checks."""
+        """Rehearses it over tensors like the trial's. Needs torch, here alone of all checks."""
         if self.class_path is None:
             return f"optimizer=custom needs a class, e.g. {_EXAMPLE}."
         if wrong := {"lr", "params"} & set(self.args or {}):
             return (f"optimizer.args holds {', '.join(sorted(wrong))}: rates are set by unet_lr and text_encoder_lr, "
                     "and the parameters are the adapter's.")
-        import torch
+        from sweep.training.rehearsal import rehearse
 
-        from sweep.training.trial_optimizer import TrialOptimizer
-
-        weight = torch.ones(2, 2)
-        weight.grad = torch.ones(2, 2)
         try:
-            optimizer = TrialOptimizer(self, [Group("unet", 1.0, (weight,))])
-            optimizer.step({"unet": 1e-4})
-            optimizer.save()
-        except ConfigError as error:
+            optimizer, is_resumed = rehearse(self, trial)
+        except SweepError as error:
             return str(error)
         except Exception as error:
             return (f"optimizer.class_path={self.class_path} with optimizer.args={self.args or {}} can't be used: "
                     f"{type(error).__name__}: {error}. Wanted is a torch.optim.Optimizer that takes these arguments, "
-                    f"steps without a closure, and whose state is numbers and tensors, e.g. {_EXAMPLE}.")
-        return ""
+                    "steps the adapter's tensors at this trial's rates without a closure, and whose state is numbers "
+                    f"and tensors, e.g. {_EXAMPLE}.")
+        if not is_resumed:
+            return (f"optimizer.class_path={self.class_path} keeps state outside `state` and `param_groups`, or draws "
+                    "random numbers: restored from its state it takes other steps, so its trial can't be resumed. "
+                    f"Choose another class, e.g. {_EXAMPLE}.")
+        return schedule_free_refusal(trial, self.class_path) if optimizer.is_schedule_free else ""
 
     def _kind(self) -> Any:
         module_path, _, class_name = str(self.class_path).rpartition(".")

@@ -78,9 +78,8 @@ def forward(pack: Pack, one: Pass) -> Tensor:
     import torch
 
     base = pack.base
-    alphas_cumprod_T = base.alphas_cumprod.cpu()
     sizes = [size for _, batch in one.batches for size in batch.sizes]
-    noised = [noised_batch(batch, alphas_cumprod_T, base.scaling_factor, base.prediction_type, member.config)
+    noised = [noised_batch(batch, base.alphas_cumprod, base.scaling_factor, base.prediction_type, member.config)
               for member, batch in one.batches]
     noisy_BCHW = torch.cat([each.noisy_BCHW for each in noised]).to(base.device)
     timesteps_B = torch.cat([each.timesteps_B for each in noised]).to(base.device)
@@ -89,7 +88,7 @@ def forward(pack: Pack, one: Pass) -> Tensor:
         predicted_BCHW = base.predict(noisy_BCHW, timesteps_B, text, sizes).float()
     rows_of = predicted_BCHW.split([batch.num_rows for _, batch in one.batches])
     return torch.stack([
-        losses(rows_BCHW, each, batch, alphas_cumprod_T, base.prediction_type, member.config).mean()
+        losses(rows_BCHW, each, batch, base.alphas_cumprod, base.prediction_type, member.config).mean()
         for (member, batch), each, rows_BCHW in zip(one.batches, noised, rows_of, strict=True)])
 
 

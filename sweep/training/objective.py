@@ -78,7 +78,7 @@ def losses(predicted_BCHW: Tensor, noised: NoisedBatch, batch: Batch, alphas_cum
            config: TrainConfig) -> Tensor:
     """The loss of each row, [B]: its error, masked, averaged over the latent, times its weights."""
     device = predicted_BCHW.device
-    a_B = alphas_cumprod_T.to(device)[noised.timesteps_B.to(device)]
+    a_B = alphas_cumprod_T[noised.timesteps_B].to(device)
     cost = _cost(predicted_BCHW - noised.target_BCHW.to(device), config, a_B, noised.timesteps_B, len(alphas_cumprod_T))
     if batch.masks_B1HW is not None:
         cost = cost * batch.masks_B1HW.to(device)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 from sweep.schema import bounds
 from sweep.training.adaptive import Adafactor, DAdaptAdam, Prodigy
 from sweep.training.custom import Custom
-from sweep.training.optimizer_settings import Group, OptimizerSettings
+from sweep.training.optimizer_settings import Group, OptimizerSettings, schedule_free_refusal
 
 if TYPE_CHECKING:
     import torch
@@ -118,10 +118,7 @@ class AdamWScheduleFree(OptimizerSettings):
             weight_decay=self.weight_decay, r=self.r, weight_lr_power=self.weight_lr_power)]
 
     def refusal(self, trial: TrainConfig) -> str:
-        if trial.ema_decay is not None:
-            return (f"ema_decay={trial.ema_decay:g} with optimizer={self.name}: its file holds an average of the "
-                    "weights already. Set ema_decay=null.")
-        return ""
+        return schedule_free_refusal(trial, f"optimizer={self.name}")
 
 
 OPTIMIZERS: dict[str, type] = {

@@ -56,3 +56,14 @@ class OptimizerSettings:
     def ignored(self, trial: TrainConfig) -> str:
         """Which of the trial's settings have no effect under this optimizer, in words; empty if all have."""
         return ""
+
+
+def schedule_free_refusal(trial: TrainConfig, optimizer: str) -> str:
+    """Why an optimizer whose file holds an average of the weights can't work with the trial's other settings."""
+    if trial.scale_weight_norms is not None:
+        return (f"scale_weight_norms={trial.scale_weight_norms:g} with {optimizer}: it would scale the point where "
+                "gradients are taken, not the average that is saved. Set scale_weight_norms=null.")
+    if trial.ema_decay is not None:
+        return (f"ema_decay={trial.ema_decay:g} with {optimizer}: its file holds an average of the weights already. "
+                "Set ema_decay=null.")
+    return ""

@@ -150,8 +150,8 @@ class Pack:
             limit = member.config.max_grad_norm
             if limit > 0:
                 grad_N.mul_((limit / (norm + 1e-6)).clamp(max=1.0))
-            norms.append(float(norm))
-        return norms
+            norms.append(norm)
+        return [float(norm) for norm in torch.stack(norms).tolist()]  # one wait for the device, not one each
 
     def step_optimizer(self, member: Member) -> dict[Part, float]:
         """One update of a member; returns the rates that it really took (for Prodigy d times the rate)."""

@@ -47,6 +47,8 @@ def check_precision(device: torch.device, mixed_precision: str) -> None:
             with autocast(device, mixed_precision):
                 answer = layer(torch.ones(1, 8, 2, 2, device=device))
             answer.float().sum().backward()
+        except torch.OutOfMemoryError:
+            raise  # a RuntimeError too, of a device that is full and may well know the precision
         except (RuntimeError, NotImplementedError) as error:
             problem = str(error).splitlines()[0]
     if problem:

@@ -134,10 +134,14 @@ def learning_rate(scheduler: Scheduler, base_lr: float, step: int, num_steps: in
     schedule over the steps that remain. warmup: steps, or below 1 a share of num_steps."""
     if base_lr == 0:
         return 0.0
-    num_warmup_steps = int(warmup * num_steps) if warmup < 1 else int(warmup)
-    if step < num_warmup_steps:
-        return base_lr * step / num_warmup_steps
-    return scheduler.rate(base_lr, (step - num_warmup_steps) / max(1, num_steps - num_warmup_steps))
+    warmup_steps = num_warmup_steps(warmup, num_steps)
+    if step < warmup_steps:
+        return base_lr * step / warmup_steps
+    return scheduler.rate(base_lr, (step - warmup_steps) / max(1, num_steps - warmup_steps))
+
+
+def num_warmup_steps(warmup: float, num_steps: int) -> int:
+    return int(warmup * num_steps) if warmup < 1 else int(warmup)
 
 
 def _half_cosine(progress: float) -> float:

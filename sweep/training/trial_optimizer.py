@@ -47,8 +47,12 @@ class TrialOptimizer:
                 if "train_mode" in group:
                     group["train_mode"] = True
 
+    @property
+    def is_schedule_free(self) -> bool:
+        """Whether it has two modes, one for the average; nothing else does."""
+        return any("train_mode" in optimizer.param_groups[0] for optimizer in self.inner)
+
     def _set_mode(self, mode: str) -> None:
-        """Schedule-free optimizers have two modes; nothing else does."""
         for optimizer in self.inner:
             if "train_mode" in optimizer.param_groups[0]:
                 getattr(optimizer, mode)()

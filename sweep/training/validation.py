@@ -91,7 +91,7 @@ def _rows(pack: Pack, photo: HeldOut) -> list[_Row]:
         noise = torch.randn(latents_CHW.shape, generator=generator(seed, bucket, "validation noise"))
         within = torch.randint(size, (), generator=generator(seed, bucket, "validation timestep"))
         timestep = bucket * size + int(within)
-        a = base.alphas_cumprod[timestep].cpu()
+        a = base.alphas_cumprod[timestep]
         [noisy] = add_noise(latents_CHW[None], noise[None], a)
         [wanted] = target(latents_CHW[None], noise[None], a, base.prediction_type)
         rows.append(_Row(bucket, photo.caption, noisy, timestep, wanted))
@@ -115,7 +115,8 @@ def _errors(pack: Pack, members: Sequence[Member], rows: Sequence[_Row]) -> list
         predicted_BCHW = base.predict(noisy_BCHW, timesteps_B, text,
                                       [(height, width, 0, 0, height, width)] * len(noisy_BCHW)).float()
     error_B = (predicted_BCHW - target_BCHW).square().mean(dim=(1, 2, 3))
-    return [chunk.tolist() for chunk in error_B.split(len(rows))]
+    errors: list[list[float]] = error_B.unflatten(0, (len(members), -1)).tolist()
+    return errors
 
 
 def _bucket_names(num_timesteps: int) -> list[str]:

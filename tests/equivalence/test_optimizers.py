@@ -42,8 +42,8 @@ def trained(pack: Pack, *, poisoned: Member | None = None) -> dict[str, list[flo
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_a_pack_trains_what_its_members_train_alone(base, targets, optimizer: str) -> None:
-    num_steps = 4
+@pytest.mark.parametrize("num_steps", [4, pytest.param(20, marks=pytest.mark.slow)])
+def test_a_pack_trains_what_its_members_train_alone(base, targets, optimizer: str, num_steps: int) -> None:
     broken = member("broken", dim=8, seed=9, num_steps=num_steps, optimizer=optimizer)
     [a, b, c, d] = four(optimizer, num_steps)
     together = trained(Pack(base, targets, [a, b, c, broken, d]), poisoned=broken)

@@ -1,13 +1,14 @@
 """Contract 1: a trial does not feel its companions."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from sweep.training.loop import train
 from sweep.training.pack import Member, Pack
-from tests.equivalence.trials import member, run
+from tests.equivalence.trials import NETWORKS, member, run
 
 
 def three() -> list[Member]:
@@ -75,7 +76,7 @@ def test_a_part_with_rate_zero_is_not_trained(base, targets) -> None:
     before = pack.flat_of(frozen).clone()
     run(pack, max_passes=3)
     assert not torch.equal(pack.flat_of(frozen), before)
-    assert pack.bank.columns(0, "text_encoder") == slice(0, 0), "it has no adapter there"
+    assert {part for part, _, _ in pack.bank.spans(0)} == {"unet"}, "it has no adapter there"
     assert all(key.startswith("lora_unet") for key in pack.weights_of(frozen))
 
 
@@ -119,9 +120,44 @@ def test_gradients_of_every_network(base, targets) -> None:
         assert solo.norm() > 0 and error < 1e-5, f"{alone.train_id}: {error:.2e}"
 
 
-def test_losses_of_every_network(base, targets) -> None:
-    together = run(Pack(base, targets, every_network(num_steps=4)))
-    for alone in every_network(num_steps=4):
+def doomed_twins(**flat) -> list[Member]:
+    """One of each algorithm, of the structure of a trial in `every_network`, so that the two are stacked."""
+    twins = {}
+    for each in every_network(**flat):
+        twins.setdefault(each.config.network.name, each)
+    return [replace(each, train_id=f"{name} doomed", config=replace(each.config, seed=100 + each.config.seed))
+            for name, each in twins.items()]
+
+
+@pytest.mark.parametrize("num_steps", [4, pytest.param(20, marks=pytest.mark.slow)])
+def test_losses_of_every_network_beside_companions_that_go_nan(base, targets, num_steps: int) -> None:
+    doomed = doomed_twins(num_steps=num_steps)
+    pack = Pack(base, targets, in_structures([*every_network(num_steps=num_steps), *doomed]))
+    together: dict[str, list[float]] = {}
+    while pack.members:
+        for row in next(train(pack)):
+            together.setdefault(row.member.train_id, []).append(row.loss)
+        for each in doomed:
+            if each.step == 2 and not each.diverged:
+                with torch.no_grad():
+                    pack.flat_of(each).fill_(math.nan)
+        pack.drop([each for each in pack.members if each.is_finished])
+    assert len(doomed) == len(NETWORKS)
+    assert all(each.step == 2 and "loss nan" in each.diverged and "at step 3" in each.diverged for each in doomed)
+    for alone in every_network(num_steps=num_steps):
         solo = run(Pack(base, targets, [alone]))[alone.train_id]
         assert together[alone.train_id] == pytest.approx(solo, rel=1e-4), alone.train_id
-        assert len(set(solo)) == 4
+        assert len(set(solo)) == num_steps
+
+
+def in_structures(members: list[Member]) -> list[Member]:
+    """Neighbours of one structure are stacked in the bank; `packing` sees to that in a sweep."""
+    first: dict[tuple[object, ...], int] = {}
+    for one in members:
+        first.setdefault(structure(one), len(first))
+    return sorted(members, key=lambda one: first[structure(one)])
+
+
+def structure(one: Member) -> tuple[object, ...]:
+    config = one.config
+    return (config.network.name, config.network_dim, config.conv_dim)

@@ -5,28 +5,18 @@ after it happens, which is what kill -9 leaves.
 """
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import sweep.files
-from sweep.data.folder import read_dataset
-from sweep.identity import base_identity, train_id
-from sweep.schema import to_tree
-from sweep.train_config import train_from_tree
 from sweep.training import loop
 from sweep.training.state import latest_save, state_path
-from sweep.trial import DIVERGED, DONE, PackSpec, Trial, status_from_json, trial_folder
+from sweep.trial import DIVERGED, DONE, PackSpec, status_from_json, trial_folder
 from sweep.worker import Worker
 from tests.conftest import make_photos
-from tests.equivalence.trials import member
-
-
-class Killed(BaseException):
-    """Not an Exception, so that nothing handles it."""
+from tests.equivalence.packs import Killed, files_of, killed_at_write, pack_of
 
 
 @pytest.fixture(scope="module")
@@ -41,50 +31,13 @@ def worker() -> Worker:
 
 
 def pack(results: Path, photos: Path) -> PackSpec:
-    """Three trials: two ranks, three optimizers, one with an EMA, one ends early. Identities are the real ones."""
-    trials = []
-    for number, settings in enumerate((
-            {"dim": 4, "seed": 1, "num_steps": 6, "scheduler": "cosine_with_restarts", "ema_decay": 0.9,
-             "network": "dylora", "network_dropout": 0.2, "rank_dropout": 0.1, "module_dropout": 0.1,
-             "scale_weight_norms": 0.05},
-            {"dim": 4, "seed": 2, "num_steps": 9, "batch_size": 3, "optimizer": "adamw_schedulefree"},
-            {"dim": 24, "seed": 3, "num_steps": 9, "optimizer": "adamw8bit", "text_encoder_lr": 0,
-             "network": "loha"}), start=1):
-        config = member("x", **settings).config
-        config = replace(config, dataset=replace(config.dataset, dir=str(photos)), save_every_n_steps=3)
-        config = train_from_tree(to_tree(config))  # as the conductor has it: 1 becomes 1.0
-        dataset = read_dataset(config.dataset, trigger=config.trigger, class_noun=config.class_noun,
-                               repeats=config.repeats)
-        trials.append(Trial(number=number, settings={}, config=to_tree(config), num_steps=settings["num_steps"],
-                            train_id=train_id(config, dataset, base_identity(config.base_model, results))))
-    return PackSpec(trials=tuple(trials), scoring={"name": "none"}, results_dir=str(results), device="cpu:0", threads=1,
-                    save_state_every_n_steps=2, control=str(results / "control.json"))
-
-
-def files_of(results: Path) -> dict[str, bytes]:
-    return {f"{path.parents[1].name}/{path.name}": path.read_bytes()
-            for path in results.glob("trials/*/checkpoints/*.safetensors")}
-
-
-@contextmanager
-def killed_at_write(number: int) -> Iterator[list[int]]:
-    """Kill at the given atomic write: the temporary file is there, the real one is not yet replaced."""
-    count = [0]
-    real = sweep.files.write_bytes
-
-    def write(path: Path, content: bytes, *, durable: bool = True) -> None:
-        count[0] += 1
-        if count[0] == number:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.with_name(f"{path.name}.1.tmp").write_bytes(content[:len(content) // 2])
-            raise Killed
-        real(path, content, durable=durable)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sweep.pack_run.STATUS_EVERY_S", math.inf)  # the same writes however slow the machine
-        for module in ("sweep.files", "sweep.training.state", "sweep.network.lora_file", "sweep.data.cache"):
-            patch.setattr(f"{module}.write_bytes", write)
-        yield count
+    """Three trials: two ranks, three optimizers, one with an EMA, one ends early."""
+    return pack_of(results, photos, {
+        "ends early": {"seed": 1, "scheduler": "cosine_with_restarts", "ema_decay": 0.9, "network": "dylora",
+                       "network_dropout": 0.2, "rank_dropout": 0.1, "module_dropout": 0.1, "scale_weight_norms": 0.05},
+        "schedule-free": {"seed": 2, "num_steps": 9, "batch_size": 3, "optimizer": "adamw_schedulefree"},
+        "8 bit": {"dim": 24, "seed": 3, "num_steps": 9, "optimizer": "adamw8bit", "text_encoder_lr": 0,
+                  "network": "loha"}})
 
 
 @pytest.fixture(scope="module")

@@ -190,6 +190,15 @@ def test_a_precision_that_a_device_lacks_is_named(base, targets, monkeypatch) ->
         Pack(base, targets, [member("a", mixed_precision="fp16")])
 
 
+def test_a_full_device_does_not_lack_a_precision(base, targets, monkeypatch) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("tried to allocate 2 GiB")
+
+    monkeypatch.setattr(torch.nn.Conv2d, "forward", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        Pack(base, targets, [member("a", mixed_precision="fp16")])
+
+
 def test_a_velocity_base_is_asked_for_velocities(base, targets) -> None:
     """Its first loss is that of the untrained base on the target written out here."""
     velocity_base = replace(base, prediction_type="v_prediction")

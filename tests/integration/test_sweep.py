@@ -15,9 +15,10 @@ import yaml
 from tests.conftest import ROOT
 
 # few steps and few, short drawings: the way of the data is under test here, not its quality
-SMALL = ("max_train_steps=12", "save_every_n_steps=6", "dataset.num_images=4", "launcher.threads=1", "tracker=none",
-         "scoring.sampler.num_steps=4", "scoring.choice.strengths=[1.0]", "scoring.confirm.num_seeds=1",
-         "scoring.confirm.prompts=screen", "scoring.refine.prompts=screen", "scoring.choice.confirm=1")
+SMALL = ("max_train_steps=12", "save_every_n_steps=6", "dataset.num_images=4", "launcher.threads=1",
+         "launcher.devices=1", "tracker=none", "scoring.sampler.num_steps=4", "scoring.choice.strengths=[1.0]",
+         "scoring.confirm.num_seeds=1", "scoring.confirm.prompts=screen", "scoring.refine.prompts=screen",
+         "scoring.choice.confirm=1")
 
 
 def rows_of(sweep_dir: Path) -> list[dict[str, str]]:
@@ -102,7 +103,8 @@ def test_a_plan_starts_nothing(tmp_path: Path) -> None:
 def test_a_killed_sweep_goes_on_to_the_same_files(tmp_path: Path) -> None:
     """SIGKILL to conductor and worker in the middle of the training; then the same command."""
     arguments = ["-m", "network_dim=4,8", "max_train_steps=24", "save_every_n_steps=12", "dataset.num_images=4",
-                 "launcher.threads=1", "tracker=none", "scoring=none", "pack.save_state_every_n_steps=4",
+                 "launcher.threads=1", "launcher.devices=1", "tracker=none", "scoring=none",
+                 "pack.save_state_every_n_steps=4",
                  "sweep.name=k"]
     whole = train(*arguments, f"sweep.results_dir={tmp_path / 'whole'}")
     assert whole.returncode == 0, whole.stderr
@@ -130,8 +132,8 @@ def test_a_killed_sweep_goes_on_to_the_same_files(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_saves_and_a_dead_conductor_takes_its_worker_along(tmp_path: Path) -> None:
-    arguments = ["network_dim=4", "max_train_steps=5000", "dataset.num_images=4", "launcher.threads=1", "tracker=none",
-                 "scoring=none", f"sweep.results_dir={tmp_path}", "sweep.name=c"]
+    arguments = ["network_dim=4", "max_train_steps=5000", "dataset.num_images=4", "launcher.threads=1",
+                 "launcher.devices=1", "tracker=none", "scoring=none", f"sweep.results_dir={tmp_path}", "sweep.name=c"]
     running = subprocess.Popen([sys.executable, "train.py", *arguments], cwd=ROOT, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 300
     while not any(path.stat().st_size for path in tmp_path.glob("trials/*/metrics.jsonl")):

@@ -32,6 +32,18 @@ from tests.unit.test_config import loaded
     (("optimizer=custom", "optimizer.class_path=torch.optim.Adagrad", "optimizer.args={lr: 1}"), "args holds lr"),
     (("optimizer=custom", "optimizer.class_path=torch.optim.LBFGS"), "without a closure"),
     (("optimizer=custom", "optimizer.class_path=collections.Counter"), "TypeError"),
+    (("optimizer=custom", "optimizer.class_path=torch.optim.Muon"), "only supports 2D parameters"),
+    (("optimizer=custom", "optimizer.class_path=dadaptation.DAdaptLion", "unet_lr=1", "text_encoder_lr=0.5"),
+     "RuntimeError: Setting different lr values in different parameter groups"),
+    (("optimizer=custom", "optimizer.class_path=dadaptation.DAdaptLion", "unet_lr=1", "text_encoder_lr=1",
+      "loraplus_lr_ratio=2"), "Setting different lr values"),
+    (("optimizer=custom", "optimizer.class_path=tests.unit.forgetful_optimizers.Remembers"), "can't be resumed"),
+    (("optimizer=custom", "optimizer.class_path=tests.unit.forgetful_optimizers.Gambles"), "draws random numbers"),
+    (("optimizer=adamw_schedulefree", "scale_weight_norms=1"), "Set scale_weight_norms=null"),
+    (("optimizer=custom", "optimizer.class_path=schedulefree.AdamWScheduleFree", "scale_weight_norms=1"),
+     "scale_weight_norms=1 with schedulefree.AdamWScheduleFree"),
+    (("optimizer=custom", "optimizer.class_path=schedulefree.AdamWScheduleFree", "ema_decay=.9"),
+     "average of the weights already"),
 ])
 def test_what_cannot_work_says_what_to_do(settings: tuple[str, ...], message: str) -> None:
     assert message in refusal(loaded(*settings).train)
@@ -44,6 +56,12 @@ def test_what_cannot_work_says_what_to_do(settings: tuple[str, ...], message: st
     ("optimizer=adafactor", "unet_lr=1", "text_encoder_lr=0.5", "scheduler=adafactor"),
     ("optimizer=custom", "optimizer.class_path=torch.optim.Adagrad", "optimizer.args={lr_decay: 0.01}"),
     ("optimizer=custom", "optimizer.class_path=schedulefree.RAdamScheduleFree"),
+    ("optimizer=custom", "optimizer.class_path=torch.optim.Muon", "network.preset=attention"),
+    ("optimizer=custom", "optimizer.class_path=torch.optim.Adagrad", "loraplus_lr_ratio=4", "lr_warmup_steps=5",
+     "scheduler=cosine", "network=dora", "conv_dim=4"),
+    ("optimizer=custom", "optimizer.class_path=torch.optim.RMSprop", "network=ia3", "text_encoder_lr=0"),
+    ("optimizer=custom", "optimizer.class_path=dadaptation.DAdaptLion", "unet_lr=1", "text_encoder_lr=1",
+     "network=lokr"),
     ("scheduler=constant_with_warmup", "lr_warmup_steps=0.1"), ("optimizer=lion8bit", "scheduler=cosine"),
 ])
 def test_what_works_is_let_through(settings: tuple[str, ...]) -> None:
@@ -78,6 +96,17 @@ def test_the_rest_of_the_grid_goes_on(tmp_path) -> None:
     assert [bool(one.trial.refused) for one in found] == [False, True, False]
     assert [one.trial.number for one in found] == [1, 2, 3]
     assert "unet_lr=2 and text_encoder_lr=1" in found[1].trial.refused
+
+
+@pytest.mark.parametrize(("setting", "message"), [
+    ("clip_skip=12", "clip_skip=12: this base's text encoder has"), ("max_token_length=100", "must be 75, 150 or 225"),
+    ("base_model.resolution=60", "must be a multiple of 8")])
+def test_a_cell_that_does_not_suit_the_base_costs_itself_alone(tmp_path, setting: str, message: str) -> None:
+    found = Preflight(tmp_path).check(cells((), (setting,)))
+    assert [bool(one.trial.refused) for one in found] == [False, True]
+    assert message in found[1].trial.refused
+    with pytest.raises(ConfigError, match=message):
+        Preflight(tmp_path).check(cells((setting,)))
 
 
 def test_a_grid_of_nothing_but_refused_cells_is_an_error(tmp_path) -> None:

@@ -10,7 +10,7 @@ from sweep.errors import ConfigError
 from sweep.evaluation.settings import SCORINGS
 from sweep.launch.settings import LAUNCHERS
 from sweep.network.settings import NETWORKS
-from sweep.record.tracker import TRACKERS
+from sweep.record.settings import TRACKERS
 from sweep.search.settings import SEARCHES
 from sweep.training.optimizer import OPTIMIZERS
 from sweep.training.scheduler import SCHEDULERS

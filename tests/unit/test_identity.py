@@ -29,6 +29,17 @@ def test_the_ids_of_older_versions_are_found_again() -> None:
     assert train_id(config, dataset, "another base") != before
 
 
+@pytest.mark.parametrize(("one", "other"), [
+    ({"network": "ia3", "dim": 8}, {"network": "ia3", "dim": 32, "alpha": 1}),
+    ({"network": "locon", "conv_dim": 8, "conv_alpha": 4}, {"network": "lora", "conv_dim": 8, "conv_alpha": 4}),
+    ({"loraplus_lr_ratio": 1.0}, {"loraplus_lr_ratio": None}),
+])
+def test_what_trains_the_same_is_one_trial(one: dict, other: dict) -> None:
+    dataset = SimpleNamespace(identity="photos", trigger="alexq", class_noun="man", reg_photos=())
+    ids = [train_id(member("a", **each).config, dataset, "base") for each in (one, other, {**other, "seed": 9})]
+    assert ids[0] == ids[1] != ids[2]
+
+
 @pytest.mark.parametrize(("family", "prediction", "version", "architecture"), [
     ("sd1", "epsilon", "sd_v1", "stable-diffusion-v1/lora"),
     ("sd2", "epsilon", "sd_v2", "stable-diffusion-v2-512/lora"),

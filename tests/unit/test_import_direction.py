@@ -80,7 +80,7 @@ def test_imports_point_one_way(room: str) -> None:
 
 @pytest.mark.parametrize("module", ["conductor", "preflight", "packing", "config", "comparison", "lock", "search.grid",
                                     "launch.local", "record.diary", "record.terminal", "record.tracker",
-                                    "record.wandb_tracker", "evaluation.settings", "model.sources",
+                                    "record.wandb_sink", "evaluation.settings", "model.sources",
                                     "identity"])
 def test_no_torch_before_a_worker_starts(module: str) -> None:
     code = (f"import sys, sweep.{module}\n"

@@ -34,6 +34,15 @@ def test_other_readings_of_a_caption_are_other_packs() -> None:
     assert sorted(numbers(plan_packs(trials, 8))) == [[1, 3], [2]]
 
 
+def test_no_worker_is_idle_while_trials_wait() -> None:
+    trials = [trial(i) for i in range(1, 8)]
+    assert [len(pack) for pack in plan_packs(trials[:3], 8, num_workers=2)] == [1, 2]
+    assert [len(pack) for pack in plan_packs(trials, 8, num_workers=2)] == [3, 4]
+    assert [len(pack) for pack in plan_packs(trials[:1], 8, num_workers=2)] == [1]
+    interrupted = [["t1", "t2", "t3"]]
+    assert numbers(plan_packs(trials[:3], 8, interrupted, num_workers=2)) == [[1, 2, 3]], "a resume repeats its packs"
+
+
 def test_packs_are_even() -> None:
     assert [len(pack) for pack in plan_packs([trial(i) for i in range(1, 10)], 8)] == [4, 5]
 

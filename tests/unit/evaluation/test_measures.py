@@ -9,7 +9,7 @@ from sweep.evaluation.adherence import ProbeTable, adherence, contrast_captions,
 from sweep.evaluation.backends.interface import squared_distances
 from sweep.evaluation.backends.registry import load_backends
 from sweep.evaluation.burn import burn, log_ratios, looks
-from sweep.evaluation.copies import WHOLE, TrainingPhotos, crops
+from sweep.evaluation.copies import WHOLE, TrainingPhotos, crop_of
 from sweep.evaluation.diversity import mean_pairwise_distance
 from sweep.evaluation.leak import leak, without_faces
 from sweep.evaluation.likeness import leave_one_out, likeness, mean_pairwise
@@ -91,7 +91,7 @@ def test_copies_are_found_mirrored_cropped_and_recoloured(subject_dataset):
     index = TrainingPhotos(photos, load_backends(SCORING).copies, SCORING.copies)
     tinted = (photos * torch.tensor([1.15, 0.95, 0.8]).view(3, 1, 1) + 0.03).clamp(0, 1)
     changed = {"mirrored": photos.flip(3), "recoloured": tinted,
-               "cropped": torch.cat([crops(photo[None], 0.1)[1:2] for photo in photos]), WHOLE: photos}
+               "cropped": torch.cat([crop_of(photo[None], 0.1, (0.1, 0.85)) for photo in photos]), WHOLE: photos}
     for way, images in changed.items():
         found = index.nearest(images)
         assert [near.photo for near in found] == list(range(6)), way

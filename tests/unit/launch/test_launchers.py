@@ -19,7 +19,7 @@ from sweep.config import load
 from sweep.entry import CONF_DIR
 from sweep.files import read_json, write_json
 from sweep.launch.local import Launcher, LocalLauncher
-from sweep.launch.settings import LAUNCHERS, Local
+from sweep.launch.settings import LAUNCHERS, MAX_CPU_WORKERS, Local, count_gpus
 from sweep.schema import to_tree
 from sweep.trial import FAILED, PackSpec, Trial, to_json, trial_folder
 
@@ -204,3 +204,24 @@ def test_a_killed_conductor_takes_its_local_worker_along(
     started.wait()
     _, alive = psutil.wait_procs([worker], timeout=TIMEOUT_S)
     assert not alive
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the driver's program is a shell script here")
+def test_workers_are_counted_without_torch(tmp_path: Path, monkeypatch) -> None:
+    auto = Local(name="local", devices=None, device="auto", threads=None)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,3")
+    count_gpus.cache_clear()
+    assert auto.num_workers == 2 and Local(name="local", devices=5, device="auto", threads=None).num_workers == 5
+    monkeypatch.setattr("os.cpu_count", lambda: 64)
+    assert Local(name="local", devices=None, device="cpu", threads=None).num_workers == MAX_CPU_WORKERS
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    driver = tmp_path / "nvidia-smi"
+    driver.write_text("#!/bin/sh\necho 'GPU 0: One (UUID: x)'\necho 'GPU 1: Two (UUID: y)'\necho 'GPU 2: Three'\n")
+    driver.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    count_gpus.cache_clear()
+    assert auto.num_workers == 3
+    driver.write_text("#!/bin/sh\necho 'no driver'\nexit 9\n")
+    count_gpus.cache_clear()
+    assert auto.num_workers == MAX_CPU_WORKERS
+    count_gpus.cache_clear()

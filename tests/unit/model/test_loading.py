@@ -1,5 +1,7 @@
 """Each family loads from a folder and from a checkpoint file, and computes what diffusers' own pipelines compute."""
 
+import shutil
+
 import pytest
 import torch
 
@@ -22,6 +24,17 @@ def test_a_folder_is_what_it_says(bases, family: str) -> None:
     assert len(base.text_encoders) == len(base.tokenizers) == (2 if family == "sdxl" else 1)
     assert (base.scaling_factor, base.vae_scale, base.latent_channels) == (SCALING[family], 8, 4)
     assert not any(p.requires_grad for each in (base.unet, base.vae, *base.text_encoders) for p in each.parameters())
+
+
+def test_a_sharded_unet_is_the_same_unet(bases, folders, load, tmp_path) -> None:
+    """Only one of its files holds down_blocks."""
+    folder = tmp_path / "sharded"
+    shutil.copytree(folders["sd1"], folder)
+    shutil.rmtree(folder / "unet")
+    bases["sd1"].unet.save_pretrained(folder / "unet", max_shard_size="1MB")
+    assert len(list((folder / "unet").glob("*-of-*.safetensors"))) > 1
+    loaded, whole = load(folder).unet.state_dict(), bases["sd1"].unet.state_dict()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in whole.items())
 
 
 @pytest.mark.parametrize("family", FAMILIES)

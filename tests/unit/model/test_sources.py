@@ -229,12 +229,16 @@ def test_a_download_takes_what_is_read_and_no_pickle(monkeypatch, tmp_path: Path
                   "unet/config.json", "unet/diffusion_pytorch_model.safetensors", "unet/diffusion_pytorch_model.bin",
                   "unet/diffusion_pytorch_model.fp16.safetensors", "unet/model.onnx", "text_encoder/model.safetensors",
                   "unet/diffusion_pytorch_model.non_ema.safetensors", "text_encoder_2/model.safetensors",
+                  "unet/diffusion_pytorch_model-00001-of-00002.safetensors",
+                  "text_encoder/model.safetensors.index.json",
                   "text_encoder_2/pytorch_model.bin", "tokenizer_2/vocab.json", "vae_1_0/diffusion_pytorch_model.bin"]
     taken = set(filter_repo_objects(in_the_hub, allow_patterns=asked["allow_patterns"],
                                     ignore_patterns=asked["ignore_patterns"]))
     assert taken == {"model_index.json", "scheduler/scheduler_config.json", "unet/config.json",
                      "unet/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors",
-                     "text_encoder_2/model.safetensors", "tokenizer_2/vocab.json"}
+                     "unet/diffusion_pytorch_model-00001-of-00002.safetensors",
+                     "text_encoder/model.safetensors.index.json", "text_encoder_2/model.safetensors",
+                     "tokenizer_2/vocab.json"}
 
 
 def test_a_changed_base_is_another(tmp_path: Path, folders, files) -> None:

@@ -1,6 +1,7 @@
 """Files of other trainers: the same adapter, whatever its keys are called."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,41 @@ def test_peft_keeps_alpha_beside_the_tensors(targets, tmp_path: Path) -> None:
         read_lora(tmp_path / "b.safetensors", targets)
 
 
+@pytest.mark.parametrize(("config", "alpha"), [
+    ({"lora_alpha": 16, "use_rslora": True}, 16 * 2 ** 0.5),  # of rank 2: alpha / sqrt(2)
+    ({"lora_alpha": 16, "alpha_pattern": {"attn2.to_k": 8, "attn1.to_q": 4, "to_q": 2}}, 4),
+    ({"lora_alpha": 16, "alpha_pattern": {r"down_blocks\.0.*to_q": 4}, "use_rslora": True}, 4 * 2 ** 0.5),
+    ({"lora_alpha": 16, "alpha_pattern": {"1.to_q": 4, "o_q": 2}}, 16),  # whole names alone
+])
+def test_the_strength_that_peft_gives_a_layer(targets, tmp_path: Path, config: dict, alpha: float) -> None:
+    tensors = dict(zip((f"{UNET}.lora_A.weight", f"{UNET}.lora_B.weight"), pair(targets, UNET_KEY), strict=True))
+    whole = {"peft_type": "LORA", "r": 2, "bias": "none", "init_lora_weights": True, "use_dora": False, **config}
+    in_file = {"lora_adapter_metadata": json.dumps({f"unet.{key}": value for key, value in whole.items()})}
+    save_file({f"unet.{key}": tensor for key, tensor in tensors.items()}, tmp_path / "a.safetensors", in_file)
+    save_file({f"base_model.model.{key}": tensor for key, tensor in tensors.items()},
+              tmp_path / "adapter_model.safetensors")
+    (tmp_path / "adapter_config.json").write_text(json.dumps(whole))
+    for name in ("a.safetensors", "adapter_model.safetensors"):
+        layer = read_lora(tmp_path / name, targets).layers[UNET_KEY]
+        assert layer.scale == pytest.approx(alpha / 2)
+
+
+@pytest.mark.parametrize(("config", "message"), [
+    ({"lora_alpha": 4, "init_lora_weights": "pissa_niter_4"}, "init_lora_weights='pissa_niter_4', which changes"),
+    ({"lora_alpha": 4, "lora_bias": True}, "lora_bias=True"),
+    ({"lora_alpha": 4, "use_newest_trick": {"strength": 2}}, "use_newest_trick="),
+    ({"alpha": 4, "peft_type": "LOHA"}, "peft_type='LOHA'"),
+    ({"use_rslora": True}, "alphas can't be read"),
+    ({"lora_alpha": 4, "alpha_pattern": {"(": 4}}, "alphas can't be read"),
+])
+def test_what_peft_says_and_is_not_known_here_is_refused(targets, tmp_path: Path, config: dict, message: str) -> None:
+    tensors = dict(zip((f"{UNET}.lora_A.weight", f"{UNET}.lora_B.weight"), pair(targets, UNET_KEY), strict=True))
+    save_file(tensors, tmp_path / "adapter_model.safetensors")
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    with pytest.raises(AdapterFileError, match=re.escape(message)):
+        read_lora(tmp_path / "adapter_model.safetensors", targets)
+
+
 def test_strange_keys_are_listed_and_the_rest_is_read(targets, tmp_path: Path) -> None:
     down, up = pair(targets, UNET_KEY)
     save_file({f"{UNET_KEY}.lora_down.weight": down, f"{UNET_KEY}.lora_up.weight": up,
@@ -106,6 +142,15 @@ def test_what_has_no_packed_form_becomes_a_weight_difference(targets, tmp_path: 
     torch.testing.assert_close(lora.weights[conv.key]["diff"], halves[0] * halves[1], rtol=1e-4, atol=1e-4)
     product = torch.kron(lokr["lokr_w1_a"] @ lokr["lokr_w1_b"], lokr["lokr_w2_a"] @ lokr["lokr_w2_b"]) * 0.5
     torch.testing.assert_close(lora.weights[UNET_KEY]["diff"], product, rtol=1e-4, atol=1e-4)
+
+
+def test_a_transposed_matrix_is_no_matrix_of_the_layer(targets, tmp_path: Path) -> None:
+    """It has as many values."""
+    down, up = pair(targets, UNET_KEY)
+    save_file({f"{UNET_KEY}.lora_down.weight": down, f"{UNET_KEY}.lora_up.weight": up.T.contiguous()},
+              tmp_path / "a.safetensors")
+    with pytest.raises(AdapterFileError, match=re.escape(f"lora_up.weight {list(up.T.shape)}")):
+        read_lora(tmp_path / "a.safetensors", targets)
 
 
 def test_factors_that_do_not_fit_are_named(targets, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from sweep.errors import ModelError
 from sweep.pocket import WEIGHTS_DIR, models
@@ -72,6 +73,16 @@ def test_clip_features_do_not_depend_on_padding(weights: Path) -> None:
     padded = models.clip_text_features(clip, tokenizer, ["photo of a man", "photo of a man wearing a red hoodie"])
     assert torch.allclose(alone[0], padded[0], atol=1e-5)
     assert models.clip_image_features(clip, IMAGES).shape == (2, 128)
+
+
+def test_a_file_of_another_network_or_version_is_refused(weights: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"no FaceRecogniser .* lacks .* has unknown heads.*sweep\.pocket\.build"):
+        models.load_face(weights / "judge.safetensors")
+    tensors = load_file(weights / "judge.safetensors")
+    wider = tmp_path / "judge.safetensors"
+    save_file({**tensors, "heads.hat.bias": torch.zeros(9)}, wider)
+    with pytest.raises(ModelError, match=r"in another shape heads\.hat\.bias \(1 in all\)"):
+        models.load_judge(wider)
 
 
 def test_missing_weights_say_where_to_get_them(tmp_path: Path) -> None:

@@ -10,9 +10,11 @@ from record_examples import entry, result, score
 
 from sweep.errors import ConfigError
 from sweep.files import append_jsonl
+from sweep.record.exporter import Follower, Marks
+from sweep.record.payload import flat, payload, summary_of, tag_of
+from sweep.record.settings import TRACKERS, NoTracker, TrackersConfig, WandbConfig
 from sweep.record.sweep_log import SWEEP_LOG
-from sweep.record.tracker import TRACKERS, NoTracker, Tracker, WandbConfig, make_tracker, wandb_mode
-from sweep.record.wandb_tracker import Follower, Marks, flat, payload, run_id, summary_of, tag_of
+from sweep.record.tracker import Tracker, make_tracker, wandb_mode
 from sweep.schema import build
 from sweep.trial import DIVERGED, FAILED, TrialResult, to_json, trial_folder
 
@@ -28,6 +30,10 @@ def _no_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def _config(mode: str = "auto") -> WandbConfig:
     return WandbConfig(name="wandb", project="p", entity=None, mode=mode)
+
+
+def _only(mode: str = "auto") -> TrackersConfig:
+    return TrackersConfig(chosen=(_config(mode),))
 
 
 @pytest.mark.parametrize("name", sorted(TRACKERS))
@@ -55,8 +61,8 @@ def test_a_key_for_another_host_does_not_count(monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_online_without_a_key_is_refused_before_anything_starts(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"tracker\.mode=online needs an API key.*tracker=none"):
-        make_tracker(_config("online"), entry(), tmp_path / "alex", tmp_path)
+    with pytest.raises(ConfigError, match=r"tracker\.wandb\.mode=online needs an API key.*tracker=none"):
+        make_tracker(_only("online"), entry(), tmp_path / "alex", tmp_path)
 
 
 def test_a_follower_reads_each_whole_row_once(tmp_path: Path) -> None:
@@ -115,8 +121,7 @@ def _train_row(step: int) -> dict[str, Any]:
 
 def _parts(sweep_dir: Path, train_id: str) -> list[Path]:
     """The folders of a run, in the order of their start; wandb adds "-1" to the second of one second."""
-    name = run_id(sweep_dir.name, train_id)
-    return sorted((sweep_dir / "wandb").glob(f"offline-run-*-{name}*"))
+    return sorted((sweep_dir / "wandb").glob(f"offline-run-*-{train_id}*"))
 
 
 def _records(part: Path) -> list[dict[str, Any]]:
@@ -142,7 +147,7 @@ def _summary(part: Path) -> dict[str, Any]:
 
 def _start(tmp_path: Path, sweep_dir: Path, *ended: TrialResult) -> None:
     """One start of a sweep of two trials, of which some end."""
-    tracker = make_tracker(_config(), entry(name=sweep_dir.name), sweep_dir, tmp_path)
+    tracker = make_tracker(_only(), entry(name=sweep_dir.name), sweep_dir, tmp_path)
     for number in (1, 2):
         tracker.follow(result(number).trial)
     for each in ended:
@@ -178,10 +183,10 @@ def test_offline_runs_hold_each_row_once_over_a_kill_and_a_rewind(tmp_path: Path
     assert _steps(parts, "confirm/usefulness") == [4]
     records = _records(parts[0])
     run = next(r["run"] for r in records if r["type"] == "run")
-    assert (run["run_id"], run["run_group"]) == (run_id("alex", "id0001"), "alex")
+    assert (run["run_id"], run["run_group"]) == ("id0001", "alex")
     assert run["config"]["update"]["optimizer.name"] == "adamw"
     text = json.dumps(_records(parts[1]))
-    assert '"verdict": "good"' in text and '"tags": ["good"]' in text
+    assert '"verdict": "good"' in text and '"tags": ["good", "sweep:alex"]' in text
     assert _steps(_parts(sweep_dir, "id0002"), "train/loss") == [1, 2, 3]
 
     _start(tmp_path, sweep_dir, *ends)  # all is shown: nothing more to open
@@ -200,13 +205,12 @@ def test_a_failed_trial_that_succeeds_later_is_shown_to_its_end(tmp_path: Path, 
     assert (last["status"], last["reason"], last["verdict"]) == ("done", "", "good")
 
 
-def test_a_trial_of_two_sweeps_is_a_run_of_each(tmp_path: Path, metrics: list[Path]) -> None:
-    for name in ("alex", "again"):
+def test_a_trial_of_two_sweeps_is_one_run_whose_rows_are_shown_once(tmp_path: Path, metrics: list[Path]) -> None:
+    for name in ("alex", "again", "again"):
         _start(tmp_path, tmp_path / name, result(1, (0.8, 0.7, 0.9)))
-    assert run_id("alex", "id0001") != run_id("again", "id0001")
-    for name in ("alex", "again"):
-        [part] = _parts(tmp_path / name, "id0001")
-        assert _steps([part], "train/loss") == [1, 2, 3]
+    [first], [second] = (_parts(tmp_path / name, "id0001") for name in ("alex", "again"))
+    assert _steps([first, second], "train/loss") == [1, 2, 3]
+    assert "sweep:again" in json.dumps(_records(second))
 
 
 def test_a_score_is_shown_with_its_contact_sheet(tmp_path: Path, metrics: list[Path]) -> None:
@@ -233,7 +237,7 @@ def test_a_failing_wandb_is_said_once_and_harms_nothing(tmp_path: Path, monkeypa
         raise wandb.errors.CommError("no network")
 
     monkeypatch.setattr(wandb, "init", fail)
-    tracker = make_tracker(_config(), entry(), tmp_path / "alex", tmp_path)
+    tracker = make_tracker(_only(), entry(), tmp_path / "alex", tmp_path)
     tracker.follow(result(1).trial)
     tracker.end(result(1))
     tracker.close()
@@ -243,7 +247,8 @@ def test_a_failing_wandb_is_said_once_and_harms_nothing(tmp_path: Path, monkeypa
 
 
 def test_without_a_tracker_nothing_is_written(tmp_path: Path) -> None:
-    tracker: Tracker = make_tracker(NoTracker(name="none"), entry(), tmp_path / "alex", tmp_path)
+    nothing = TrackersConfig(chosen=(NoTracker(name="none"),))
+    tracker: Tracker = make_tracker(nothing, entry(), tmp_path / "alex", tmp_path)
     tracker.follow(result(1).trial)
     tracker.end(result(1))
     tracker.close()
@@ -251,7 +256,7 @@ def test_without_a_tracker_nothing_is_written(tmp_path: Path) -> None:
 
 
 def test_the_record_imports_nothing_heavy() -> None:
-    code = ("import sys, sweep.record.diary, sweep.record.table, sweep.record.terminal, sweep.record.wandb_tracker\n"
+    code = ("import sys, sweep.record.diary, sweep.record.table, sweep.record.terminal, sweep.record.wandb_sink\n"
             "print([m for m in ('torch', 'wandb', 'rich', 'matplotlib', 'yaml') if m in sys.modules])")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -1,0 +1,62 @@
+"""What a row of metrics.jsonl and a trial's end become on a dashboard: flat names with plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sweep.trial import AXES, TrialResult
+
+_MAX_TAG_CHARS = 64  # wandb refuses longer tags
+
+
+def payload(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What one row of metrics.jsonl becomes on the dashboard: "train/loss", "screen/likeness" ..., by `step`."""
+    kind = row["kind"]
+    shown: dict[str, Any] = {key: row[key] for key in ("step", "epoch") if row.get(key) is not None}
+    if kind == "score":
+        score = row["score"]
+        stage = score["stage"]
+        for name, axis in score["axes"].items():
+            for suffix, part in (("", "value"), ("_low", "low"), ("_high", "high")):
+                if axis[part] is not None:
+                    shown[f"{stage}/{name}{suffix}"] = axis[part]
+        details = {name: value for name, value in score["details"].items() if value is not None}
+        shown |= {f"{stage}/details/{name}": value for name, value in details.items()}
+        return shown | {f"{stage}/strength": score["strength"], f"{stage}/verdict": score["verdict"]}
+    rest = {k: v for k, v in row.items() if k not in ("kind", "step", "epoch") and v is not None}
+    for key, value in rest.items():
+        named = value if isinstance(value, Mapping) else {"": value}  # a validation's buckets have names of their own
+        shown |= {f"{kind}/{key}/{name}".removesuffix("/"): each for name, each in named.items()}
+    return shown
+
+
+def summary_of(result: TrialResult) -> dict[str, Any]:
+    """A trial's end as flat values: its answer's axes with intervals, verdict, file and strength, cost, reason (also
+    when it is empty, as an earlier try may have left one)."""
+    summary: dict[str, Any] = {"number": result.trial.number, "status": result.status, "steps": result.step,
+                               "attributed_minutes": result.attributed_s / 60, "reason": result.reason}
+    if result.answer is None:
+        return summary
+    score = result.answer.score
+    summary |= {"verdict": score.verdict, "file": result.answer.file, "strength": result.answer.strength}
+    for name in AXES:
+        axis = score.axes.get(name)
+        if axis is not None:
+            bounds = {name: axis.value, f"{name}_low": axis.low, f"{name}_high": axis.high}
+            summary |= {key: value for key, value in bounds.items() if value is not None}
+    return summary
+
+
+def tag_of(result: TrialResult) -> str:
+    """The verdict, or the status of a trial without one."""
+    return (result.answer.score.verdict if result.answer else result.status)[:_MAX_TAG_CHARS]
+
+
+def flat(tree: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    """A plain tree with dotted keys; lists stay values."""
+    leaves: dict[str, Any] = {}
+    for key, value in tree.items():
+        name = f"{path}.{key}" if path else str(key)
+        leaves |= flat(value, name) if isinstance(value, Mapping) and value else {name: value}
+    return leaves

@@ -1,0 +1,65 @@
+"""`python -m sweep.record.serve SWEEP`: the report live in a browser while the sweep runs, on this machine alone."""
+
+from __future__ import annotations
+
+import argparse
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from sweep.files import stable_hash
+from sweep.record.command import run_command
+from sweep.record.facts import find_sweep, read_record
+from sweep.record.report import report_html
+from sweep.record.report_data import report_data
+from sweep.record.web import Answer, LocalServer
+
+DEFAULT_PORT = 8735
+
+
+class LiveReport:
+    """The report of what stands on disk now; made anew only when the record has grown."""
+
+    def __init__(self, sweep_dir: Path) -> None:
+        self._dir = sweep_dir
+        self._made: tuple[str, bytes] = ("", b"")
+        self._lock = threading.Lock()
+
+    def version(self) -> Answer:
+        return "text/plain", self._state().encode()
+
+    def page(self) -> Answer:
+        with self._lock:
+            state = self._state()
+            if self._made[0] != state:
+                self._made = state, report_html(report_data(read_record(self._dir)), live=True).encode()
+            return "text/html; charset=utf-8", self._made[1]
+
+    def _state(self) -> str:
+        """What a new checkpoint, score, note or ending changes; single steps do not, or the page would never rest."""
+        paths = [*self._dir.glob("*.jsonl"), self._dir / "views.json"]
+        for trial in (self._dir.parent / "trials").glob("*"):
+            paths += [trial / "notes.jsonl", *trial.glob("scores/*.json"), *trial.glob("checkpoints/*")]
+        facts = [(path.name, path.stat().st_size) for path in sorted(paths) if path.exists()]
+        return stable_hash(facts)
+
+
+def live_server(sweep_dir: Path, port: int) -> LocalServer:
+    live = LiveReport(sweep_dir)
+    return LocalServer(port, {"/": live.page, "/version": live.version})
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m sweep.record.serve", description=__doc__)
+    parser.add_argument("sweep", metavar="SWEEP", help="a sweep's name or its folder")
+    parser.add_argument("--results-dir", type=Path, default=Path("results"))
+    parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="0 = any that is free")
+    given = parser.parse_args(arguments)
+    with live_server(find_sweep(given.sweep, given.results_dir), given.port) as server:
+        print(f"{server.address}  (Ctrl-C ends it)", flush=True)
+        server.serve_forever()
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,46 @@
+"""A saved W&B workspace for a sweep: parallel coordinates, the trade-off, curves, samples. Needs wandb-workspaces."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import TYPE_CHECKING
+
+from sweep.record.entry import SweepEntry
+from sweep.trial import AXES
+
+if TYPE_CHECKING:
+    from wandb_workspaces.workspaces import Workspace
+
+
+def save_workspace(entity: str, project: str, entry: SweepEntry) -> str:
+    """Save it and return its address; empty without the package."""
+    if importlib.util.find_spec("wandb_workspaces") is None:
+        return ""
+    workspace = build_workspace(entity, project, entry)
+    workspace.save()
+    return str(workspace.url)
+
+
+def build_workspace(entity: str, project: str, entry: SweepEntry) -> Workspace:
+    """Only the sweep's own runs are shown: its group."""
+    import wandb_workspaces.reports.v2 as panels
+    import wandb_workspaces.workspaces as workspaces
+
+    swept = [panels.ParallelCoordinatesPlotColumn(metric=f"c::{key}", display_name=key) for key in entry.swept_keys]
+    axes = [panels.ParallelCoordinatesPlotColumn(metric=name, display_name=name) for name in AXES]
+    sections = [
+        workspaces.Section(name="The answer", is_open=True, panels=[
+            panels.ParallelCoordinatesPlot(title="settings and scores", columns=[*swept, *axes]),
+            panels.ScatterPlot(title="likeness against adherence", x="adherence", y="likeness", z="memorisation"),
+            panels.ParameterImportancePlot(with_respect_to="usefulness")]),
+        workspaces.Section(name="Over steps", is_open=True, panels=[
+            panels.LinePlot(title=title, x="step", y=[metric]) for title, metric in (
+                ("usefulness", "screen/usefulness"), ("likeness", "screen/likeness"),
+                ("adherence", "screen/adherence"), ("validation loss", "validation/loss"), ("loss", "train/loss"),
+                ("rate", "train/unet_lr"), ("gradient norm", "train/grad_norm"), ("speed", "train/steps_per_s"))]),
+        workspaces.Section(name="Samples", is_open=True, panels=[
+            panels.MediaBrowser(title="checkpoints", media_keys=["screen/sheet", "confirm/sheet"])]),
+    ]
+    settings = workspaces.RunsetSettings(filters=[workspaces.Metric("Group") == entry.name])
+    return workspaces.Workspace(entity=entity, project=project, name=f"LoRA Sweep: {entry.name}", sections=sections,
+                                runset_settings=settings)

@@ -1,0 +1,91 @@
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from record_on_disk import make_sweep
+
+from sweep.errors import ConfigError
+from sweep.files import sha256_of
+from sweep.record.card import chosen, file_of, without_places, write_publish
+from sweep.record.facts import Record, read_record
+from sweep.record.use import UseConfig, check_use, copy_chosen
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> Record:
+    return read_record(make_sweep(tmp_path / "results", num_trials=3, real_configs=True))
+
+
+def test_the_publish_folder_holds_what_a_hub_page_needs(record: Record) -> None:
+    folder = write_publish(record)
+    best = chosen(record)
+    assert folder is not None and best is not None and best.answer is not None
+    name = best.answer.file.removesuffix(".safetensors")
+    assert {path.name for path in folder.iterdir()} == {
+        f"{name}.safetensors", "README.md", "samples.png", f"{name}.toml", "experiment.yaml"}
+    assert sha256_of(folder / best.answer.file) == sha256_of(file_of(record, best))
+    card = (folder / "README.md").read_text()
+    front = yaml.safe_load(card.split("---")[1])
+    assert front["license"] == "apache-2.0" and front["instance_prompt"] == "alexq man"
+    assert f"alexq man <lora:{name}:0.8>" in card and "Recommended strength: 0.8" in card
+    assert re.search(r"\| likeness \| 0\.\d\d \(0\.\d\d to 0\.\d\d\) \|", card)
+    assert f"network_dim = {best.trial.config['network_dim']}" in card
+    assert f"accelerate launch train_network.py --config_file {name}.toml" in card
+
+
+def test_written_again_it_holds_the_same_and_nothing_stale(record: Record) -> None:
+    folder = write_publish(record)
+    assert folder is not None
+    before = {path.name: sha256_of(path) for path in folder.iterdir()}
+    best = chosen(record)
+    earlier = next(r.answer.file for r in record.results if r.answer is not None and r is not best)
+    (folder / earlier).write_text("of an earlier answer")
+    (folder / "mine.txt").write_text("a user's own")
+    write_publish(record)
+    assert {path.name: sha256_of(path) for path in folder.iterdir() if path.name != "mine.txt"} == before
+    assert (folder / "mine.txt").exists()
+
+
+def test_no_folder_of_this_machine_is_published(tmp_path: Path) -> None:
+    config = {"dataset": {"dir": str(tmp_path), "caption_prefix": "/x"}, "seed": 1,
+              "base_model": {"path": "runwayml/stable-diffusion-v1-5"}}
+    assert without_places(config) == {"dataset": {"dir": tmp_path.name, "caption_prefix": "/x"}, "seed": 1,
+                                      "base_model": {"path": "runwayml/stable-diffusion-v1-5"}}
+
+
+def test_without_a_file_nothing_is_published(tmp_path: Path) -> None:
+    record = read_record(make_sweep(tmp_path / "results", num_trials=1))
+    best = chosen(record)
+    assert best is not None
+    file_of(record, best).unlink()
+    assert write_publish(read_record(record.dir)) is None
+
+
+def test_the_chosen_file_is_put_where_the_program_looks(record: Record, tmp_path: Path) -> None:
+    loras = tmp_path / "Lora"
+    loras.mkdir()
+    place = copy_chosen(UseConfig(copy_to=str(loras)), record)
+    assert place is not None and place.parent == loras
+    details = json.loads(place.with_suffix(".json").read_text())
+    assert details["activation text"] == "alexq man" and details["preferred weight"] == 0.8
+    assert place.with_suffix(".png").exists()
+    place.with_suffix(".json").write_text("edited")
+    copy_chosen(UseConfig(copy_to=str(loras)), record)
+    assert place.with_suffix(".json").read_text() == "edited"
+
+
+def test_another_file_of_that_name_is_not_replaced(record: Record, tmp_path: Path) -> None:
+    best = chosen(record)
+    assert best is not None and best.answer is not None
+    (tmp_path / best.answer.file).write_text("somebody else's")
+    with pytest.raises(ConfigError, match="another file of the same name"):
+        copy_chosen(UseConfig(copy_to=str(tmp_path)), record)
+    assert copy_chosen(UseConfig(copy_to=None), record) is None
+
+
+def test_a_folder_that_is_not_there_is_refused_at_the_start(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no folder.*models/Lora"):
+        check_use(UseConfig(copy_to=str(tmp_path / "lroa")))
+    check_use(UseConfig(copy_to=None))

@@ -1,0 +1,65 @@
+"""What is measured of the base: only what prompts ask for, against photos as scoring refers to them."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from studies.pocket_base import Drawn, Photos, adherence_figures, full_prompts, open_studio, read_photos
+from studies.pocket_figures import main, zero_shot_prompts
+from sweep.pocket import SUBJECT_DIR, WEIGHTS_DIR
+from sweep.pocket.dataset import held_out_pictures
+from sweep.pocket.render import render
+from sweep.pocket.world import ATTRIBUTES
+
+
+@pytest.fixture(scope="module")
+def studio():
+    torch.set_num_threads(1)
+    return open_studio(WEIGHTS_DIR)
+
+
+def test_prompts_ask_for_every_attribute_and_styles_vary() -> None:
+    prompts, shots = full_prompts(60)
+    named = {name: sum(name in prompt.mentioned for prompt in prompts) for name in ATTRIBUTES}
+    assert {name for name, times in named.items() if times < 60} == {"sex"}
+    assert 30 < named["sex"] < 60
+    assert set(shots.style.tolist()) == {0, 1, 2}
+
+
+def test_an_attribute_is_judged_where_its_prompt_names_it(studio) -> None:
+    """A base that draws exactly what is asked for reaches what the judge reaches."""
+
+    def draw(prompts: list[str], seeds: range) -> torch.Tensor:
+        _, people, shots = held_out_pictures(1, seed=26, photos_only=False)
+        rows = torch.tensor(list(seeds))
+        return render(people[rows], shots[rows]).images_BCHW
+
+    perfect = SimpleNamespace(draw=draw, face=studio.face)
+    figures, images, prompts = adherence_figures(perfect, WEIGHTS_DIR, 40)
+    assert len(images) == len(prompts) == 40
+    assert figures["base_scene"] == figures["base_scene"] | {"value": 1.0, "balanced": 1.0, "n": 40}
+    assert figures["base_sex"]["n"] == sum(" man" in text or " woman" in text for text in prompts) < 40
+
+
+def test_photos_of_a_person_are_like_each_other_and_less_so_after_the_autoencoder(studio) -> None:
+    photos = Photos.of(studio, read_photos(SUBJECT_DIR / "holdout"))
+    assert len(photos.ceiling) == len(photos.faces_RD) == 16
+    assert sum(photos.renders()) / 16 > 0.9 > sum(photos.ceiling) / 16 > 0.5
+    # Whom the base draws, if it drew the subject: as like the photos as they are to each other.
+    own = Drawn(photos.faces_RD, torch.arange(16))
+    assert own.floor(photos).mean() > 0.9
+
+
+def test_zero_shot_prompts_are_one_per_value() -> None:
+    assert zero_shot_prompts("glasses") == [
+        "photo of a person", "photo of a person wearing glasses", "photo of a person wearing sunglasses"]  # fmt: skip
+    assert len(zero_shot_prompts("scene")) == len(ATTRIBUTES["scene"])
+
+
+def test_more_prompts_than_people_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--num-prompts", "301"])
+    assert "--num-prompts 301: 1 to 300" in capsys.readouterr().err
