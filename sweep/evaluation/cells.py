@@ -33,9 +33,12 @@ def cells_of(scoring: ScoringConfig, stage: str, dataset: Dataset) -> list[Cell]
     """All cells of a stage: prompts x seeds, the bare trigger, training captions verbatim, prompts of the class."""
     settings = scoring.stage(stage)
     with_trigger, without = subject_words(scoring, dataset)
+    chosen = scoring.prompts_of(stage)
+    num_varied = min(settings.num_varied, len(chosen))
+    varied = {chosen[k * len(chosen) // num_varied] for k in range(num_varied)}
     cells = [Cell("prompt", i, settings.first_seed + s, scoring.prompts[i].text.replace("{subject}", with_trigger),
                   scoring.prompts[i].text.replace("{subject}", without))
-             for i in scoring.prompts_of(stage) for s in range(settings.num_seeds)]
+             for i in chosen for s in range(settings.num_seeds + (i in varied))]
     cells += [Cell("bare", 0, settings.first_seed + s, with_trigger, without) for s in range(settings.num_bare)]
     num_captions = min(settings.num_captions, len(dataset.photos))
     for k in range(num_captions):

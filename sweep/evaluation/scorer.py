@@ -153,15 +153,16 @@ class Scorer:
         return answers
 
     def _without_the_worse(self, arms: Sequence[list[ScoreRequest]], progress: Progress) -> list[list[ScoreRequest]]:
-        """Each trial's arms, less those that are surely worse than its best on the screening prompts alone."""
+        """Each trial's better half of arms on the screening prompts alone, at least as many as are confirmed, less those
+        that are surely worse than its best (successive halving, Jamieson & Talwalkar 2016)."""
         if not self._first_round:
             return list(arms)
         first = _split(self._scored([arm for trial in arms for arm in trial], "refine", progress,
                                     cells=self._first_round), [len(trial) for trial in arms])
         kept = []
         for trial, scores in zip(arms, first, strict=True):
-            best = best_of(scores)[0]
-            kept.append([arm for i, arm in enumerate(trial) if i == best or are_tied(scores[i], scores[best])])
+            better = best_of(scores, max(1, self.scoring.choice.confirm, math.ceil(len(trial) / 2)))
+            kept.append([trial[i] for i in sorted(better) if i == better[0] or are_tied(scores[i], scores[better[0]])])
         num_dropped = sum(map(len, arms)) - sum(map(len, kept))
         progress.add(num_dropped * (len(self._cells["refine"]) - len(self._first_round)))
         return kept

@@ -78,6 +78,8 @@ class Stage:
     # those of that stage and the ones before it; all but the screened ones; all
     first_seed: int = bounds(0, 2**31)
     num_seeds: int = bounds(1, 64)
+    num_varied: int = bounds(0, 1000)
+    # prompts that are drawn with one seed more, spread over the stage's, so that diversity is known
     num_captions: int = bounds(0, 1000)
     # training captions verbatim, spread over the photos
     num_bare: int = bounds(0, 64)

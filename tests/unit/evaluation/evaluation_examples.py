@@ -50,7 +50,7 @@ def images(stage: str, face: Callable[[int], float | None], hit: float, *, neare
             if name == "hair" and natural_hair is not None:
                 probes[name]["black"] = natural_hair
         settings = SCORING.stage(stage)
-        for seed in range(settings.first_seed, settings.first_seed + settings.num_seeds):
+        for seed in range(settings.first_seed, settings.first_seed + settings.num_seeds + (settings.num_varied > 0)):
             # a little difference between prompts, so that intervals have a width
             wobble = 0.02 * ((index * 7 + seed) % 5 - 2)
             similarity = face(index)
@@ -60,7 +60,7 @@ def images(stage: str, face: Callable[[int], float | None], hit: float, *, neare
                                  nearest_way="whole", context=context + wobble))
     for index in range(len(SCORING.class_prompts) if SCORING.stage(stage).num_class else 0):
         rows.append(dataclasses.replace(rows[0], kind="class", index=index, face=class_face + 0.01 * (-1) ** index))
-    variety = dict.fromkeys(SCORING.prompts_of(stage), 1.0) if SCORING.stage(stage).num_seeds > 1 else {}
+    variety = dict.fromkeys(SCORING.prompts_of(stage), 1.0) if settings.num_seeds + settings.num_varied > 1 else {}
     return MeasuredSet(images=tuple(rows), variety=variety)
 
 

@@ -225,7 +225,7 @@ def test_an_arm_surely_worse_on_the_screening_prompts_is_refined_no_further(
     prompts = [*[p for p in TREE["prompts"] if p["stage"] == "screen"][:3],
                *[p for p in TREE["prompts"] if p["stage"] == "refine"][:2]]
     scoring = tiny_scoring(prompts=prompts, choice={**TREE["choice"], "strengths": [1.0, 0.9, 0.2], "confirm": 2},
-                           confirm={**TREE["confirm"], "prompts": "all", "num_seeds": 1, "num_captions": 0,
+                           confirm={**TREE["confirm"], "prompts": "all", "num_varied": 0, "num_captions": 0,
                                     "num_bare": 0, "num_class": 0})
 
     def planted(measured, anchors, scoring, stage):
