@@ -153,7 +153,7 @@ class Scorer:
         return answers
 
     def _without_the_worse(self, arms: Sequence[list[ScoreRequest]], progress: Progress) -> list[list[ScoreRequest]]:
-        """Each trial's better half of arms on the screening prompts alone, at least as many as are confirmed, less those
+        """Each trial's better half of arms on the screening prompts, at least as many as are confirmed, less those
         that are surely worse than its best (successive halving, Jamieson & Talwalkar 2016)."""
         if not self._first_round:
             return list(arms)
