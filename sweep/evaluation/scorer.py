@@ -134,9 +134,7 @@ class Scorer:
             if all(score.axes["usefulness"].value is None for score in scores):
                 best = [len(requests) - 1]  # nothing to go by: the last file, as trainers' users do
             arms.append([replace(requests[i], strength=strength) for i in best for strength in choice.strengths])
-        arms = self._without_the_worse(arms, progress)
-        refined = _split(self._scored([arm for trial in arms for arm in trial], "refine", progress,
-                                      num_counted=len(self._first_round)), [len(trial) for trial in arms])
+        arms, refined = self._refined(arms, progress)
         finals = [[(trial[i], scores[i]) for i in best_of(scores, max(1, choice.confirm))]
                   for trial, scores in zip(arms, refined, strict=True)]
         ends = [[score for _, score in trial] for trial in finals]
@@ -152,20 +150,29 @@ class Scorer:
             write_json(requests[0].scores_dir / f"answer-{self.scoring_id}.json", to_json(answer))
         return answers
 
-    def _without_the_worse(self, arms: Sequence[list[ScoreRequest]], progress: Progress) -> list[list[ScoreRequest]]:
+    def _refined(self, arms: Sequence[list[ScoreRequest]], progress: Progress
+                 ) -> tuple[list[list[ScoreRequest]], list[list[Score]]]:
         """Each trial's better half of arms on the screening prompts, at least as many as are confirmed, less those
-        that are surely worse than its best (successive halving, Jamieson & Talwalkar 2016)."""
+        that are surely worse than its best (successive halving, Jamieson & Talwalkar 2016); then these on all refining
+        prompts, where there are more of them than are confirmed anyway."""
+        lengths, everything = [len(trial) for trial in arms], [arm for trial in arms for arm in trial]
         if not self._first_round:
-            return list(arms)
-        first = _split(self._scored([arm for trial in arms for arm in trial], "refine", progress,
-                                    cells=self._first_round), [len(trial) for trial in arms])
-        kept = []
+            return list(arms), _split(self._scored(everything, "refine", progress), lengths)
+        first = _split(self._scored(everything, "refine", progress, cells=self._first_round), lengths)
+        kept, scored = [], []
         for trial, scores in zip(arms, first, strict=True):
             better = best_of(scores, max(1, self.scoring.choice.confirm, math.ceil(len(trial) / 2)))
-            kept.append([trial[i] for i in sorted(better) if i == better[0] or are_tied(scores[i], scores[better[0]])])
-        num_dropped = sum(map(len, arms)) - sum(map(len, kept))
-        progress.add(num_dropped * (len(self._cells["refine"]) - len(self._first_round)))
-        return kept
+            staying = [i for i in sorted(better) if i == better[0] or are_tied(scores[i], scores[better[0]])]
+            kept.append([trial[i] for i in staying])
+            scored.append([scores[i] for i in staying])
+        open_trials = [i for i, trial in enumerate(kept) if len(trial) > self.scoring.choice.confirm]
+        num_drawn = sum(len(kept[i]) for i in open_trials)
+        progress.add((sum(lengths) - num_drawn) * (len(self._cells["refine"]) - len(self._first_round)))
+        again = _split(self._scored([arm for i in open_trials for arm in kept[i]], "refine", progress,
+                                    num_counted=len(self._first_round)), [len(kept[i]) for i in open_trials])
+        for i, scores in zip(open_trials, again, strict=True):
+            scored[i] = scores
+        return kept, scored
 
     @property
     def anchors(self) -> Anchors:

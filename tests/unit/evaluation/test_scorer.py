@@ -224,7 +224,7 @@ def test_an_arm_surely_worse_on_the_screening_prompts_is_refined_no_further(
 
     prompts = [*[p for p in TREE["prompts"] if p["stage"] == "screen"][:3],
                *[p for p in TREE["prompts"] if p["stage"] == "refine"][:2]]
-    scoring = tiny_scoring(prompts=prompts, choice={**TREE["choice"], "strengths": [1.0, 0.9, 0.2], "confirm": 2},
+    scoring = tiny_scoring(prompts=prompts, choice={**TREE["choice"], "strengths": [1.0, 0.9, 0.2], "confirm": 1},
                            confirm={**TREE["confirm"], "prompts": "all", "num_varied": 0, "num_captions": 0,
                                     "num_bare": 0, "num_class": 0})
 
@@ -259,7 +259,7 @@ def test_an_arm_surely_worse_on_the_screening_prompts_is_refined_no_further(
     scores = [score_from_json(read_json(path)) for path in paths]
     counts = {(s.stage, s.strength): s.num_images for s in sorted(scores, key=lambda s: s.num_images)}
     assert counts == {("screen", 1.0): 3, ("refine", 1.0): 5, ("refine", 0.9): 5, ("refine", 0.2): 3,
-                      ("confirm", 1.0): 5, ("confirm", 0.9): 5}
+                      ("confirm", 1.0): 5}
 
 
 def test_the_confirmed_arm_has_a_copy_report(new_scorer, requests):
