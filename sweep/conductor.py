@@ -14,8 +14,9 @@ from sweep.config import RunConfig
 from sweep.data.folder import read_dataset
 from sweep.dispatch import Dispatch
 from sweep.errors import ConfigError, TrialsFailedError
-from sweep.evaluation.backends import backend_identities
-from sweep.evaluation.settings import NoScoring, dataset_key, scoring_id
+from sweep.evaluation.backends.registry import backend_identities
+from sweep.evaluation.keys import dataset_key, scoring_id
+from sweep.evaluation.settings import NoScoring
 from sweep.files import append_jsonl, read_jsonl
 from sweep.identity import base_identity
 from sweep.launch.launcher import Launcher, make_launcher
@@ -63,7 +64,7 @@ def conduct(cells: Cells, launcher_of: LauncherMaker = make_launcher) -> list[Tr
         raise ConfigError(first.trial.refused)
     question = question_of(cells, first)
     name = checked_name(config.sweep.name) or default_name(cells.swept_keys, question)
-    backends = {} if isinstance(config.scoring, NoScoring) else backend_identities(config.scoring.weights_dir)
+    backends = {} if isinstance(config.scoring, NoScoring) else backend_identities(config.scoring)
     sweep = Sweep(name=name, dir=results_dir / name, config=config, backends=backends)
     if config.plan:
         sweep.show_plan(checked)

@@ -17,7 +17,8 @@ from tests.conftest import ROOT, make_photos
 # few steps and few, short drawings: the way of the data is under test here, not its quality
 SMALL = ("max_train_steps=12", "save_every_n_steps=6", "dataset.num_images=4", "launcher.threads=1",
          "launcher.devices=1", "tracker=none", "scoring.sampler.num_steps=4", "scoring.choice.strengths=[1.0]",
-         "scoring.confirm.num_seeds=1", "scoring.confirm.prompts=screen", "scoring.refine.prompts=screen")
+         "scoring.confirm.num_seeds=1", "scoring.confirm.prompts=screen", "scoring.refine.prompts=screen",
+         "scoring.choice.confirm=1")
 
 
 def rows_of(sweep_dir: Path) -> list[dict[str, str]]:
