@@ -33,7 +33,7 @@ from studies.planted import (
     swapped,
     truth,
 )
-from sweep.entry import CONF_DIR
+from sweep.command_line import CONF_DIR
 from sweep.errors import ScoringError
 from sweep.evaluation.settings import ScoringConfig
 from sweep.files import write_json, write_text

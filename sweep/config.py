@@ -6,7 +6,7 @@ Beyond it no DictConfig is seen. Components own their settings' dataclasses; her
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,16 +15,12 @@ from sweep.evaluation.settings import SCORINGS
 from sweep.launch.settings import LAUNCHERS
 from sweep.record.settings import TrackersConfig, trackers_from_tree
 from sweep.record.use import UseConfig
-from sweep.schema import bounds, build, family, near_match
+from sweep.schema import bounds, build, family
 from sweep.search.settings import SEARCHES
 from sweep.train_config import TrainConfig
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
-
-GROUPS = ("base_model", "dataset", "network", "optimizer", "scheduler", "scoring", "search", "launcher", "tracker",
-          "experiment")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackConfig:
@@ -91,6 +87,9 @@ def plain_tree(cfg: DictConfig) -> dict[str, Any]:
 
 def from_tree(tree: Mapping[str, Any]) -> RunConfig:
     """The typed config of a plain tree with flat training keys, "auto" values resolved."""
+    if isinstance(tree.get("experiment"), Mapping):
+        raise ConfigError("An experiment's keys were put under experiment., where they have no effect: its file must "
+                          "begin with the line\n# @package _global_")
     run = {key: tree[key] for key in _RUN_KEYS if key in tree}
     if "tracker" in run:
         run["tracker"] = trackers_from_tree(run["tracker"])
@@ -127,26 +126,3 @@ def refuse_resolvers(node: Any, path: str = "") -> None:
     elif isinstance(node, str) and (match := re.search(r"\$\{\s*([\w.]+)\s*:", node)):
         raise ConfigError(f"{path} = {node!r}: ${{{match[1]}:...}} changes from run to run, so a trial could not be "
                           "found again. Write the value itself.")
-
-
-def check_keys(arguments: Sequence[str], known: Iterable[str]) -> None:
-    """Refuse an override whose key does not exist, before Hydra does so without naming the near match.
-
-    known: dotted keys of the composed config.
-    """
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import OverrideParseException
-
-    keys = {*known, *GROUPS}
-    for argument in arguments:
-        if "=" not in argument and argument[:1] not in ("+", "~"):
-            continue  # a switch of Hydra's, or its value
-        try:
-            key = OverridesParser.create().parse_override(argument).key_or_group
-        except OverrideParseException as error:
-            raise ConfigError(f"Can't read {argument!r}: {str(error).splitlines()[0]}") from error
-        if key.split(".")[0] == "hydra" or key.startswith("hydra/"):
-            continue
-        if key not in keys:
-            raise ConfigError(f'Unknown key "{key}" in {argument!r}.{near_match(key, keys)} '
-                              "`python train.py --help` lists all keys.")

@@ -12,8 +12,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
+from sweep.command_line import CONF_DIR
 from sweep.conductor import conduct
-from sweep.entry import CONF_DIR
 from sweep.errors import ConfigError, TrialsFailedError
 from sweep.search.grid import cells_of
 from sweep.search.storage import _journal

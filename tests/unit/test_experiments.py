@@ -3,7 +3,7 @@
 import pytest
 
 from sweep.combinations import refusal
-from sweep.entry import CONF_DIR
+from sweep.command_line import CONF_DIR
 from tests.conftest import ROOT
 from tests.unit.test_config import loaded
 
