@@ -81,9 +81,9 @@ class WandbSink:
             artifact.add_dir(str(folder))
             run.log_artifact(artifact, aliases=["chosen", re.sub(r"\W+", "-", best.answer.score.verdict)])
         WandbRun(run, None, self._offline_parts(run.id) if self._mode == "online" else ()).finish()
-        write_json(self._concluded_path, self._conclusion())
         if self._mode == "online":
             save_workspace(run.entity, self._config.project, record.entry)
+        write_json(self._concluded_path, self._conclusion())
 
     def is_concluded(self, record: Record) -> bool:
         """Whether there is nothing new to say about the sweep as a whole."""

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -141,10 +142,19 @@ def test_sync_without_a_key_says_what_to_do(record: Record) -> None:
         sync(record.dir)
 
 
-def test_the_sweep_of_wandbs_own_agent_drives_train_py() -> None:
+def test_the_command_of_wandbs_own_agent_is_one_of_train_py(command: Callable[..., subprocess.CompletedProcess[str]],
+                                                           monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command line as the agent fills it in: `${args_no_hyphens}` becomes one `key=value` for each parameter."""
     sweep = yaml.safe_load((CONF_DIR.parent / "docs" / "wandb_sweep.yaml").read_text())
-    assert sweep["program"] == "train.py" and sweep["command"][-1] == "${args_no_hyphens}"
-    assert set(sweep["parameters"]) <= set(known_keys("config"))
+    asked = {key: str(given["values"][-1] if "values" in given else given["max"])
+             for key, given in sweep["parameters"].items()}
+    filled = {"${env}": [], "${program}": [sweep["program"]], "python": [],
+              "${args_no_hyphens}": [f"{key}={value}" for key, value in asked.items()]}
+    line = [word for part in sweep["command"] for word in filled[part]]
+    monkeypatch.setenv("WANDB_SWEEP_ID", "sweep1")
+    done = command(*line, "plan=true")
+    assert done.returncode == 0, done.stderr
+    assert "1 trial" in done.stdout, done.stdout
 
 
 def test_the_workspace_names_settings_and_scores(record: Record) -> None:

@@ -17,9 +17,11 @@ from wandb_stand_in import StandIn
 
 import wandb
 from sweep.files import read_jsonl, sha256_of
+from sweep.record.entry import write_entry
 from sweep.record.facts import Record, read_record
+from sweep.record.redact import without_secrets
 from sweep.record.settings import TrackersConfig, WandbConfig
-from sweep.record.sweep_log import SWEEP_LOG
+from sweep.record.sweep_log import SWEEP_LOG, note
 from sweep.record.sync import main as sync_main
 from sweep.record.tracker import Tracker, make_tracker
 from sweep.record.views import write_views
@@ -77,20 +79,74 @@ def results_of(record: Record) -> dict[str, str]:
             if path.is_file() and "wandb" not in str(path.relative_to(record.results_dir)) and path.name != SWEEP_LOG}
 
 
-@pytest.mark.parametrize("stand_in", [
-    {}, pytest.param({"drop": 1 / 7, "refuse": 1 / 5, "delay": 1 / 3}, marks=pytest.mark.slow)],
-    indirect=True, ids=["calm", "stormy"])
 def test_an_online_sweep_arrives_whole_and_leaves_the_same_files(record: Record, stand_in: StandIn) -> None:
     before = results_of(record)
-    show(record, "online", wait_s=120)
+    show(record, "online")
     assert results_of(record) == before
     assert not (record.dir / SWEEP_LOG).exists(), (record.dir / SWEEP_LOG).read_text()
-    for result in record.results:  # several live runs in one process
-        assert rows_of(stand_in, result.trial.train_id, "train/loss") == [1, 2, 3, 4, 5, 6]
-        assert rows_of(stand_in, result.trial.train_id, "screen/usefulness") == [2, 4, 6]
+    assert_whole(record, stand_in)  # several live runs in one process
     assert any("model" in json.dumps(artifact) for artifact in stand_in.seen.artifacts)
     assert stand_in.seen.views and "parallel" in json.dumps(stand_in.seen.views).lower()
-    assert bool(stand_in.seen.faults) == bool(stand_in.faults)
+
+
+@pytest.mark.slow
+def test_a_storm_changes_no_file_and_what_it_took_is_sent_later(record: Record, stand_in: StandIn,
+                                                                capsys: pytest.CaptureFixture[str]) -> None:
+    before, begun_s = results_of(record), time.monotonic()
+    stand_in.faults = {"drop": 1 / 7, "refuse": 1 / 5, "delay": 1 / 3}
+    show(record, "online", wait_s=120)
+    assert time.monotonic() - begun_s < 120 + 10
+    assert results_of(record) == before
+    assert {"drop", "refuse", "delay"} == set(stand_in.seen.faults)
+    wandb.teardown()
+    stand_in.faults = {}
+    assert "left" not in synced(record, capsys)
+    assert_whole(record, stand_in)
+    assert any("model" in json.dumps(artifact) for artifact in stand_in.seen.artifacts)
+    assert stand_in.seen.views
+
+
+def test_the_run_that_wandbs_agent_began_gets_a_trial_that_was_shown_before(record: Record, stand_in: StandIn,
+                                                                           monkeypatch: pytest.MonkeyPatch) -> None:
+    show(record, "online")
+    wandb.teardown()
+    monkeypatch.setenv("WANDB_SWEEP_ID", "sweep1")
+    monkeypatch.setenv("WANDB_RUN_ID", "ofagent")
+    tracker = tracker_of(record, "online")
+    tracker.end(record.results[0])
+    tracker.conclude(record)
+    tracker.close()
+    assert rows_of(stand_in, "ofagent", "train/loss") == [1, 2, 3, 4, 5, 6]
+    assert stand_in.seen.summary["ofagent"]["usefulness"] is not None  # what the agent's search is told
+    assert_whole(record, stand_in)
+
+
+PASSWORD = "pa55word-of-the-study"
+
+
+def files_with(results_dir: Path, secret: str) -> list[Path]:
+    return [path for path in results_dir.rglob("*") if path.is_file() and secret.encode() in path.read_bytes()]
+
+
+@pytest.mark.parametrize("mode", ["online", "offline"])
+def test_no_secret_stands_in_any_file_of_the_results(mode: str, record: Record, stand_in: StandIn, tmp_path: Path,
+                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys in the environment and the netrc file, a storage's password in the command and in an error."""
+    monkeypatch.delenv("WANDB_API_KEY")
+    (tmp_path / "netrc").write_text(f"machine {stand_in.address.removeprefix('http://')} login user password {KEY}\n")
+    monkeypatch.setenv("HF_TOKEN", TOKEN := "hf_0123456789abcdefghij")
+    storage = f"postgresql+psycopg://user:{PASSWORD}@host/db"
+    command = without_secrets(f"python train.py -m search.storage={storage} hf_token={TOKEN}")
+    entry = dataclasses.replace(record.entry, command=command)
+    write_entry(record.dir / "sweep.yaml", entry)
+    show(write_views(record.dir), mode)
+    note(record.dir, f"could not reach {storage} with {TOKEN}")
+    for secret in (KEY, PASSWORD, TOKEN):
+        assert files_with(record.results_dir, secret) == []
+    assert "search.storage" in (record.dir / "sweep.yaml").read_text()
+    planted = next((record.dir / "wandb").glob("*run-*")) / "logs" / "planted.log"
+    planted.write_bytes(b"\x00" + KEY.encode())
+    assert files_with(record.results_dir, KEY) == [planted], "the search would not find one"
 
 
 def test_without_a_network_the_runs_are_kept_offline(record: Record, stand_in: StandIn,
@@ -141,7 +197,7 @@ def test_a_sweep_that_ran_without_wandb_can_be_sent(record: Record, stand_in: St
     assert_whole(record, stand_in)
 
 
-@pytest.mark.parametrize("fault", ["drop", "forbid"])
+@pytest.mark.parametrize("fault", [pytest.param("drop", marks=pytest.mark.slow), "forbid"])
 def test_what_a_run_lost_late_is_sent_later_and_nothing_twice(fault: str, record: Record, stand_in: StandIn,
                                                               capsys: pytest.CaptureFixture[str]) -> None:
     """The network goes, or the key is revoked, when a part of the rows has arrived."""
@@ -215,6 +271,7 @@ def test_two_sweeps_that_show_one_trial_at_once_show_each_row_once(record: Recor
 _A_SWEEP = """
 import sys, time
 from pathlib import Path
+from sweep.record.entry import write_entry
 from sweep.record.facts import read_record
 from sweep.record.settings import TrackersConfig, WandbConfig
 from sweep.record.tracker import make_tracker
