@@ -32,6 +32,7 @@ class PackConfig:
 
     max_trials: int = bounds(1, 1024)
     save_state_every_n_steps: int = bounds(1)
+    max_retries: int = bounds(0, 100)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,10 +57,12 @@ class RunConfig:
     use: UseConfig
     validate: bool
     plan: bool
+    early_stop: int | None = bounds(1)
     note: str
 
 
-_RUN_KEYS = ("scoring", "search", "launcher", "tracker", "pack", "sweep", "use", "validate", "plan", "note")
+_RUN_KEYS = ("scoring", "search", "launcher", "tracker", "pack", "sweep", "use", "validate", "plan", "early_stop",
+             "note")
 
 
 def load(cfg: DictConfig) -> RunConfig:
@@ -68,24 +71,36 @@ def load(cfg: DictConfig) -> RunConfig:
     Raises ConfigError naming the key, what was given and what is allowed.
     """
     from omegaconf import OmegaConf
+
+    refuse_resolvers(OmegaConf.to_container(cfg, resolve=False))
+    return from_tree(plain_tree(cfg))
+
+
+def plain_tree(cfg: DictConfig) -> dict[str, Any]:
+    """A composed config with its references resolved. Raises ConfigError for a reference to nothing."""
+    from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    _refuse_resolvers(OmegaConf.to_container(cfg, resolve=False))
     try:
         tree = OmegaConf.to_container(cfg, resolve=True)
     except OmegaConfBaseException as error:
         raise ConfigError(f"The config refers to something that does not exist: {error}") from error
     assert isinstance(tree, dict)
-    return from_tree({str(k): v for k, v in tree.items()})
+    return {str(key): value for key, value in tree.items()}
 
 
 def from_tree(tree: Mapping[str, Any]) -> RunConfig:
     """The typed config of a plain tree with flat training keys, "auto" values resolved."""
     run = {key: tree[key] for key in _RUN_KEYS if key in tree}
-    train = {key: value for key, value in tree.items() if key not in (*_RUN_KEYS, "experiment")}
     if "tracker" in run:
         run["tracker"] = trackers_from_tree(run["tracker"])
-    return build(RunConfig, {**run, "train": build(TrainConfig, _resolved(train))})
+    return build(RunConfig, {**run, "train": train_part(tree)})
+
+
+def train_part(tree: Mapping[str, Any]) -> TrainConfig:
+    """What a trial trains, of the same plain tree."""
+    train = {key: value for key, value in tree.items() if key not in (*_RUN_KEYS, "experiment")}
+    return build(TrainConfig, _resolved(train))
 
 
 def _resolved(train: dict[str, Any]) -> dict[str, Any]:
@@ -101,14 +116,14 @@ def _resolved(train: dict[str, Any]) -> dict[str, Any]:
     return train
 
 
-def _refuse_resolvers(node: Any, path: str = "") -> None:
+def refuse_resolvers(node: Any, path: str = "") -> None:
     """Values that change from run to run can't be part of an identity."""
     if isinstance(node, Mapping):
         for key, value in node.items():
-            _refuse_resolvers(value, f"{path}.{key}" if path else str(key))
+            refuse_resolvers(value, f"{path}.{key}" if path else str(key))
     elif isinstance(node, list):
         for item in node:
-            _refuse_resolvers(item, path)
+            refuse_resolvers(item, path)
     elif isinstance(node, str) and (match := re.search(r"\$\{\s*([\w.]+)\s*:", node)):
         raise ConfigError(f"{path} = {node!r}: ${{{match[1]}:...}} changes from run to run, so a trial could not be "
                           "found again. Write the value itself.")
