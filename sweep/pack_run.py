@@ -365,7 +365,7 @@ class PackRun:
 
     def _note_drawing(self, run: TrialRun, num_done: int, num_all: int) -> None:
         """Regularisation images that no trial has needed before; what has been drawn is kept."""
-        run.update(phase="drawing" if num_done < num_all else "training")
+        run.update(status=RUNNING, phase="drawing" if num_done < num_all else "training")
         self._stop_if_asked(num_done, num_all)
 
     # -- scoring
