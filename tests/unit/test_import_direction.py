@@ -13,7 +13,7 @@ SWEEP = ROOT / "sweep"
 
 # A room is a package or a file directly in sweep/. What starts the others is known to nothing beneath it:
 WORKER = {"worker", "pack_run", "trial_run", "membership", "checkpoints"}
-STARTS = {"conductor", "preflight", "entry", *WORKER}
+STARTS = {"conductor", "preflight", "entry", "bench", *WORKER}
 ABOVE = {"record", "launch", "search", *STARTS}
 
 # room -> rooms it must not import (at the top or inside a function); a room that is not named must not import STARTS
