@@ -34,6 +34,7 @@ from sweep.record.terminal import Progress, View, make_view, show_plan, show_res
 from sweep.record.tracker import Tracker, make_tracker
 from sweep.record.use import check_use, copy_chosen
 from sweep.record.views import write_views
+from sweep.room import known_room, largest
 from sweep.schema import to_tree
 from sweep.search.grid import Cells
 from sweep.train_config import train_from_tree
@@ -145,7 +146,7 @@ class Sweep:
         waiting = [one.trial for one in todo]
         show_plan(self.name, [one.trial for one in checked], already_done=_others(checked, todo),
                   num_packs=len(self._plan_packs(waiting)), num_files=sum(one.num_checkpoints for one in todo),
-                  estimated_s=self._expected_s(waiting))
+                  estimated_s=self._expected_s(waiting), room=self._room(waiting))
 
     def run(self, entry: SweepEntry) -> list[TrialResult]:
         """Launch what is not complete, follow it, and write the record."""
@@ -154,7 +155,7 @@ class Sweep:
         ids = {trial.train_id for trial in todo}
         packs = self._plan_packs(todo)
         show_plan(self.name, trials, already_done=[t.train_id for t in trials if t.train_id not in ids],
-                  num_packs=len(packs), estimated_s=self._expected_s(todo))
+                  num_packs=len(packs), estimated_s=self._expected_s(todo), room=self._room(todo))
         tracker = make_tracker(self.config.tracker, entry, self.dir, self.results_dir)
         try:
             if packs:
@@ -260,6 +261,15 @@ class Sweep:
         """Wall time of what is to do, from what earlier trials cost here; None if there were none."""
         total_s = rates.expected_s(self.results_dir, self._rate_key, sum(trial.num_steps for trial in todo))
         return None if total_s is None else total_s / self.config.launcher.num_workers
+
+    def _room(self, todo: Sequence[Trial]) -> str:
+        """How many train at a time, as asked for or as found for trials like the largest of these before."""
+        asked = self.config.pack.max_trials
+        found = known_room(self.results_dir, largest(todo)) if todo else None
+        if found is None:
+            return "" if asked is None or not todo else f"up to {min(asked, len(todo))} at a time"
+        num = min(asked or found.max_trials, len(todo))
+        return f"up to {num} at a time in {num * found.gib_each:.1f} GiB"
 
     @property
     def _rate_key(self) -> str:
