@@ -52,7 +52,7 @@ def main() -> None:
     unet = UNet2DConditionModel.from_pretrained(base, subfolder="unet")
     noise_scheduler = DDPMScheduler.from_pretrained(base, subfolder="scheduler")
     for model in (text_encoder, vae, unet):
-        model.requires_grad_(False)
+        model.requires_grad_(False).to(torch.float32)
 
     unet.add_adapter(LoraConfig(r=args.rank, lora_alpha=args.lora_alpha, init_lora_weights=True,
                                 target_modules=UNET_LAYERS))

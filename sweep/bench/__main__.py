@@ -5,6 +5,7 @@
     python -m sweep.bench sweep                               12 trials against 12 runs of a plain script (about 20 min)
     python -m sweep.bench outside                             a solo run's time outside the steps (about 1 min)
     python -m sweep.bench long                                100 short trials in one process (about 10 min)
+    python -m sweep.bench room                                how many trials a card holds, counted (about 2 min)
     python -m sweep.bench gpu                                 SD 1.5's shape on a GPU (about 15 min)
 
 Each writes results/<date>_bench/<command>/: table.csv, raw.jsonl, hardware.json and a plot. Timings are worth
@@ -77,6 +78,13 @@ def long(options: argparse.Namespace) -> None:
     from sweep.bench.whole import many_trials
 
     many_trials(Folder(options.results_dir, "long"), num_trials=options.trials, steps=options.steps)
+
+
+def room(options: argparse.Namespace) -> None:
+    """Count on fake tensors how many trials cards of 8 to 80 GB have room for."""
+    from sweep.bench.room import count_room
+
+    count_room(Folder(options.results_dir, "room"))
 
 
 def _measure_all(layouts: Sequence[Layout], options: argparse.Namespace, name: str) -> None:
@@ -158,6 +166,7 @@ def _parser() -> argparse.ArgumentParser:
     command("gpu", gpu, **{**measured, "updates": 20}, base="sd15", device="cuda:0", precision="bf16", resolution="512",
             rank="32", k="1,2,4,8,16,32", threads="4", compiled="no,yes")
     command("sweep", whole_sweep, steps=300, repeats=3, trials=12)
+    command("room", room)
     command("outside", outside, steps=300)
     command("long", long, trials=100, steps=20)
     return parser

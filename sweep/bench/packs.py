@@ -8,6 +8,7 @@ from tempfile import gettempdir
 from typing import TYPE_CHECKING, Any
 
 from sweep.bench.layouts import Layout
+from sweep.data.batches import BatchPlan, TrainData
 from sweep.model.base import Base, BaseModelConfig, TextStates
 from sweep.network.targets import find_targets
 from sweep.train_config import TrainConfig
@@ -32,11 +33,11 @@ WIDTHS = {"sd15": (768, None), "sdxl": (2048, 1280)}  # of the text states, and 
 DTYPES = {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
-def make_pack(layout: Layout) -> Pack:
+def make_pack(layout: Layout, base: Base | None = None) -> Pack:
     """Trials that differ in their seed alone. Large bases train their UNet alone: their text states are random too."""
     import torch
 
-    base = pocket_base(layout) if layout.base_model == "pocket" else random_base(layout)
+    base = base or (pocket_base(layout) if layout.base_model == "pocket" else random_base(layout))
     if layout.compiled:
         base.unet.compile_repeated_blocks(dynamic=False)
     trained = layout.trains_text_encoder and bool(base.text_encoders)
@@ -67,8 +68,13 @@ def random_base(layout: Layout) -> Base:
     from diffusers import DDPMScheduler, UNet2DConditionModel
 
     torch.manual_seed(0)
-    with torch.device(layout.device):
-        unet = UNet2DConditionModel(**UNETS[layout.base_model]).to(_dtype(layout) or torch.float32)
+    usual = torch.get_default_dtype()
+    torch.set_default_dtype(_dtype(layout) or torch.float32)
+    try:
+        with torch.device(layout.device):
+            unet = UNet2DConditionModel(**UNETS[layout.base_model])
+    finally:
+        torch.set_default_dtype(usual)
     schedule = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012,
                 "beta_schedule": "scaled_linear", "prediction_type": "epsilon"}
     return Base(unet=unet.eval().requires_grad_(False), vae=None, text_encoders=[], tokenizers=[],
@@ -87,12 +93,11 @@ def _dtype(layout: Layout) -> torch.dtype | None:
 
 _CAPTIONS = ("photo of alexq man wearing a green hoodie", "photo of alexq man on a beach", "alexq man, close-up",
              "photo of alexq man with glasses")
+PLAN = BatchPlan((250,) * len(_CAPTIONS), 1, 1)  # of the first trial
 
 
 def _member(name: str, config: TrainConfig, moments: torch.Tensor, *, known_text: bool, base: Base) -> Member:
-    from sweep.data.batches import BatchPlan, TrainData
-
-    plan = BatchPlan((250,) * len(_CAPTIONS), 1, config.seed)
+    plan = replace(PLAN, seed=config.seed)
     member = Member(train_id=name, config=config, num_steps=10**6,
                     data=TrainData(moments_NMHW=moments.unbind(), captions=_CAPTIONS, plan=plan))
     if known_text:

@@ -18,6 +18,10 @@ from sweep.bench.record import Folder, csv_text
 from sweep.bench.timers import Timers
 from sweep.files import read_json, write_text
 
+_RUN_PEER = ("import runpy, sys; from sweep.model.torchvision_ops import declare_missing_operators; "
+             "declare_missing_operators(); sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')")
+"""A CPU-only torch beside torchvision from another index lacks operators that diffusers' imports want."""
+
 ROOT = Path(__file__).parents[2]
 PEER = ROOT / "studies" / "peer_lora.py"
 _DIMS, _ALPHAS = (4, 8, 16, 32, 64, 128), (1, 16)
@@ -53,7 +57,7 @@ def _peer(points: Sequence[tuple[int, int]], steps: int, at_once: int) -> float:
     from sweep.pocket import SUBJECT_DIR, WEIGHTS_DIR
 
     with TemporaryDirectory() as out:
-        fixed = [sys.executable, str(PEER), "--pretrained_model_name_or_path", str(WEIGHTS_DIR / "sd"),
+        fixed = [sys.executable, "-c", _RUN_PEER, str(PEER), "--pretrained_model_name_or_path", str(WEIGHTS_DIR / "sd"),
                  "--instance_data_dir", str(SUBJECT_DIR / "train"), "--max_train_steps", str(steps)]
         return _wall_s([[*fixed, "--rank", str(dim), "--lora_alpha", str(alpha), "--output_dir", f"{out}/{dim}-{alpha}"]
                         for dim, alpha in points], at_once=at_once)

@@ -30,7 +30,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def trial_bytes(base: Base, targets: list[Target], member: Member) -> int:
-    """What one more trial like this takes at its largest batch: measured on a GPU, counted elsewhere (meta tensors too).
+    """What one more trial like this takes at its largest batch: measured on a GPU, counted elsewhere, on fake
+    tensors too.
 
     member: a fresh one; it is left as it was.
     """
