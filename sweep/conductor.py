@@ -37,6 +37,7 @@ from sweep.record.terminal import make_view, say, show_plan, show_results
 from sweep.record.tracker import Tracker, make_tracker
 from sweep.record.use import check_use, copy_chosen
 from sweep.record.views import write_views
+from sweep.room import known_room, largest
 from sweep.schema import to_tree
 from sweep.search.grid import Cells
 from sweep.search.outcome import Outcome, outcome_of, screened_rows
@@ -164,7 +165,7 @@ class Sweep:
         show_plan(self.name, [one.trial for one in checked],
                   already_done=[one.trial.train_id for one in checked if one.trial.train_id not in ids],
                   num_packs=len(self.plan_packs(waiting)), num_files=sum(one.num_checkpoints for one in todo),
-                  estimated_s=self._expected_s(waiting))
+                  estimated_s=self._expected_s(waiting), room=self._room(waiting))
 
     def run(self, entry: SweepEntry, cells: Cells, preflight: Preflight, order: Sequence[str],
             launcher_of: LauncherMaker) -> list[TrialResult]:
@@ -176,7 +177,7 @@ class Sweep:
         ids = {trial.train_id for trial in todo}
         packs = self.plan_packs(todo)
         show_plan(self.name, trials, already_done=[t.train_id for t in trials if t.train_id not in ids],
-                  num_packs=len(packs), estimated_s=self._expected_s(todo))
+                  num_packs=len(packs), estimated_s=self._expected_s(todo), room=self._room(todo))
         study = SweepStudy(self.dir, self.config.search, cells.axes, cells.fixed)
         study.reconcile(trials, {trial.train_id: self.outcome(trial) for trial in trials if trial.train_id not in ids})
         if study.lost:
@@ -269,6 +270,15 @@ class Sweep:
         """Wall time of what is to do, from what earlier trials cost here; None if there were none."""
         total_s = rates.expected_s(self.results_dir, self._rate_key, sum(trial.num_steps for trial in todo))
         return None if total_s is None else total_s / self.config.launcher.num_workers
+
+    def _room(self, todo: Sequence[Trial]) -> str:
+        """How many train at a time, as asked for or as found for trials like the largest of these before."""
+        asked = self.config.pack.max_trials
+        found = known_room(self.results_dir, largest(todo)) if todo else None
+        if found is None:
+            return "" if asked is None or not todo else f"up to {min(asked, len(todo))} at a time"
+        num = min(asked or found.max_trials, len(todo))
+        return f"up to {num} at a time in {num * found.gib_each:.1f} GiB"
 
     @property
     def _rate_key(self) -> str:
