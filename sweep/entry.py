@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -12,6 +13,7 @@ from typing import Any
 from sweep.errors import SweepError, TrialsFailedError
 
 TRIALS_FAILED, USER_ERROR, INTERRUPTED = 1, 2, 130
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 _DEFERRED: list[SweepError] = []
 
 CONF_DIR = Path(__file__).parent.parent / "conf"
@@ -35,6 +37,11 @@ def run_guarded(main: Callable[[], object], config_name: str) -> int:
         return TRIALS_FAILED
     except (SweepError, HydraException, OmegaConfBaseException) as error:
         print(f"error: {error}", file=sys.stderr)
+        return USER_ERROR
+    except OSError as error:
+        if error.errno not in _OF_THE_DISK:
+            raise
+        print(f"error: {error}. What is trained is kept; mend it, and the same command goes on.", file=sys.stderr)
         return USER_ERROR
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
