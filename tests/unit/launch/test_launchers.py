@@ -189,7 +189,8 @@ def test_after_close_no_worker_runs(tmp_path: Path, config: dict[str, Any], kind
     launcher.start(write_spec(tmp_path, config, "id1"))
     launcher.start(write_spec(tmp_path, config, "id2"))  # in a worker that is just being started
     launcher.poll()
-    wait_for_workers(kind, 2)
+    if kind != "ray":  # there the first worker takes both, in no time
+        wait_for_workers(kind, 2)
     launcher.close()
     assert workers(kind) == [] if kind == "local" else wait_for_workers(kind, 0) == []
     launcher.close()
