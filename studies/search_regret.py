@@ -123,14 +123,19 @@ def regrets(table: Sequence[Setting], num_searches: int) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for place, budget in enumerate(BUDGETS):
         tpe, rand = ([one[place] for one in by_sampler[name]] for name in ("tpe", "random"))
-        gap = _bootstrap(lambda drawn, tpe=tpe, rand=rand: statistics.median([tpe[i] for i in drawn])
-                         - statistics.median([rand[i] for i in drawn]), num_searches)
         found[str(budget)] = {
-            "tpe": _bootstrap(lambda drawn, tpe=tpe: statistics.median([tpe[i] for i in drawn]), num_searches),
-            "random": _bootstrap(lambda drawn, rand=rand: statistics.median([rand[i] for i in drawn]), num_searches),
-            "tpe less random": gap,
+            "tpe": _bootstrap(_median_of(tpe), num_searches), "random": _bootstrap(_median_of(rand), num_searches),
+            "tpe less random": _bootstrap(_median_gap(tpe, rand), num_searches),
             "mean": {"tpe": statistics.mean(tpe), "random": statistics.mean(rand)}}
     return found
+
+
+def _median_of(values: Sequence[float]) -> Callable[[Sequence[int]], float]:
+    return lambda drawn: statistics.median(values[i] for i in drawn)
+
+
+def _median_gap(one: Sequence[float], other: Sequence[float]) -> Callable[[Sequence[int]], float]:
+    return lambda drawn: _median_of(one)(drawn) - _median_of(other)(drawn)
 
 
 def search(table: Sequence[Setting], sampler: str, seed: int) -> list[float]:
