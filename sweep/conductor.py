@@ -46,6 +46,7 @@ from sweep.search.study import SweepStudy
 from sweep.train_config import train_from_tree
 from sweep.trial import DONE, FAILED, FINISHED, PRUNED, Trial, TrialResult, to_json, trial_folder
 
+_NUM_ROUNDS = 8  # a pack's trials are at most so many for each of its places
 LauncherMaker = Callable[[Any, Path], Launcher]
 
 
@@ -236,7 +237,8 @@ class Sweep:
             if memberships:
                 earlier[(*memberships[-1]["members"], *memberships[-1].get("waiting", {}))] = None
         return plan_packs(todo, [list(members) for members in earlier],
-                          num_workers=num_workers or self.config.launcher.num_workers)
+                          num_workers=num_workers or self.config.launcher.num_workers,
+                          max_length=_NUM_ROUNDS * self.config.pack.max_trials)
 
     def is_complete(self, trial: Trial) -> bool:
         return bool(trial.refused) or is_complete(self.results_dir, trial, self.scoring_id(trial),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import math
 import secrets
+import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -46,6 +47,8 @@ from sweep.trial_run import TrialRun, attributed_s
 if TYPE_CHECKING:
     from sweep.evaluation.scorer import Scorer
 
+STOP_ASKED = threading.Event()
+"""Set when the system asks this process to end (SIGTERM): as good as a control file that says stop."""
 STATUS_EVERY_S = 1.0  # how often a running trial's status.json is renewed
 LOOK_EVERY_S = 0.25  # how often the conductor's wishes (prune, more trials) are looked for
 ScorerOf = Callable[[TrialRun], "Scorer | None"]
@@ -453,7 +456,7 @@ class PackRun:
         return {i: run.folder.state for i, run in self.by_id.items()}
 
     def _is_stop_asked(self) -> bool:
-        return self._control.exists() and bool(read_json(self._control).get("command") == "stop")
+        return STOP_ASKED.is_set() or self._control.exists() and bool(read_json(self._control).get("command") == "stop")
 
     def _stop_if_asked(self, num_done: int, num_all: int) -> None:
         """Between two groups of images: what has been drawn is kept."""

@@ -27,9 +27,9 @@ num_trials, folder = int(sys.argv[1]), Path(sys.argv[2])
 marks = []
 
 class Marking(StandIn):
-    def start(self, spec):
-        marks.append(time.perf_counter())
-        super().start(spec)
+    def _checkpoint(self, pack, trial):
+        marks.append(time.process_time())
+        super()._checkpoint(pack, trial)
 
 def memory_kb():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -41,13 +41,13 @@ with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
                  "dataset.num_images=4", "unet_lr=1e-5,2e-5,5e-5,1e-4,2e-4", "network_dim=4,8", "pack.max_trials=10",
                  f"seed=range({num // 10})"]
         loader = GlobalHydra.instance().config_loader()
-        launcher = Marking(num_checkpoints=1)
+        launcher = Marking(num_checkpoints=1, is_gradual=True)
         conduct(cells_of(lines, lambda o: compose("config", overrides=o), loader), lambda config, folder: launcher)
     run(10, "warm-up")
-    before_kb, started = memory_kb(), time.perf_counter()
+    before_kb, started = memory_kb(), time.process_time()
     marks.clear()
     run(num_trials, "whole")
-    whole_s = time.perf_counter() - started
+    whole_s = time.process_time() - started
 per = len(marks) // 10
 early, late = marks[per] - marks[0], marks[-1] - marks[-1 - per]
 print("RESULT", 1000 * whole_s / num_trials, late / early, (memory_kb() - before_kb) / num_trials, file=sys.stderr)
@@ -55,7 +55,7 @@ print("RESULT", 1000 * whole_s / num_trials, late / early, (memory_kb() - before
 
 
 def measured(num_trials: int, folder: Path) -> tuple[float, float, float]:
-    """(ms per trial, time of the last tenth over the first's, kB per trial)."""
+    """(ms of one core per trial, time of the last tenth over the first's, kB per trial)."""
     run = subprocess.run([sys.executable, "-c", GRID, str(num_trials), str(folder)], cwd=ROOT, capture_output=True,
                          text=True)
     assert run.returncode == 0, run.stderr[-2000:]
@@ -65,7 +65,7 @@ def measured(num_trials: int, folder: Path) -> tuple[float, float, float]:
 
 def test_a_trial_costs_little(tmp_path: Path) -> None:
     ms, ratio, _ = measured(300, tmp_path)
-    assert ms <= 40, "20 on an idle machine; the bound leaves room for a busy one"
+    assert ms <= 20
     assert ratio < 3
 
 
