@@ -226,8 +226,8 @@ def write_report(cases: Sequence[Case], out: Path, made: dict[str, object]) -> N
     lines = ["# Scores where the truth is known", "",
              f"`{made['command']}` on {made['hardware']}, {made['date']}, commit {made['commit']}, "
              f"{made['minutes']} min, one thread. The renderer draws what the 16 prompts ask for, twice, with known "
-             "faults, for held-out people; everything goes through the base's autoencoder and is scored as a LoRA's images "
-             "are.", "",
+             "faults, for held-out people; everything goes through the base's autoencoder and is scored as a LoRA's "
+             "images are.", "",
              "![the same as curves](calibration.png)", "",
              "| planted | person | measured | must | holds |", "|---|---|---|---|---|"]
     for case in cases:

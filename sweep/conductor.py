@@ -21,7 +21,7 @@ from sweep.files import append_jsonl, read_jsonl
 from sweep.identity import base_identity
 from sweep.launch.launcher import Launcher, make_launcher
 from sweep.lock import conductor_lock
-from sweep.packing import plan_packs
+from sweep.packing import MOST_TRIALS, plan_packs
 from sweep.preflight import Checked, Preflight, first_read
 from sweep.proposals import Proposals
 from sweep.question import checked_name, default_name, question_of, refuse_other_question
@@ -238,7 +238,7 @@ class Sweep:
                 earlier[(*memberships[-1]["members"], *memberships[-1].get("waiting", {}))] = None
         return plan_packs(todo, [list(members) for members in earlier],
                           num_workers=num_workers or self.config.launcher.num_workers,
-                          max_length=_NUM_ROUNDS * self.config.pack.max_trials)
+                          max_length=_NUM_ROUNDS * (self.config.pack.max_trials or MOST_TRIALS))
 
     def is_complete(self, trial: Trial) -> bool:
         return bool(trial.refused) or is_complete(self.results_dir, trial, self.scoring_id(trial),
