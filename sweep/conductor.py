@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sweep.config import RunConfig
+from sweep.data.check.headline import headlines
 from sweep.data.folder import read_dataset
 from sweep.errors import ConfigError, SweepExistsError, TrialsFailedError
 from sweep.evaluation.backends import backend_identities
@@ -57,6 +58,8 @@ def conduct(cells: Cells) -> list[TrialResult]:
     checked = Preflight(results_dir).check(cells.cells)
     question = _question(cells, checked)
     name = _checked_name(config.sweep.name) or _default_name(cells.swept_keys, question)
+    for line in headlines([(one.dataset, train_from_tree(one.trial.config)) for one in checked]):
+        print(line)
     backends = {} if isinstance(config.scoring, NoScoring) else backend_identities(config.scoring.weights_dir)
     sweep = Sweep(name=name, dir=results_dir / name, config=config, backends=backends)
     if config.plan:

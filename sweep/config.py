@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweep.errors import ConfigError
@@ -77,6 +78,22 @@ def load(cfg: DictConfig) -> RunConfig:
         raise ConfigError(f"The config refers to something that does not exist: {error}") from error
     assert isinstance(tree, dict)
     return from_tree({str(k): v for k, v in tree.items()})
+
+
+def compose(overrides: Sequence[str]) -> RunConfig:
+    """What `python train.py OVERRIDES` would run, for tools that start nothing.
+
+    Raises ConfigError.
+    """
+    import hydra
+    from hydra.errors import HydraException
+
+    conf = Path(__file__).parent.parent / "conf"
+    try:
+        with hydra.initialize_config_dir(str(conf), version_base="1.3"):
+            return load(hydra.compose("config", list(overrides)))
+    except HydraException as error:
+        raise ConfigError(str(error)) from error
 
 
 def from_tree(tree: Mapping[str, Any]) -> RunConfig:

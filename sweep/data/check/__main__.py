@@ -1,0 +1,59 @@
+"""What a person can mend before a training:  python -m sweep.data.check FOLDER [key=value ...]
+
+Reads the photos and captions of FOLDER as `python train.py dataset.dir=FOLDER key=value ...` would and says what is
+wrong with them, what is advised, by whom, and how sure that is. Nothing is written, no base model is loaded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from sweep.errors import SweepError
+
+_OF_PHOTOGRAPHS = 128  # pixels of the shorter side: the pocket base's own photos have 64
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m sweep.data.check", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", metavar="FOLDER", type=Path, help="photos, or <repeats>_<trigger> <class> folders of "
+                                                                    "them")
+    parser.add_argument("overrides", metavar="key=value", nargs="*",
+                        help="as for train.py, e.g. base_model=sd15 trigger=alexq max_train_epochs=10")
+    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+    given = parser.parse_intermixed_args(arguments)
+    try:
+        return _report(given.folder, given.overrides, as_json=given.json)
+    except SweepError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _report(folder: Path, overrides: list[str], *, as_json: bool) -> int:
+    from sweep.config import compose
+    from sweep.data.check.report import check, lines_of, tree_of
+    from sweep.data.folder import read_dataset
+
+    overrides = [f"dataset.dir={json.dumps(str(folder))}", *overrides]
+    config = compose(overrides).train
+    dataset = read_dataset(config.dataset, trigger=config.trigger, class_noun=config.class_noun, repeats=config.repeats)
+    assumed = not any(each.startswith("base_model=") for each in overrides)
+    if assumed and min(min(photo.size) for photo in dataset.photos) >= _OF_PHOTOGRAPHS:
+        config = compose(["base_model=sd15", *overrides]).train
+    findings = check(dataset, config)
+    if as_json:
+        print(json.dumps(tree_of(findings, dataset), indent=1))
+        return 0
+    print("\n".join(lines_of(findings, dataset)))
+    if assumed:
+        print(f"\nchecked for base_model={config.base_model.name} at {config.base_model.resolution} pixels; say "
+              "base_model=... for another")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
