@@ -102,16 +102,26 @@ def _too_long(photos: Sequence[Photo], count_tokens: Count | None, max_tokens: i
                          "rest is cut off. Shorten them, or set max_token_length=150 or 225.")]
 
 
+def constant_phrases(captions: Sequence[str], known: frozenset[str]) -> list[str]:
+    """What (nearly) every caption says, but for empty words and those that are `known`; of nested phrases the longest.
+
+    None if there are too few captions to tell.
+    """
+    if len(captions) < FEWEST:
+        return []
+    counts = Counter(phrase for caption in captions for phrase in _phrases(caption, known))
+    every = [phrase for phrase, num in counts.items() if num >= ALWAYS * len(captions)]
+    return sorted(p for p in every if not any(p != q and f" {p} " in f" {q} " for q in every))
+
+
 def _constant(photos: Sequence[Photo], dataset: Dataset) -> list[Finding]:
-    """Phrases that (nearly) every caption says."""
+    """What should not stand in every caption."""
     if len(photos) < FEWEST:
         return []
     known = frozenset({dataset.trigger.lower(), *words_of(dataset.trigger), *words_of(dataset.class_noun)})
-    counts = Counter(phrase for photo in photos for phrase in _phrases(photo.caption, known))
-    every = [phrase for phrase, num in counts.items() if num >= ALWAYS * len(photos)]
-    longest = [p for p in every if not any(p != q and f" {p} " in f" {q} " for q in every)]
-    traits = sorted(p for p in longest if says(p, BODY))
-    other = sorted(p for p in longest if not says(p, BODY) and not says(p, FRAMING))
+    phrases = constant_phrases([photo.caption for photo in photos], known)
+    traits = [phrase for phrase in phrases if says(phrase, BODY)]
+    other = [phrase for phrase in phrases if not says(phrase, BODY) and not says(phrase, FRAMING)]
     found = []
     if traits:
         found.append(Finding(
