@@ -21,7 +21,7 @@ from sweep.files import append_jsonl, read_jsonl, stable_hash, write_json
 from sweep.identity import base_identity
 from sweep.launch.local import Launcher, LocalLauncher
 from sweep.lock import conductor_lock
-from sweep.packing import pack_id, plan_packs
+from sweep.packing import pack_id, places, plan_packs
 from sweep.preflight import Checked, Preflight
 from sweep.record import rates
 from sweep.record.entry import SweepEntry, read_entry, write_entry
@@ -231,7 +231,7 @@ class Sweep:
         spec = PackSpec(trials=tuple(pack), scoring=to_tree(self.config.scoring), results_dir=str(self.results_dir),
                         device=device, threads=threads, control=str(self._control_path),
                         save_state_every_n_steps=self.config.pack.save_state_every_n_steps,
-                        validate=self.config.validate)
+                        max_trials=places(pack, self.config.pack.max_trials), validate=self.config.validate)
         path = self.dir / "packs" / f"{pack_id([trial.train_id for trial in pack])}.json"
         write_json(path, to_json(spec))
         launcher.start(path)
@@ -243,9 +243,11 @@ class Sweep:
         for trial in todo:
             folder = trial_folder(self.results_dir, trial.train_id)
             memberships = list(read_jsonl(folder.packs)) if any(folder.state.glob("*.safetensors")) else []
-            if memberships and (members := list(memberships[-1]["members"])) not in earlier:
-                earlier.append(members)
-        return plan_packs(todo, self.config.pack.max_trials, earlier, num_workers=self.config.launcher.num_workers)
+            if memberships:
+                members = [*memberships[-1]["members"], *memberships[-1].get("waiting", {})]
+                if members not in earlier:
+                    earlier.append(members)
+        return plan_packs(todo, earlier, num_workers=self.config.launcher.num_workers)
 
     def _progress(self, packs: Iterable[Sequence[Trial]]) -> dict[str, Progress]:
         """Where the trials of running packs stand now."""

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 SWEEP = ROOT / "sweep"
 
 # A room is a package or a file directly in sweep/. What starts the others is known to nothing beneath it:
-WORKER = {"worker", "pack_run", "trial_run"}
+WORKER = {"worker", "pack_run", "trial_run", "membership", "checkpoints"}
 STARTS = {"conductor", "preflight", "entry", *WORKER}
 ABOVE = {"record", "launch", "search", *STARTS}
 
