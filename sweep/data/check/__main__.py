@@ -40,7 +40,8 @@ def _report(folder: Path, overrides: list[str], *, as_json: bool) -> int:
 
     overrides = [f"dataset.dir={json.dumps(str(folder))}", *overrides]
     config = compose(overrides).train
-    dataset = read_dataset(config.dataset, trigger=config.trigger, class_noun=config.class_noun, repeats=config.repeats)
+    dataset = read_dataset(config.dataset, trigger=config.trigger, class_noun=config.class_noun, repeats=config.repeats,
+                           images_per_epoch=config.images_per_epoch)
     assumed = not any(each.startswith("base_model=") for each in overrides)
     if assumed and min(min(photo.size) for photo in dataset.photos) >= _OF_PHOTOGRAPHS:
         config = compose(["base_model=sd15", *overrides]).train

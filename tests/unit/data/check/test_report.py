@@ -17,7 +17,8 @@ from sweep.pocket.subject import write_subject
 def findings(root: Path, *overrides: str) -> dict[str, Finding]:
     """By kind, without the mere notes."""
     config = compose([f"dataset.dir={json.dumps(str(root))}", *overrides]).train
-    dataset = read_dataset(config.dataset, trigger=config.trigger, class_noun=config.class_noun, repeats=config.repeats)
+    dataset = read_dataset(config.dataset, trigger=config.trigger, class_noun=config.class_noun, repeats=config.repeats,
+                           images_per_epoch=config.images_per_epoch)
     return {finding.kind: finding for finding in check(dataset, config) if finding.level != "note"}
 
 
@@ -134,3 +135,9 @@ def test_what_can_not_be_read_is_said(tmp_path: Path, subject: Path, capsys) -> 
     assert "001.png: not a readable image" in capsys.readouterr().err
     assert main([str(subject.parent), "max_train_epoch=3"]) == 2
     assert "max_train_epoch" in capsys.readouterr().err
+
+
+def test_epochs_that_are_counted_in_steps(subject: Path) -> None:
+    """The character guide's 8 epochs of 1,000 steps: 25 photos x 40 repeats."""
+    found = findings(subject.parent, "steps_per_epoch=1000", "max_train_epochs=8", "train_batch_size=2")
+    assert set(found) == {"steps"} and "8,000 steps (25 photos x 80 repeats x 8 epochs" in found["steps"].text
