@@ -10,6 +10,7 @@ from sweep.config import compose
 from sweep.data.check.__main__ import main
 from sweep.data.check.findings import Finding
 from sweep.data.check.report import check, headline
+from sweep.data.check.strength import strength_finding
 from sweep.data.folder import read_dataset
 from sweep.pocket.subject import write_subject
 
@@ -125,6 +126,17 @@ def test_the_report_names_photos_source_and_certainty(subject: Path, capsys) -> 
     assert "measured here on the pocket base" in text and "al + ex + q" in text
     assert main(["--json", str(subject.parent), "repeats=15"]) == 0
     assert json.loads(capsys.readouterr().out)["findings"][0]["kind"] == "missing_captions"
+
+
+def test_the_base_is_asked_what_it_draws_for_the_trigger(base) -> None:
+    assert strength_finding(base, "alexq", "man").level == strength_finding(base, "zwx", "woman").level == "note"
+    known = strength_finding(base, "beach", "man")
+    assert known.kind == "strong_trigger" and "already draws" in known.text
+
+
+def test_the_base_is_asked_only_on_demand(subject: Path, capsys) -> None:
+    assert main(["--base", str(subject.parent), "repeats=15"]) == 0
+    assert "times as much for 'alexq' as for nonsense words: it means nothing yet" in capsys.readouterr().out
 
 
 def test_what_can_not_be_read_is_said(tmp_path: Path, subject: Path, capsys) -> None:
