@@ -72,7 +72,8 @@ def lines_of(findings: Sequence[Finding], dataset: Dataset) -> list[str]:
             if finding.photos and listed(finding.photos) not in finding.text:
                 lines.append(f"      {listed(finding.photos, 10)}")
             if finding.advice is not None:
-                lines.append(f"      says {finding.advice.source}; {finding.advice.certainty}")
+                lines.append(f"      advised by {finding.advice.source}")
+                lines.append(f"      how sure: {finding.advice.certainty}")
     return lines
 
 
