@@ -58,7 +58,7 @@ def conduct(cells: Cells) -> list[TrialResult]:
     checked = Preflight(results_dir).check(cells.cells)
     question = _question(cells, checked)
     name = _checked_name(config.sweep.name) or _default_name(cells.swept_keys, question)
-    for line in headlines([(one.dataset, train_from_tree(one.trial.config)) for one in checked]):
+    for line in headlines([(one.dataset, train_from_tree(one.trial.config), one.trial.num_steps) for one in checked]):
         print(line)
     backends = {} if isinstance(config.scoring, NoScoring) else backend_identities(config.scoring.weights_dir)
     sweep = Sweep(name=name, dir=results_dir / name, config=config, backends=backends)

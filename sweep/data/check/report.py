@@ -25,7 +25,7 @@ _MARKS = {"problem": "!", "advice": "-", "note": " "}
 def check(dataset: Dataset, config: TrainConfig) -> list[Finding]:
     """Everything that can be said of a set of photos and of what a training would do with it."""
     found = photo_findings(dataset.photos, look_at(dataset.photos), config.dataset, config.base_model.resolution,
-                           is_style=says(dataset.class_noun, frozenset({"style"})))
+                           is_style=_is_style(dataset))
     found += _faces(dataset, config)
     vocabulary = _vocabulary(config)
     if vocabulary is None:
@@ -43,12 +43,13 @@ def check(dataset: Dataset, config: TrainConfig) -> list[Finding]:
 
 
 def headline(dataset: Dataset, config: TrainConfig) -> list[Finding]:
-    """What can be said at once, for the first lines of a plan: no pixel is looked at and no model loaded."""
+    """What can be said of photos and captions at once, for the first lines of a plan: without a look at any pixel, and
+    with no model loaded."""
     vocabulary = _vocabulary(config)
-    found = [*number_and_size(dataset.photos, config.dataset, config.base_model.resolution),
+    found = [*number_and_size(dataset.photos, config.dataset, config.base_model.resolution,
+                              is_style=_is_style(dataset)),
              *quick_caption_findings(dataset, config.dataset),
-             *(trigger_findings(dataset.trigger, vocabulary) if vocabulary is not None else []),
-             *training_findings(dataset.photos, config, num_steps(dataset, config))]
+             *(trigger_findings(dataset.trigger, vocabulary) if vocabulary is not None else [])]
     return [finding for finding in found if finding.level != "note"]
 
 
@@ -81,6 +82,10 @@ def tree_of(findings: Sequence[Finding], dataset: Dataset) -> dict[str, Any]:
     """For other programs."""
     return {"photos": len(dataset.photos), "trigger": dataset.trigger, "class_noun": dataset.class_noun,
             "findings": [dataclasses.asdict(finding) for finding in findings]}
+
+
+def _is_style(dataset: Dataset) -> bool:
+    return says(dataset.class_noun, frozenset({"style"}))
 
 
 def _faces(dataset: Dataset, config: TrainConfig) -> list[Finding]:

@@ -39,12 +39,16 @@ class BaseWeights:
     layers: Mapping[str, Tensor]
 
     def write(self, out: Path) -> None:
-        """The base with its present weights: a file for a file, a folder for a folder. Raises ModelError if `out` is
-        there already."""
+        """The base with its present weights: a .safetensors file for a file, a folder for a folder.
+
+        Raises ModelError if `out` is there already, or not of the base's kind.
+        """
         from safetensors.torch import save_file
 
         if out.exists():
             raise ModelError(f"OUT = {out} exists already; give a new name.")
+        if self.path.is_file() and out.suffix != ".safetensors":
+            raise ModelError(f"OUT = {out} must end in .safetensors, since {self.path} is a file.")
         if self.path.is_dir():
             left_out = {path.relative_to(self.path) for path in self.files}
             kept = [path.relative_to(self.path) for path in sorted(self.path.rglob("*")) if path.is_file()]

@@ -1,6 +1,7 @@
 """Planted faults are found, each on the photos it was planted on, and a good set of photos is left in peace."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image, ImageFilter
 from sweep.config import compose
 from sweep.data.check.__main__ import main
 from sweep.data.check.findings import Finding
+from sweep.data.check.headline import headlines
 from sweep.data.check.report import check, headline
 from sweep.data.check.strength import strength_finding
 from sweep.data.folder import read_dataset
@@ -114,7 +116,12 @@ def test_the_headline_looks_at_no_pixel_and_repeats_what_matters(subject: Path) 
     dataset = read_dataset(config.dataset, trigger=None, class_noun=None, repeats=None)
     for path in subject.glob("*.png"):
         path.unlink()
-    assert [finding.kind for finding in headline(dataset, config)] == ["missing_captions", "steps"]
+    assert [finding.kind for finding in headline(dataset, config)] == ["missing_captions"]
+    quick = replace(config, repeats=2, max_train_epochs=5)
+    lines = headlines([(dataset, config, 1250), (dataset, config, 1250), (dataset, quick, 250)])
+    assert lines[0].startswith("! 1 of 25 photos have no caption") and lines[1].startswith("- 1,250 steps")
+    assert lines[1].endswith("(1 more like this among the trials)") and "python -m sweep.data.check" in lines[-1]
+    assert headlines([(dataset, config, 1800)])[:-1] == lines[:1]
 
 
 def test_the_report_names_photos_source_and_certainty(subject: Path, capsys) -> None:

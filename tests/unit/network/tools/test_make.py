@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from sweep.errors import ModelError
 from sweep.evaluation.generate import Row, generate
 from sweep.evaluation.settings import Sampler
 from sweep.model.base import BaseModelConfig
@@ -180,6 +181,8 @@ def test_folder_and_checkpoint_file_of_each_family(tmp_path: Path, family: str) 
     path = lora_file(tmp_path / "a.safetensors", targets, PLAIN)
     bake([path], [1.0], str(file), tmp_path / "baked.safetensors")
     bake([path], [1.0], str(folder), tmp_path / "baked")
+    with pytest.raises(ModelError, match=r"must end in .safetensors, since .*model.safetensors is a file"):
+        bake([path], [1.0], str(file), tmp_path / "folder_of_a_file")
     of_file, of_folder = read_base(str(tmp_path / "baked.safetensors")), read_base(str(tmp_path / "baked"))
     for key, weight in of_folder.layers.items():
         assert torch.equal(of_file.layers[key].reshape(weight.shape), weight), key
