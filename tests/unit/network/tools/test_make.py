@@ -172,7 +172,7 @@ def test_the_inner_ranks_of_a_dylora(targets, tmp_path: Path) -> None:
         assert torch.allclose(part[key], 0.5 * up[:, :4] @ down[:4], atol=1e-6), key
 
 
-@pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl"])
+@pytest.mark.parametrize("family", [pytest.param("sd1", marks=pytest.mark.slow), "sd2", "sdxl"])  # XL has sd1's encoder
 def test_folder_and_checkpoint_file_of_each_family(tmp_path: Path, family: str) -> None:
     folder = miniatures.write_folder(tmp_path / "folder", family)
     file = miniatures.write_checkpoint(tmp_path / "model.safetensors", folder, family, metadata={"kept": "yes"})
