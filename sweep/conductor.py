@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sweep.config import RunConfig
+from sweep.data.check.headline import headlines
 from sweep.data.folder import read_dataset
 from sweep.dispatch import Dispatch
 from sweep.errors import ConfigError, TrialsFailedError
@@ -66,6 +67,9 @@ def conduct(cells: Cells, launcher_of: LauncherMaker = make_launcher) -> list[Tr
         raise ConfigError(first.trial.refused)
     question = question_of(cells, first)
     name = checked_name(config.sweep.name) or default_name(cells.swept_keys, question)
+    for line in headlines([(one.dataset, train_from_tree(one.trial.config), one.trial.num_steps)
+                           for one in checked or [first] if one.dataset.photos]):
+        print(line)
     backends = {} if isinstance(config.scoring, NoScoring) else backend_identities(config.scoring)
     sweep = Sweep(name=name, dir=results_dir / name, config=config, backends=backends)
     if config.plan:
