@@ -103,7 +103,8 @@ def all_cases(base: Base, scoring: ScoringConfig, identity: int, folder: Path,
     hooded = truth(base, scoring, identity, folder, clothes=COMMON_CLOTHES)
     others = strangers(identity, num_strangers)
     return [swap_case(true), stranger_case(true, others), place_case(true, others), mixture_case(true, others),
-            adherence_case(true), *(copies_case(true, (way,)) for way in COPIES), copies_case(true, COPIES), leak_case(hooded),
+            adherence_case(true), *(copies_case(true, (way,)) for way in COPIES),
+            copies_case(true, COPIES), leak_case(hooded),
             diversity_case(true), burn_case(true)]
 
 
