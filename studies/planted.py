@@ -15,9 +15,9 @@ import torch
 import yaml
 from torch import Tensor
 
+from sweep.command_line import CONF_DIR
 from sweep.data.folder import read_dataset
 from sweep.data.settings import DatasetConfig
-from sweep.entry import CONF_DIR
 from sweep.evaluation.cells import Cell, cells_of
 from sweep.evaluation.copies import crop_of
 from sweep.evaluation.gallery import quantised

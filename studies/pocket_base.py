@@ -20,8 +20,8 @@ from PIL import Image
 from torch import Tensor
 
 from studies.estimates import Figure, accuracy, mean, share, spread
+from sweep.command_line import CONF_DIR
 from sweep.comparison import jackknife_interval
-from sweep.entry import CONF_DIR
 from sweep.evaluation.backends.pocket import PocketFace, load_face
 from sweep.evaluation.generate import Row, generate
 from sweep.evaluation.likeness import dprime, leave_one_out, mean_pairwise
