@@ -33,7 +33,7 @@ from studies.planted import (
     swapped,
     truth,
 )
-from sweep.entry import CONF_DIR
+from sweep.command_line import CONF_DIR
 from sweep.errors import ScoringError
 from sweep.evaluation.memorisation import memo_rate
 from sweep.evaluation.settings import ScoringConfig
