@@ -23,6 +23,7 @@ from sweep.identity import base_identity
 from sweep.launch.launcher import Launcher, make_launcher
 from sweep.lock import conductor_lock
 from sweep.packing import MOST_TRIALS, plan_packs
+from sweep.plan import plan_lines, remember_sizes
 from sweep.preflight import Checked, Preflight, first_read
 from sweep.proposals import Proposals
 from sweep.question import checked_name, default_name, question_of, refuse_other_question
@@ -169,8 +170,10 @@ class Sweep:
         ids = {trial.train_id for trial in waiting}
         show_plan(self.name, [one.trial for one in checked],
                   already_done=[one.trial.train_id for one in checked if one.trial.train_id not in ids],
-                  num_packs=len(self.plan_packs(waiting)), num_files=sum(one.num_checkpoints for one in todo),
+                  num_packs=len(packs := self.plan_packs(waiting)), num_files=sum(one.num_checkpoints for one in todo),
                   estimated_s=self._expected_s(waiting), room=self._room(waiting))
+        for line in plan_lines(self.results_dir, todo, packs, self.config.pack.max_trials, self.config.scoring):
+            say(line)
 
     def run(self, entry: SweepEntry, cells: Cells, preflight: Preflight, order: Sequence[str],
             launcher_of: LauncherMaker) -> list[TrialResult]:
@@ -216,6 +219,7 @@ class Sweep:
         done = [result for result in mine if result.status == DONE]
         rates.remember(self.results_dir, self._rate_key, sum(result.attributed_s for result in done),
                        sum(result.step for result in done))
+        remember_sizes(self.results_dir, done)
         pruned = [result for result in results if result.status == PRUNED]
         if pruned:
             saved = sum(result.trial.num_steps - result.step for result in pruned)

@@ -194,6 +194,20 @@ def test_a_lost_worker_is_tried_again_and_its_companions_go_on(tmp_path: Path, s
     assert [result.status for result in again] == [DONE] * 3
 
 
+def test_a_plan_says_packs_images_and_what_is_known_of_files(sweep: Sweeper, capsys: Any) -> None:
+    command = ("network_dim=4,8,16", "unet_lr=1e-4,1e-3", "save_every_n_steps=50", "max_train_steps=100",
+               "pack.max_trials=4")
+    sweep(*command, "plan=true")
+    said = capsys.readouterr().out
+    assert "packs: 6 trials, at most 3 share a pass" in said and "GB" not in said
+    assert "scoring: about" in said and "24 LoRA files" in said
+    sweep(*command[1:], "network_dim=4")
+    capsys.readouterr()
+    sweep(*command, "plan=true", "sweep.name=other")
+    assert "2 already done" in (said := capsys.readouterr().out)
+    assert "LoRA files: about 0 GB" in said, "the stand-in's files are empty"
+
+
 class Interrupted(StandIn):
     """Ctrl-C at the given polls; its packs end by themselves once they are told to stop, or never."""
 
