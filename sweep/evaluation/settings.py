@@ -15,6 +15,7 @@ from typing import Any
 from sweep.data.folder import Dataset
 from sweep.errors import ScoringError
 from sweep.files import sha256_of, stable_hash
+from sweep.model.base import EMBEDDED
 from sweep.schema import bounds, one_of, to_tree
 
 STAGES = ("screen", "refine", "confirm")
@@ -275,6 +276,6 @@ def _content_of(path: Path, num_bytes: int, changed_ns: int) -> str:
 
 def check_fits(scoring: ScoringConfig | NoScoring, base_name: str) -> None:
     """Raise ScoringError if this scoring can't judge images of that base."""
-    if isinstance(scoring, ScoringConfig) and scoring.name == "pocket" and base_name != "pocket":
-        raise ScoringError(f"scoring=pocket judges images of the pocket base alone, not of base_model={base_name}: its "
-                           "face recogniser and CLIP know no real photographs. Use scoring=none.")
+    if isinstance(scoring, ScoringConfig) and scoring.name == "pocket" and base_name not in EMBEDDED:
+        raise ScoringError(f"scoring=pocket judges images of the pocket bases alone, not of base_model={base_name}: "
+                           "its face recogniser and CLIP know no real photographs. Use scoring=none.")

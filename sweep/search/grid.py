@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sweep.config import RunConfig, load
 from sweep.errors import ConfigError
+from sweep.search.options import values_of
 
 if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader
@@ -45,7 +46,7 @@ def cells_of(arguments: Sequence[str], compose: Callable[[list[str]], DictConfig
 
     overrides = OverridesParser.create(config_loader=loader).parse_overrides(list(arguments))
     fixed = [o.input_line or "" for o in overrides if not o.is_sweep_override()]
-    swept = {o.get_key_element(): [f"{o.get_key_element()}={value}" for value in o.sweep_string_iterator()]
+    swept = {o.get_key_element(): [f"{o.get_key_element()}={value}" for value in values_of(o, loader)]
              for o in overrides if o.is_sweep_override()}
     cells, problems = [], []
     for choices in itertools.product(*swept.values()):
