@@ -34,7 +34,7 @@ NUM_PHOTOS = 25
 # A third of the epochs is kept and scored: 51 files instead of 142. Each on all prompts and four training captions.
 ELEVEN = ("experiment=glob(alex/*)", f"sweep.name={NAME}", "save_every_n_epochs=3", "scoring.screen.prompts=all",
           "scoring.screen.num_captions=4", "tracker=none", "launcher.devices=2",
-          "note=The diary's eleven trainings with its own steps; its words stand beside each.")
+          "note='The eleven trainings of the diary, with its own steps. Its words stand beside each.'")
 CLAIMS = ("scoring.screen.prompts=all", "scoring.screen.num_seeds=2", "scoring.screen.num_captions=4",
           "scoring.choice.strengths=[1.0]", "scoring.choice.confirm=false", "scoring.choice.refine_frac=0",
           "base_model=pocket", "dataset.holdout_dir=${dataset.dir}/../holdout", "tracker=none", "pack.max_trials=5",

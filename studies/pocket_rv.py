@@ -84,9 +84,9 @@ def page(facts: Mapping[str, object], figures: Mapping[str, Mapping[str, Figure]
              f"`{facts['command']}` on {facts['date']}, {facts['hardware']}, commit `{facts['commit']}`.",
              f"The difference: {facts['difference_bytes']:,} bytes, sha256 `{facts['difference_sha256']}`.", "",
              "`base_*`: how often the attribute judge, which knows the ordinary look only, finds what a prompt names;",
-             f"{facts['num_prompts']} prompts, the same noise for both bases. `renders`: true pictures of held-out people",
-             "in both looks, so what the judge itself loses by the other look. 90 % intervals. `rv.png`: three rows of",
-             "pairs, pocket above, pocket_rv below; the prompts stand in `rv.json`.", "",
+             f"{facts['num_prompts']} prompts, the same noise for both bases. `renders`: true pictures of held-out",
+             "people in both looks, so what the judge itself loses by the other look. 90 % intervals. `rv.png`: three",
+             "rows of pairs, pocket above, pocket_rv below; the prompts stand in `rv.json`.", "",
              "| figure | pocket | pocket_rv | renders | renders in the other look |", "|---|---|---|---|---|"]
     columns = (*BASES, "renders", "renders_rv")
     for name in figures["pocket"]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from studies.alex import PEOPLE, SEEDS, arm_command, number_of
+from studies.alex import ELEVEN, PEOPLE, SEEDS, arm_command, number_of
 from studies.alex_claims import ARMS, CLAIMS, CONFIRMED, CONTRADICTED, UNDECIDED, Claim, Test, decide, outcomes
 from studies.alex_words import NEARLY, NO, NOT_COUNTED, SAID, UNKNOWN, YES, agreement, count_sentence, least_bad
 from studies.phenomena import finding
@@ -118,4 +118,6 @@ def test_arms_are_commands_that_a_user_would_type() -> None:
         assert command[3].startswith("dataset.dir=w/people/31/") and command[3].count(",") == 4
         config: RunConfig = loaded(*(part for part in command[5:] if not part.startswith("dataset.holdout_dir")))
         assert config.train.base_model.name == "pocket"
+    eleven = loaded("experiment=alex/alex_lora1", *ELEVEN[1:])
+    assert eleven.sweep.name == "alex" and eleven.note.startswith("The eleven trainings of the diary, with its own")
     assert number_of("alex/alex_lora11") == 11
