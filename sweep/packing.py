@@ -2,40 +2,69 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 
 from sweep.files import stable_hash
 from sweep.trial import Trial
 
+MOST_TRIALS = 32
+"""Where pack.max_trials leaves it to the memory: more hardly gain, and a sweep's first answers come later."""
 
-def plan_packs(trials: Sequence[Trial], max_trials: int, earlier: Sequence[Sequence[str]] = (), *,
-               num_workers: int = 1) -> list[list[Trial]]:
-    """Split trials into packs of at most `max_trials`, in the order in which they should run.
+
+def plan_packs(trials: Sequence[Trial], earlier: Sequence[Sequence[str]] = (), *, num_workers: int = 1,
+               max_length: int | None = None) -> list[list[Trial]]:
+    """Split trials into packs, in the order in which they come.
 
     Trials of a pack agree on what one forward pass shares: the base, its precision, the resolution, how captions are
-    read, gradient checkpointing. Inside a pack trials of one network, rank and optimizer stand together, so that the
-    bank can stack them.
-    earlier: packs (train ids) that were interrupted; their trials stay together, since a resume repeats them, unless
-    they are more than `max_trials` now. A trial that several of them name goes with the largest.
-    num_workers: fresh trials are shared out among so many, so that none is idle.
+    read, gradient checkpointing. A pack may be longer than it has places: the first trials start, the others wait until
+    one is free; the worker sorts those that share a pass by `bank_order`.
+    earlier: packs (train ids, those with a place first) that were interrupted; their trials stay together and in their
+    order, since a resume repeats them. A trial that several of them name goes with the largest.
+    num_workers: trials are shared out among so many packs at least, so that no worker is idle.
+    max_length: more trials than this for each worker are shared out in several rounds, since a worker opens all trials
+    of its pack, and its conductor looks at all of them. None = one round.
     """
     waiting = {trial.train_id: trial for trial in trials}
-    groups: list[list[Trial]] = []
+    packs: list[list[Trial]] = []
     for members in sorted(earlier, key=len, reverse=True):
-        groups.append([waiting.pop(i) for i in members if i in waiting])
-    fresh = sorted(waiting.values(), key=lambda trial: (_shared_key(trial), trial.number))
-    packs: list[Sequence[Trial]] = [pack for group in groups for pack in _evenly(group, max_trials)]
+        packs.append([waiting.pop(i) for i in members if i in waiting])
+    packs = [pack for pack in packs if pack]
+    rank = {trial.train_id: position for position, trial in enumerate(trials)}
+    fresh = sorted(waiting.values(), key=lambda trial: (_shared_key(trial), rank[trial.train_id]))
     for _, group in groupby(fresh, key=_shared_key):
         alike = list(group)
-        packs += _evenly(alike, min(max_trials, -(-len(alike) // num_workers)))
-    return sorted((sorted(pack, key=_bank_order) for pack in packs), key=lambda pack: min(t.number for t in pack))
+        length = num_workers * max_length if max_length else len(alike)
+        for start in range(0, len(alike), length):
+            packs += [sorted(part, key=lambda trial: rank[trial.train_id])
+                      for part in _shared_out(alike[start:start + length], num_workers)]
+    return sorted(packs, key=lambda pack: min(rank[trial.train_id] for trial in pack))
 
 
-def _evenly(trials: Sequence[Trial], max_trials: int) -> list[Sequence[Trial]]:
-    """Even packs rather than full ones and a rest: 9 trials at 8 run as 4 and 5."""
-    num_packs = -(-len(trials) // max_trials)
-    return [trials[i * len(trials) // num_packs:(i + 1) * len(trials) // num_packs] for i in range(num_packs)]
+def _shared_out(trials: Sequence[Trial], num_parts: int) -> list[list[Trial]]:
+    """Even parts by steps: each trial, the longest first, goes where the least is to do (Graham 1969)."""
+    parts: list[list[Trial]] = [[] for _ in range(min(num_parts, len(trials)))]
+    loads = [(0, number) for number in range(len(parts))]
+    for trial in sorted(trials, key=lambda trial: -trial.num_steps):
+        num_steps, number = loads[0]
+        parts[number].append(trial)
+        heapq.heapreplace(loads, (num_steps + trial.num_steps, number))
+    return parts
+
+
+def places(pack: Sequence[Trial], max_trials: int | None) -> int | None:
+    """How many of a pack share a pass. Of trials of one length as many in each round: 9 at 8 run as 5 and 4. None = as
+    many as memory holds, up to MOST_TRIALS."""
+    if max_trials is None or len({trial.num_steps for trial in pack}) > 1:
+        return max_trials
+    num_rounds = -(-len(pack) // max_trials)
+    return -(-len(pack) // num_rounds)
+
+
+def can_share(one: Trial, other: Trial) -> bool:
+    """Whether two trials agree on what a forward pass shares."""
+    return _shared_key(one) == _shared_key(other)
 
 
 def pack_id(train_ids: Sequence[str]) -> str:
@@ -51,7 +80,7 @@ def _shared_key(trial: Trial) -> str:
     return stable_hash([config["base_model"], *(config.get(key) for key in _SHARED)])
 
 
-def _bank_order(trial: Trial) -> tuple[str, list[str], int, int, bool, bool, str, int, int]:
+def bank_order(trial: Trial) -> tuple[str, list[str], int, int, bool, bool, str, int, int]:
     """First what adapters must agree on to be stacked."""
     config = trial.config
     network = config["network"]

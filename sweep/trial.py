@@ -9,7 +9,8 @@ A trial's folder, `results/trials/<train_id>/`, holds everything about it; other
     packs.jsonl                 which trials shared the pass, from which step on; written before it takes effect
     train.log                   tracebacks and warnings
     checkpoints/NAME-000001.safetensors ... NAME.safetensors
-    state/step-00000250.safetensors      what a resume needs; the last two are kept
+    state/step-00000250-0001.safetensors what a resume needs; the last two are kept
+    prune.json                  {"reason", "by"}: written by the conductor, ends the trial at its next step boundary
     scores/<score_id>.json      one `Score` each
     scores/answer-<scoring_id>.json      the trial's `Answer` under one scoring config
     images/<score_id>.png       a sheet of the scored images, with prompts and figures
@@ -24,8 +25,9 @@ from pathlib import Path
 from typing import Any
 
 WAITING, RUNNING, DONE, FAILED, DIVERGED = "waiting", "running", "done", "failed", "diverged"
+PRUNED = "pruned"  # ended early by its conductor; its newest checkpoint is an answer's candidate
 REFUSED = "refused"  # its settings can't work together; it is never started and has no folder
-FINISHED = (DONE, FAILED, DIVERGED, REFUSED)
+FINISHED = (DONE, FAILED, DIVERGED, PRUNED, REFUSED)
 
 AXES = ("likeness", "adherence", "memorisation", "diversity", "usefulness")
 
@@ -166,6 +168,11 @@ class TrialFolder:
     def images(self) -> Path:
         return self.root / "images"
 
+    @property
+    def prune(self) -> Path:
+        """Written by the conductor: {"reason", "by"} ends the trial at its next step boundary."""
+        return self.root / "prune.json"
+
     def answer(self, scoring_id: str) -> Path:
         return self.scores / f"answer-{scoring_id}.json"
 
@@ -178,14 +185,20 @@ def trial_folder(results_dir: Path, train_id: str) -> TrialFolder:
 class PackSpec:
     """What a worker is told: everything one pack needs, as a JSON file that can travel to another machine."""
 
-    trials: tuple[Trial, ...]  # in the order of the bank
+    trials: tuple[Trial, ...]  # in the order in which they take a place
     scoring: Mapping[str, Any]  # the scoring config as a plain tree
     results_dir: str
     device: str  # "cpu:0", "cuda:1", "auto:0": kind and index of the worker
     threads: int  # CPU threads
     save_state_every_n_steps: int
     control: str  # path of the control file: {"command": "stop"} ends the pack at the next step boundary
+    max_trials: int | None = None  # so many of `trials` share a pass, the others wait; None = as many as fit
     validate: bool = False  # measure the loss on held-out photos at every checkpoint
+
+
+def more_trials(spec: Path) -> Path:
+    """Beside a pack's spec: trials that join it when a place is free, a row {"trial": ...} each."""
+    return spec.with_name(f"{spec.name}.more.jsonl")
 
 
 def pack_spec_from_json(tree: Mapping[str, Any]) -> PackSpec:
@@ -196,7 +209,7 @@ def pack_spec_from_json(tree: Mapping[str, Any]) -> PackSpec:
 class Status:
     """Where a trial stands; `status.json`, written by its worker alone."""
 
-    status: str  # RUNNING or one of FINISHED
+    status: str  # RUNNING, WAITING for a place in its pack, or one of FINISHED
     phase: str  # "training" | "drawing" (regularisation images) | "scoring" | ""
     step: int
     num_steps: int
@@ -204,7 +217,8 @@ class Status:
     attributed_s: float  # its share of the time of all passes and of scoring
     newest_score: str = ""  # score_id of the checkpoint screened last
     diverged: str = ""  # at which step and with which loss, if it has
-    reason: str = ""  # why it failed or diverged
+    pruned: str = ""  # by whom, why and at which step it was ended early, if it was
+    reason: str = ""  # why it failed, diverged or was ended early
 
 
 def status_from_json(tree: Mapping[str, Any]) -> Status:

@@ -59,13 +59,14 @@ class TrialRun:
         _say(self.folder, text)
 
 
-def open_trial(trial: Trial, spec: PackSpec) -> TrialRun | None:
+def open_trial(trial: Trial, spec: PackSpec, *, waits: bool = True) -> TrialRun | None:
     """Lock a trial's folder (waiting while another worker trains it) and read its photos.
 
     A trial that can't be opened is recorded as failed, and None is returned.
+    waits: False = raise LockedError if another worker trains it.
     """
     folder = trial_folder(Path(spec.results_dir), trial.train_id)
-    lock = _locked(folder)
+    lock = _locked(folder, spec.control) if waits else trial_lock(folder.root, spec.control)
     run = None
     try:
         run = _opened(trial, folder, lock, Path(spec.results_dir))
@@ -75,13 +76,13 @@ def open_trial(trial: Trial, spec: PackSpec) -> TrialRun | None:
     return run
 
 
-def _locked(folder: TrialFolder) -> FolderLock:
+def _locked(folder: TrialFolder, owner: str) -> FolderLock:
     """The trial's lock; while another worker has it, its log says whom this one waits for."""
     folder.root.mkdir(parents=True, exist_ok=True)
     has_said = False
     while True:
         try:
-            return trial_lock(folder.root)
+            return trial_lock(folder.root, owner)
         except LockedError as error:
             if not has_said:
                 _say(folder, f"waiting: {error}")
@@ -128,7 +129,9 @@ def _status_before(trial: Trial, folder: TrialFolder) -> Status:
     if not folder.status.exists():
         return status
     before = status_from_json(read_json(folder.status))
-    if before.is_trained and (before.diverged or any(folder.checkpoints.glob("*.safetensors"))):
-        return replace(status, step=before.step, is_trained=True, diverged=before.diverged,
+    if before.pruned and not folder.prune.exists():
+        return status  # whoever asks now wants it whole
+    if before.is_trained and (before.diverged or before.pruned or any(folder.checkpoints.glob("*.safetensors"))):
+        return replace(status, step=before.step, is_trained=True, diverged=before.diverged, pruned=before.pruned,
                        newest_score=before.newest_score)
     return status

@@ -4,7 +4,8 @@
     python -m sweep.worker -                 packs whose paths come on standard input; the base stays loaded
 
 A worker and the conductor meet only in files: the pack's spec, the trials' folders, and a control file that may say
-"stop". Everything here can be killed at any moment and run again.
+"stop". Everything here can be killed at any moment and run again; SIGTERM, as a cluster sends it before it takes a
+machine back, saves first and ends with exit code 143.
 """
 
 from __future__ import annotations
@@ -18,23 +19,27 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweep.errors import ConfigError, ModelError, TrialChangedError
+from sweep.errors import ConfigError, TrialChangedError
 from sweep.evaluation.settings import SCORINGS
 from sweep.files import read_json, stable_hash
 from sweep.identity import base_identity
 from sweep.model.base import Base
 from sweep.model.loading import load_base
 from sweep.network.targets import Target, find_targets
-from sweep.pack_run import PackRun, Stopped
+from sweep.pack_run import STOP_ASKED, PackRun, Stopped
+from sweep.packing import can_share
 from sweep.schema import build_family, to_tree
 from sweep.train_config import TrainConfig
-from sweep.trial import RUNNING, PackSpec, pack_spec_from_json
+from sweep.trial import RUNNING, WAITING, PackSpec, Trial, more_trials, pack_spec_from_json
 from sweep.trial_run import TrialRun, open_trial
 
 if TYPE_CHECKING:
     import torch
 
     from sweep.evaluation.scorer import Scorer
+
+
+TERMINATED = 143  # the exit code of a process that was asked to end: 128 + SIGTERM
 
 
 class Worker:
@@ -44,8 +49,11 @@ class Worker:
         self._bases: dict[tuple[object, ...], tuple[Base, list[Target]]] = {}
         self._scorers: dict[str, Scorer] = {}
 
-    def run(self, spec: PackSpec) -> None:
-        """Train and score a pack. What fails is recorded as failed, with its reason; nothing is raised."""
+    def run(self, spec: PackSpec, path: Path | None = None) -> None:
+        """Train and score a pack. What fails is recorded as failed, with its reason; nothing is raised.
+
+        path: where the spec lies; beside it the conductor may add trials.
+        """
         import torch
 
         torch.set_num_threads(spec.threads)
@@ -59,31 +67,41 @@ class Worker:
                     opened[trial.train_id] = run
             runs = [opened[trial.train_id] for trial in spec.trials if trial.train_id in opened]
             if runs:
-                self._run_pack(runs, spec)
+                self._run_pack(runs, spec, opened, path)
         except Stopped:
             pass
         except Exception as error:
-            for run in runs:
-                if run.status.status == RUNNING:
-                    run.fail(_with_advice(error))
+            for run in opened.values():
+                if run.status.status in (RUNNING, WAITING):
+                    run.fail(error)
         finally:
             for run in opened.values():
                 run.lock.release()
 
-    def _run_pack(self, runs: Sequence[TrialRun], spec: PackSpec) -> None:
+    def _run_pack(self, runs: Sequence[TrialRun], spec: PackSpec, opened: dict[str, TrialRun],
+                  path: Path | None) -> None:
         base, targets = self._base(runs[0].config, device_named(spec.device), spec)
-        for run in list(runs):
-            if not run.is_as_asked(base.identity):
-                run.fail(TrialChangedError(
-                    "The photos, captions or the base model changed since this trial was asked for; the same command "
-                    "asks for the trial that they make now."))
-        runs = [run for run in runs if run.status.status == RUNNING]
-        if not runs:
-            return
-        scorers = {run.trial.train_id: self._scorer(base, targets, run, spec) for run in runs}
-        pack_run = PackRun(base, targets, runs, scorers, spec)
-        pack_run.train()
-        pack_run.finish()
+
+        def admit(trial: Trial) -> TrialRun | None:
+            """Raises LockedError if another worker trains it."""
+            run = open_trial(trial, spec, waits=False) if can_share(trial, spec.trials[0]) else None
+            if run is not None:
+                opened[trial.train_id] = run
+            return run if run is not None and _is_as_asked(run, base) else None
+
+        ready = [run for run in runs if _is_as_asked(run, base)]
+        while ready:
+            pack_run = PackRun(base, targets, ready, spec, lambda run: self._scorer(base, targets, run, spec),
+                               more=more_trials(path) if path else None, admit=admit)
+            try:
+                pack_run.run()
+            except Stopped:
+                raise
+            except Exception as error:  # of those that shared the pass; who still waits gets its turn
+                for run in opened.values():
+                    if run.status.status == RUNNING or run.trial.train_id in pack_run.placed:
+                        run.fail(error)
+            ready = [run for run in opened.values() if run.status.status == WAITING]
 
     def _base(self, config: TrainConfig, device: torch.device, spec: PackSpec) -> tuple[Base, list[Target]]:
         import torch
@@ -128,23 +146,28 @@ def device_named(name: str) -> torch.device:
     return torch.device(f"cuda:{index}")
 
 
-def _with_advice(error: Exception) -> Exception:
-    """Running out of memory is the user's to mend, so say how."""
-    import torch
-
-    if isinstance(error, torch.OutOfMemoryError):
-        return ModelError("The GPU's memory does not hold this pack. Set pack.max_trials lower (1 trains one trial at "
-                          "a time), or train_batch_size, or base_model.resolution; what was saved is gone on with.")
-    return error
+def _is_as_asked(run: TrialRun, base: Base) -> bool:
+    """Whether the trial is still the one that was asked for; if not, it has failed."""
+    if not run.is_as_asked(base.identity):
+        run.fail(TrialChangedError(
+            "The photos, captions or the base model changed since this trial was asked for; the same command asks for "
+            "the trial that they make now."))
+        return False
+    return True
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run the packs named on the command line or on standard input. Answers each on standard output when it is done."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the conductor's to understand
+    for name in ("SIGTERM", "SIGUSR2"):  # SLURM sends the latter to a job's children too when its time is nearly over
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), lambda *_: STOP_ASKED.set())
     answers, sys.stdout = sys.stdout, sys.stderr  # a library's stray print must not be taken for an answer
     worker = Worker()
     for path in _paths_from_stdin() if list(arguments) == ["-"] else arguments:
-        worker.run(pack_spec_from_json(read_json(Path(path))))
+        worker.run(pack_spec_from_json(read_json(Path(path))), Path(path))
+        if STOP_ASKED.is_set():
+            return TERMINATED
         print(path, file=answers, flush=True)
     return 0
 

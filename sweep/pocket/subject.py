@@ -1,8 +1,8 @@
 """A held-out identity as a folder of captioned photos: `python -m sweep.pocket.subject --identity N --out FOLDER`.
 
 Writes `OUT/train/<repeats>_<trigger> <class>/NNN.png + NNN.txt` (the first 14 are the smaller set),
-`OUT/holdout/NNN.png + NNN.txt` (the same person; none wears a train photo's clothes in its scene),
-`OUT/masks/NNN.png` (the head on each train photo, white) and `OUT/subject.json`.
+`OUT/masks/NNN.png` (the head in each of them, for `dataset.mask=head`), `OUT/holdout/NNN.png + NNN.txt` (the same
+person; none wears a train photo's clothes in its scene) and `OUT/subject.json`.
 """
 
 from __future__ import annotations
@@ -162,23 +162,22 @@ class _First(random.Random):
         return seq[0]
 
 
-def _write_photos(
-    folder: Path, person: People, shots: Shots, subject: str, captions: bool, masks: Path | None = None
-) -> list[str]:
+def _write_photos(folder: Path, person: People, shots: Shots, subject: str, captions: bool,
+                  masks: Path | None = None) -> list[str]:
     from PIL import Image
 
+    folder.mkdir(parents=True, exist_ok=True)
     num = len(shots)
     rendered = render(person[torch.zeros(num, dtype=torch.long)], shots)
     pixels = (rendered.images_BCHW * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
-    heads = (rendered.head_mask_BHW * 255).round().to(torch.uint8).numpy()
-    for needed in filter(None, (folder, masks)):
-        needed.mkdir(parents=True, exist_ok=True)
+    if masks is not None:
+        masks.mkdir(parents=True, exist_ok=True)
+        for row, head in enumerate((rendered.head_mask_BHW * 255).round().to(torch.uint8).numpy()):
+            Image.fromarray(head).save(masks / f"{row + 1:03d}.png", optimize=True)
     texts = []
     for row in range(num):
         name = f"{row + 1:03d}"
         Image.fromarray(pixels[row]).save(folder / f"{name}.png", optimize=True)
-        if masks is not None:
-            Image.fromarray(heads[row]).save(masks / f"{name}.png", optimize=True)
         texts.append(subject_caption(attribute_words(shots, row), subject))
         if captions:
             (folder / f"{name}.txt").write_text(texts[-1] + "\n", encoding="utf-8")

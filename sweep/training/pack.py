@@ -92,17 +92,7 @@ class Pack:
         self.targets = list(targets)
         self.members: list[Member] = []
         self.bank = AdapterBank(targets, [])
-        self._rebuild(members)
-        for k, member in enumerate(self.members):
-            self.bank.init_weights(k, member.config.seed)
-            member.optimizer = TrialOptimizer(member.config.optimizer, _groups(self.bank, k, member))
-            if member.config.mixed_precision == "fp16":
-                member.loss_scale = LossScale()
-            if member.config.ema_decay is not None:
-                member.ema_N = self.bank.flat(k).detach().clone()
-        if self.members:
-            check_precision(base.device, self.members[0].config.mixed_precision)
-            set_gradient_checkpointing(base, self.members[0].config.gradient_checkpointing)
+        self.change(members)
 
     def passes(self) -> list[Pass]:
         """The passes of each member's next update: batches that a member accumulates come one after the other, and
@@ -182,10 +172,22 @@ class Pack:
         finally:
             flat_N.copy_(kept_N)
 
+    def change(self, members: Sequence[Member]) -> None:
+        """From now on these, in this order. Who stays keeps its weights, optimizer state and step; who is new starts
+        from its seed."""
+        staying = {id(member) for member in self.members}
+        self._rebuild(members)
+        for k, member in enumerate(self.members):
+            if id(member) not in staying:
+                self._start(k, member)
+        if self.members:
+            check_precision(self.base.device, self.members[0].config.mixed_precision)
+            set_gradient_checkpointing(self.base, self.members[0].config.gradient_checkpointing)
+
     def drop(self, leaving: Iterable[Member]) -> None:
-        """Take members out; the others keep their weights, optimizer states and steps."""
+        """Take members out."""
         gone = {id(member) for member in leaving}
-        self._rebuild([member for member in self.members if id(member) not in gone])
+        self.change([member for member in self.members if id(member) not in gone])
 
     def draws(self, one: Pass) -> list[tuple[int, int] | None]:
         """What each member's dropout is drawn from, in the bank's order."""
@@ -203,11 +205,27 @@ class Pack:
     def _index(self, member: Member) -> int:
         return next(k for k, other in enumerate(self.members) if other is member)
 
+    def _start(self, k: int, member: Member) -> None:
+        self.bank.init_weights(k, member.config.seed)
+        member.optimizer = TrialOptimizer(member.config.optimizer, _groups(self.bank, k, member))
+        if member.config.mixed_precision == "fp16":
+            member.loss_scale = LossScale()
+        if member.config.ema_decay is not None:
+            member.ema_N = self.bank.flat(k).detach().clone()
+
     def _rebuild(self, members: Sequence[Member]) -> None:
-        """Lay out a new bank for `members` and carry over the weights of those that were in the old one."""
+        """Lay out a new bank for `members` and carry over the weights of those that were in the old one, by way of the
+        CPU: two banks at a time may not fit."""
         import torch
 
-        old = {id(member): self.bank.flat(k) for k, member in enumerate(self.members)}
+        staying = {id(member) for member in members}
+        old = {id(member): self.bank.flat(k).detach().to("cpu", copy=True) for k, member in enumerate(self.members)
+               if id(member) in staying}
+        for member in self.members:  # nobody may hold on to the old bank
+            for handle in member.handles:
+                handle.grad = None
+                handle.data = torch.empty(0, device=handle.device) if id(member) in staying else handle.clone()
+        self.bank = AdapterBank(self.targets, [])
         self.bank = AdapterBank(self.targets, [spec_of(member.config) for member in members], self.base.device)
         self.members = list(members)
         for k, member in enumerate(self.members):

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,47 +17,60 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 NUM_KEPT = 2  # a kill inside a save leaves the one before
-FORMAT = "2"  # raised when the files change; others count as not there
+FORMAT = "3"  # raised when the files change; others count as not there
 
 
-def state_path(state_dir: Path, step: int) -> Path:
-    return state_dir / f"step-{step:08d}.safetensors"
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Position:
+    """Where a pack stands: how many updates and changes of membership it has behind it.
+
+    history: tells the packs apart that a trial was in; a resume goes on with the same one.
+    """
+
+    history: str = ""
+    update: int = 0
+    change: int = 0
 
 
-def save_states(pack: Pack, state_dirs: Mapping[str, Path]) -> None:
-    """Save every member. Each file names the whole pack with its steps: a save counts only if all its files stand."""
-    steps = {member.train_id: member.step for member in pack.members}
+@dataclass(frozen=True, slots=True)
+class Save:
+    """The members of a pack at a boundary, in the bank's order, with their steps. It counts only if every member's file
+    stands."""
+
+    position: Position
+    steps: Mapping[str, int]
+
+
+def state_path(state_dir: Path, step: int, change: int) -> Path:
+    """A save after a change of membership leaves the one before it in place, although the step may be the same."""
+    return state_dir / f"step-{step:08d}-{change:04d}.safetensors"
+
+
+def save_states(pack: Pack, state_dirs: Mapping[str, Path], position: Position) -> None:
+    """Save every member. Each file names the whole pack with its steps."""
+    save = Save(position, {member.train_id: member.step for member in pack.members})
     for member in pack.members:
-        _save(pack, member, state_dirs[member.train_id], steps)
+        _save(pack, member, state_dirs[member.train_id], save)
     for member in pack.members:
         forget_states(state_dirs[member.train_id], keep=NUM_KEPT)
 
 
 def forget_states(state_dir: Path, keep: int = 0) -> None:
-    for path in sorted(state_dir.glob("step-*.safetensors"))[:-keep or None]:
+    for path in _paths(state_dir)[:-keep or None]:
         path.unlink(missing_ok=True)
 
 
-def latest_save(state_dirs: Mapping[str, Path]) -> dict[str, int]:
-    """The newest complete save among these trials, as steps by train id in the pack's order; empty if there is none.
+def latest_save(state_dirs: Mapping[str, Path]) -> Save | None:
+    """The newest complete save among these trials; None if there is none.
 
     Trials of the save that are not among `state_dirs` make it incomplete.
     """
-    saves: dict[str, dict[str, int]] = {}
-    for folder in state_dirs.values():
-        for path in folder.glob("step-*.safetensors"):
-            steps = _pack_steps(path)
-            saves[json.dumps(steps)] = steps
-    whole = [steps for steps in saves.values()
-             if steps and all(i in state_dirs and _pack_steps(state_path(state_dirs[i], step)) == steps
-                              for i, step in steps.items())]
-    newest: dict[str, int] = {}
-    for steps in whole:
-        ahead = [steps[i] - newest[i] for i in steps if i in newest]
-        is_larger = len(steps) > len(newest)
-        # at the same steps the smaller pack is the newer: the others left it; without a common member the larger wins
-        if max(ahead) > 0 or (not any(ahead) and not is_larger) if ahead else is_larger:
-            newest = steps
+    saves = {json.dumps(asdict(save)): save for folder in state_dirs.values() for path in _paths(folder)
+             if (save := _save_of(path)) is not None}
+    newest: Save | None = None
+    for save in saves.values():
+        if _is_whole(save, state_dirs) and (newest is None or _is_newer(save, newest)):
+            newest = save
     return newest
 
 
@@ -67,24 +80,60 @@ def newest_step(train_id: str, state_dirs: Mapping[str, Path]) -> int:
     A single state whose save names only present trials is one that a kill cut short: the pack then goes on as if it had
     not been made, so that it ends in the same bits.
     """
-    saves = [steps for path in state_dirs[train_id].glob("step-*.safetensors") if (steps := _pack_steps(path))]
-    if len(saves) == 1 and all(companion in state_dirs for companion in saves[0]):
+    saves = [save for path in _paths(state_dirs[train_id]) if (save := _save_of(path)) is not None]
+    if len(saves) == 1 and not _is_whole(saves[0], state_dirs) and all(i in state_dirs for i in saves[0].steps):
         return 0
-    return max((steps[train_id] for steps in saves), default=0)
+    return max((save.steps[train_id] for save in saves), default=0)
 
 
-def load_states(pack: Pack, state_dirs: Mapping[str, Path], steps: Mapping[str, int]) -> None:
-    """Put the members that `steps` names back to where a save left them; later states, now void, are deleted."""
+def load_state(pack: Pack, member: Member, state_dir: Path, step: int, *, change: int | None = None) -> None:
+    """Put a member back to where a save left it; later states, now void, are deleted.
+
+    change: of the save; None = the newest at this step.
+    """
+    for path in _paths(state_dir):
+        name = path.name.removesuffix(".safetensors").split("-")
+        if int(name[1]) > step or (int(name[1]) == step and change is not None and int(name[2]) > change):
+            path.unlink()
+    if step > 0:
+        paths = [path for path in _paths(state_dir) if (save := _save_of(path)) and save.steps[member.train_id] == step]
+        _load(pack, member, paths[-1])
+
+
+def load_states(pack: Pack, state_dirs: Mapping[str, Path], save: Save) -> None:
+    """Put the members of a save back to where it left them."""
     for member in pack.members:
-        state_dir, step = state_dirs[member.train_id], steps.get(member.train_id, 0)
-        if step > 0:
-            _load(pack, member, state_path(state_dir, step))
-        for path in state_dir.glob("step-*.safetensors"):
-            if path.name > state_path(state_dir, step).name:
-                path.unlink()
+        load_state(pack, member, state_dirs[member.train_id], save.steps[member.train_id], change=save.position.change)
 
 
-def _save(pack: Pack, member: Member, state_dir: Path, steps: Mapping[str, int]) -> None:
+def ordered(members: Sequence[Member], steps: Mapping[str, int]) -> list[Member]:
+    """The members of a save, in its order."""
+    by_id = {member.train_id: member for member in members}
+    return [by_id[train_id] for train_id in steps]
+
+
+def _paths(state_dir: Path) -> list[Path]:
+    """The state files of a trial, oldest first."""
+    return sorted(state_dir.glob("step-????????-????.safetensors"))
+
+
+def _is_whole(save: Save, state_dirs: Mapping[str, Path]) -> bool:
+    return bool(save.steps) and all(
+        i in state_dirs and _save_of(state_path(state_dirs[i], step, save.position.change)) == save
+        for i, step in save.steps.items())
+
+
+def _is_newer(save: Save, other: Save) -> bool:
+    """Within a history by its updates. Of two histories that one is newer in which a common member is further; without
+    a common member the larger wins."""
+    mine, its = save.position, other.position
+    if mine.history == its.history:
+        return (mine.update, mine.change) > (its.update, its.change)
+    ahead = [save.steps[i] - other.steps[i] for i in save.steps if i in other.steps]
+    return max(ahead) > 0 if ahead else len(save.steps) > len(other.steps)
+
+
+def _save(pack: Pack, member: Member, state_dir: Path, save: Save) -> None:
     import safetensors.torch
 
     assert member.optimizer is not None
@@ -92,9 +141,9 @@ def _save(pack: Pack, member: Member, state_dir: Path, steps: Mapping[str, int])
     if member.ema_N is not None:
         tensors["ema"] = member.ema_N.cpu().contiguous()
     of_optimizer, optimizer = member.optimizer.save()
-    metadata = {"format": FORMAT, "pack_steps": json.dumps(steps), "optimizer": json.dumps(optimizer),
+    metadata = {"format": FORMAT, "save": json.dumps(asdict(save)), "optimizer": json.dumps(optimizer),
                 "loss_scale": json.dumps(asdict(member.loss_scale) if member.loss_scale else None)}
-    write_bytes(state_path(state_dir, member.step),
+    write_bytes(state_path(state_dir, member.step, save.position.change),
                 safetensors.torch.save({**tensors, **of_optimizer}, metadata=metadata))
 
 
@@ -113,23 +162,17 @@ def _load(pack: Pack, member: Member, path: Path) -> None:
     if member.loss_scale is not None:
         member.loss_scale = LossScale(**json.loads(metadata["loss_scale"]))
     member.optimizer.load(tensors, json.loads(metadata["optimizer"]))
-    member.step = json.loads(metadata["pack_steps"])[member.train_id]
+    member.step = json.loads(metadata["save"])["steps"][member.train_id]
 
 
-def _pack_steps(path: Path) -> dict[str, int]:
-    """The save that a state file belongs to; empty if the file is missing, broken or of another format."""
+def _save_of(path: Path) -> Save | None:
+    """The save that a state file belongs to; None if the file is missing, broken or of another format."""
     import safetensors
 
     try:
         with safetensors.safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
             metadata = file.metadata()
-            steps: dict[str, int] = json.loads(metadata["pack_steps"])
-            return steps if metadata["format"] == FORMAT else {}
+            tree = json.loads(metadata["save"])
+            return Save(Position(**tree["position"]), tree["steps"]) if metadata["format"] == FORMAT else None
     except (safetensors.SafetensorError, OSError, KeyError, ValueError, TypeError):
-        return {}
-
-
-def ordered(members: Sequence[Member], steps: Mapping[str, int]) -> list[Member]:
-    """The members of a save, in its order."""
-    by_id = {member.train_id: member for member in members}
-    return [by_id[train_id] for train_id in steps]
+        return None

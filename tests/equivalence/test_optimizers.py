@@ -8,7 +8,7 @@ import torch
 
 from sweep.training.loop import train
 from sweep.training.pack import Member, Pack
-from sweep.training.state import load_states, save_states
+from sweep.training.state import Position, latest_save, load_states, save_states
 from tests.equivalence.trials import OPTIMIZERS, member
 
 EIGHT_BIT = ("adamw8bit", "lion8bit")
@@ -83,12 +83,12 @@ def test_interrupted_equals_uninterrupted(base, targets, optimizer: str, tmp_pat
     folders = {name: tmp_path / name for name in ("a", "b")}
     whole = Pack(base, targets, two())
     steps(whole, 3)
-    save_states(whole, folders)
+    save_states(whole, folders, Position())
     for one in whole.members:
         weights_of(whole, one)
     steps(whole, 3)
     resumed = Pack(base, targets, two())
-    load_states(resumed, folders, {"a": 3, "b": 3})
+    load_states(resumed, folders, latest_save(folders))
     steps(resumed, 3)
     for one, other in zip(whole.members, resumed.members, strict=True):
         assert one.step == other.step == 6

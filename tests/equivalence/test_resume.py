@@ -93,7 +93,7 @@ def test_a_companion_that_is_gone_does_not_cost_the_others_their_steps(worker, p
     smaller = replace(spec, trials=spec.trials[2:])
     state = trial_folder(tmp_path, spec.trials[2].train_id).state
     reached = max(int(path.stem.split("-")[1]) for path in state.glob("*.safetensors"))
-    assert reached >= 4 and latest_save({spec.trials[2].train_id: state}) == {}
+    assert reached >= 4 and latest_save({spec.trials[2].train_id: state}) is None
     worker.run(smaller)
     folder = trial_folder(tmp_path, spec.trials[2].train_id)
     assert f"goes on from step {reached}" in folder.log.read_text()
@@ -107,7 +107,9 @@ def test_a_damaged_state_falls_back_to_the_one_before(worker, photos, tmp_path, 
         worker.run(spec)
     folders = {trial.train_id: trial_folder(tmp_path, trial.train_id).state for trial in spec.trials}
     newest = latest_save(folders)
-    broken = state_path(folders[spec.trials[1].train_id], newest[spec.trials[1].train_id])
+    assert newest is not None
+    broken = state_path(folders[spec.trials[1].train_id], newest.steps[spec.trials[1].train_id],
+                        newest.position.change)
     broken.write_bytes(broken.read_bytes()[:-10])
     older = latest_save(folders)
     assert older and older != newest

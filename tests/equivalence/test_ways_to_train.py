@@ -15,7 +15,7 @@ from sweep.training import loop
 from sweep.training.loop import StepRow, train
 from sweep.training.objective import noised_batch
 from sweep.training.pack import Member, Pack
-from sweep.training.state import load_states, save_states
+from sweep.training.state import Position, latest_save, load_states, save_states
 from tests.equivalence.trials import member, run
 
 
@@ -242,9 +242,9 @@ def test_an_overflow_costs_its_trial_one_update_and_no_one_else(base, targets, t
     assert second[1].used_rates == {"unet": 0.0, "text_encoder": 0.0}
     assert [row.loss_scale for row in third] == [65536, 32768]
     folders = {name: tmp_path / name for name in "ab"}
-    save_states(pack, folders)
+    save_states(pack, folders, Position())
     resumed = Pack(base, targets, two())
-    load_states(resumed, folders, {"a": 3, "b": 3})
+    load_states(resumed, folders, latest_save(folders))
     assert [m.loss_scale for m in resumed.members] == [a.loss_scale, b.loss_scale]
     steps(pack, 1)
     steps(resumed, 1)

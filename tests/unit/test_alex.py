@@ -7,10 +7,10 @@ from hydra import initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.global_hydra import GlobalHydra
 
+from sweep.command_line import CONF_DIR
 from sweep.config import RunConfig
 from sweep.data.folder import read_dataset
 from sweep.data.train_data import batch_plan
-from sweep.entry import CONF_DIR
 from sweep.errors import ConfigError
 from sweep.reg_images import with_drawn
 from sweep.schema import to_tree
@@ -117,7 +117,7 @@ def test_a_globs_star_stays_in_its_folder() -> None:
 
 
 def test_a_glob_that_matches_nothing_says_what_there_is() -> None:
-    with pytest.raises(ConfigError, match=r"glob\(alx/\*\): no file of conf/experiment matches.*alex/alex_lora1, "):
+    with pytest.raises(ConfigError, match=r"experiment=glob\(alx/\*\) matches nothing.*alex/alex_lora1, "):
         cells("experiment=glob(alx/*)")
 
 

@@ -1,4 +1,6 @@
-from sweep.packing import plan_packs
+from dataclasses import replace
+
+from sweep.packing import bank_order, can_share, places, plan_packs
 from sweep.trial import Trial
 
 
@@ -16,51 +18,56 @@ def numbers(packs: list[list[Trial]]) -> list[list[int]]:
 
 def test_equal_ranks_stand_together() -> None:
     trials = [trial(1, dim=8), trial(2, dim=32), trial(3, dim=8, optimizer="adamw8bit"), trial(4, dim=8)]
-    assert numbers(plan_packs(trials, 8)) == [[1, 4, 3, 2]]
+    assert [one.number for one in sorted(trials, key=bank_order)] == [1, 4, 3, 2]
+    assert numbers(plan_packs(trials)) == [[1, 2, 3, 4]], "who starts first is the conductor's choice"
 
 
 def test_equal_networks_stand_together() -> None:
     trials = [trial(1), trial(2, network="lokr"), trial(3), trial(4, dim=100), trial(5, network="lokr")]
-    assert numbers(plan_packs(trials, 8)) == [[2, 5, 1, 3, 4]]
+    assert [one.number for one in sorted(trials, key=bank_order)] == [2, 5, 1, 3, 4]
 
 
 def test_other_bases_are_other_packs() -> None:
     trials = [trial(1), trial(2, base="sd15"), trial(3)]
-    assert sorted(numbers(plan_packs(trials, 8))) == [[1, 3], [2]]
+    assert sorted(numbers(plan_packs(trials))) == [[1, 3], [2]]
 
 
 def test_other_readings_of_a_caption_are_other_packs() -> None:
     trials = [trial(1), trial(2, clip_skip=2), trial(3)]
-    assert sorted(numbers(plan_packs(trials, 8))) == [[1, 3], [2]]
+    assert sorted(numbers(plan_packs(trials))) == [[1, 3], [2]]
 
 
-def test_no_worker_is_idle_while_trials_wait() -> None:
-    trials = [trial(i) for i in range(1, 8)]
-    assert [len(pack) for pack in plan_packs(trials[:3], 8, num_workers=2)] == [1, 2]
-    assert [len(pack) for pack in plan_packs(trials, 8, num_workers=2)] == [3, 4]
-    assert [len(pack) for pack in plan_packs(trials[:1], 8, num_workers=2)] == [1]
-    interrupted = [["t1", "t2", "t3"]]
-    assert numbers(plan_packs(trials[:3], 8, interrupted, num_workers=2)) == [[1, 2, 3]], "a resume repeats its packs"
+def test_one_worker_gets_one_pack_whose_trials_wait_for_a_place() -> None:
+    nine = [trial(i) for i in range(1, 10)]
+    assert numbers(plan_packs(nine)) == [[*range(1, 10)]]
+    assert [places(nine, most) for most in (8, 9, 16, 4, 1, None)] == [5, 9, 9, 3, 1, None]
 
 
-def test_packs_are_even() -> None:
-    assert [len(pack) for pack in plan_packs([trial(i) for i in range(1, 10)], 8)] == [4, 5]
+def test_places_are_kept_full_where_trials_end_at_different_times() -> None:
+    assert places([trial(1), replace(trial(2), num_steps=20), trial(3)], 2) == 2
+
+
+def test_workers_get_as_many_steps_each() -> None:
+    lengths = [60, 10, 10, 20, 10, 10]
+    trials = [replace(trial(i), num_steps=steps) for i, steps in enumerate(lengths, start=1)]
+    packs = plan_packs(trials, num_workers=2)
+    assert [sum(one.num_steps for one in pack) for pack in packs] == [60, 60]
+    assert [len(pack) for pack in plan_packs(trials[:2], num_workers=3)] == [1, 1], "a worker too many gets nothing"
 
 
 def test_what_trained_together_stays_together() -> None:
     trials = [trial(i) for i in range(1, 7)]
-    packs = numbers(plan_packs(trials, 3, earlier=[["t2", "t5", "t99"]]))
-    assert [2, 5] in packs
-    assert sorted(n for pack in packs for n in pack) == [1, 2, 3, 4, 5, 6]
+    packs = numbers(plan_packs(trials, earlier=[["t5", "t2", "t99"]]))
+    assert packs == [[1, 3, 4, 6], [5, 2]], "in its own order: a resume repeats it"
 
 
 def test_a_trial_that_several_earlier_packs_name_is_run_once() -> None:
     """After 1 left, the logs of 2 and 3 say {2, 3}; 1's still says {1, 2, 3}."""
     trials = [trial(i) for i in range(1, 4)]
     earlier = [["t2", "t3"], ["t1", "t2", "t3"], ["t3"]]
-    assert numbers(plan_packs(trials, 8, earlier)) == [[1, 2, 3]]
+    assert numbers(plan_packs(trials, earlier)) == [[1, 2, 3]]
 
 
-def test_an_earlier_pack_that_was_too_large_is_split() -> None:
-    trials = [trial(i) for i in range(1, 4)]
-    assert numbers(plan_packs(trials, 1, earlier=[["t1", "t2", "t3"]])) == [[1], [2], [3]]
+def test_who_can_share_a_pass() -> None:
+    assert can_share(trial(1), trial(2, dim=64, optimizer="prodigy", batch=4))
+    assert not can_share(trial(1), trial(2, clip_skip=2)) and not can_share(trial(1), trial(2, base="sd15"))
