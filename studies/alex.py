@@ -32,11 +32,11 @@ SEEDS = (1, 2)
 NUM_PHOTOS = 25
 
 # A third of the epochs is kept and scored: 51 files instead of 142. Each on all prompts and four training captions.
-ELEVEN = ("experiment=glob(alex/*)", f"sweep.name={NAME}", "save_every_n_epochs=3", "scoring.screen.prompts=all",
+ELEVEN = ("experiment=glob(alex/*)", f"sweep.name={NAME}", "save_every_n_epochs=3", "scoring.screen.prompts=refine",
           "scoring.screen.num_captions=4", "tracker=none", "launcher.devices=2",
           "note='The eleven trainings of the diary, with its own steps. Its words stand beside each.'")
-CLAIMS = ("scoring.screen.prompts=all", "scoring.screen.num_seeds=2", "scoring.screen.num_captions=4",
-          "scoring.choice.strengths=[1.0]", "scoring.choice.confirm=false", "scoring.choice.refine_frac=0",
+CLAIMS = ("scoring.screen.prompts=refine", "scoring.screen.num_seeds=2", "scoring.screen.num_captions=4",
+          "scoring.choice.strengths=[1.0]", "scoring.choice.confirm=0", "scoring.choice.refine_frac=0",
           "base_model=pocket", "dataset.holdout_dir=${dataset.dir}/../holdout", "tracker=none", "pack.max_trials=5",
           "launcher.devices=2")  # on two cores two one-thread workers outrun one of two threads
 
