@@ -107,6 +107,12 @@ def folder_of(person: int | str, kind: str) -> Path:
     return WORK / "people" / str(person) / kind
 
 
+def subject_of(folder: Path) -> str:
+    """Trigger and class of a rendered person."""
+    words = read_json(folder / "subject.json")
+    return f"{words['trigger']} {words['class_noun']}"
+
+
 def sweep_command(name: str, people: Sequence[int], seeds: Sequence[int]) -> list[str]:
     """What a user would type."""
     kind, *overrides = SWEEPS[name]
@@ -126,14 +132,14 @@ def person_of(trial: Trial) -> str:
     return Path(str(trial.config["dataset"]["dir"])).parents[1].name
 
 
-def score_at(trial: Trial, step: int) -> Score | None:
+def score_at(trial: Trial, step: int, work: Path = WORK) -> Score | None:
     """The screening score of a checkpoint; None if the trial never got there. Raises ValueError if it was scored in
     several ways."""
-    scores = [score_from_json(read_json(path)) for path in trial_folder(WORK, trial.train_id).scores.glob("*.json")
+    scores = [score_from_json(read_json(path)) for path in trial_folder(work, trial.train_id).scores.glob("*.json")
               if not path.name.startswith("answer-")]
     found = [score for score in scores if score.stage == "screen" and score.step == step]
     if len({score.scoring_id for score in found}) > 1:
-        raise ValueError(f"{trial.train_id} was scored in several ways at step {step}; remove {WORK} and start again.")
+        raise ValueError(f"{trial.train_id} was scored in several ways at step {step}; remove {work} and start again.")
     return found[0] if found else None
 
 
@@ -148,7 +154,7 @@ def score_findings(trials: Mapping[str, Sequence[Trial]]) -> list[Finding]:
     for setting, sweep, step in points:
         scores = [(person_of(trial), score_at(trial, step)) for trial in trials[sweep]]
         for measure in MEASURES:
-            findings.append(finding(setting, measure, [(person, *_measured(score, measure))
+            findings.append(finding(setting, measure, [(person, *measured(score, measure))
                                                        for person, score in scores]))
     return findings + differences(findings, points[-1][0], "aligned")
 
@@ -161,7 +167,7 @@ def differences(findings: Sequence[Finding], setting: str, other: str) -> list[F
                      if who in values[other, measure]]) for measure in MEASURES]
 
 
-def _measured(score: Score | None, measure: str) -> tuple[float | None, str]:
+def measured(score: Score | None, measure: str) -> tuple[float | None, str]:
     """A measure's value, or why there is none."""
     if score is None:
         return None, "no checkpoint at this step"
@@ -177,7 +183,7 @@ def hoodie_findings(trials: Mapping[str, Sequence[Trial]]) -> list[Finding]:
     captions, trained on various clothes, and the difference that captions make to each person."""
     shares: dict[str, list[tuple[str, float | None, str]]] = {"various clothes": [], "hoodie captioned": [],
                                                               "hoodie uncaptioned": []}
-    see = _HoodieWatcher()
+    see = HoodieWatcher()
     for setting, sweep in (("various clothes", "aligned"), ("hoodie captioned", "hoodie captioned"),
                            ("hoodie uncaptioned", "hoodie uncaptioned")):
         for trial in trials[sweep]:
@@ -185,15 +191,15 @@ def hoodie_findings(trials: Mapping[str, Sequence[Trial]]) -> list[Finding]:
             if score is None:
                 shares[setting].append((person_of(trial), None, "no checkpoint at this step"))
                 continue
-            file = trial_folder(WORK, trial.train_id).checkpoints / score.file
-            shares[setting].append((person_of(trial), see.share(file, person_of(trial)), ""))
+            file, person = trial_folder(WORK, trial.train_id).checkpoints / score.file, person_of(trial)
+            shares[setting].append((person, see.share(file, subject_of(folder_of(person, "hoodie"))), ""))
     findings = [finding(setting, "hoodie_share", values) for setting, values in shares.items()]
     captioned, uncaptioned = findings[1].per_person, findings[2].per_person
     pairs = [(person, uncaptioned[person] - captioned[person], "") for person in captioned if person in uncaptioned]
     return [*findings, finding("uncaptioned minus captioned", "hoodie_share", pairs)]
 
 
-class _HoodieWatcher:
+class HoodieWatcher:
     """Draws a LoRA's images on prompts without clothes and asks the pocket world's judge what they wear."""
 
     def __init__(self) -> None:
@@ -207,8 +213,8 @@ class _HoodieWatcher:
         self.base = load_base(config, base_identity(config, WORK))
         self.targets, self.judge = find_targets(self.base), load_judge()
 
-    def share(self, file: Path, person: str) -> float:
-        """Of the images, those with HOODIE."""
+    def share(self, file: Path, subject: str) -> float:
+        """Of the images, those with HOODIE. subject: "alexq man"."""
         import yaml
 
         from sweep.evaluation.generate import Row, generate
@@ -218,8 +224,7 @@ class _HoodieWatcher:
         from sweep.schema import build
 
         scoring = build(ScoringConfig, yaml.safe_load(Path("conf/scoring/pocket.yaml").read_text(encoding="utf-8")))
-        words = read_json(folder_of(person, "hoodie") / "subject.json")
-        lora, subject = read_lora(file, self.targets), f"{words['trigger']} {words['class_noun']}"
+        lora = read_lora(file, self.targets)
         rows = [Row(lora, 1.0, prompt.format(subject=subject), seed) for prompt in PLAIN_PROMPTS for seed in range(8)]
         found = self.judge.attributes(generate(self.base, self.targets, rows, scoring.sampler, resolution=64))
         colour, kind = (ATTRIBUTES[name].index(value)

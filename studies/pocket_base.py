@@ -72,10 +72,10 @@ class Studio:
         return torch.cat([self.base.decode(part * self.base.scaling_factor) for part in latents])
 
 
-def open_studio(folder: Path) -> Studio:
-    """The weight set in `folder` under conf/scoring/pocket.yaml."""
+def open_studio(folder: Path, name: str = "pocket") -> Studio:
+    """The base `name` (pocket or pocket_rv) of the weight set in `folder` under conf/scoring/pocket.yaml."""
     tree = yaml.safe_load((CONF_DIR / "scoring" / "pocket.yaml").read_text(encoding="utf-8"))
-    config = BaseModelConfig(name="pocket", path=str(folder / "sd"), resolution=64)
+    config = BaseModelConfig(name=name, path=str(folder / "sd"), resolution=64)
     base = load_base(config, sha256_of(folder / "weights.json"))
     scoring = build(ScoringConfig, tree, "scoring")
     return Studio(base, load_face(str(folder), scoring.face_confidence), scoring)

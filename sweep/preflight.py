@@ -18,6 +18,7 @@ from sweep.errors import ConfigError, DataError
 from sweep.evaluation.settings import check_fits
 from sweep.files import stable_hash
 from sweep.identity import source_identity, train_id
+from sweep.model.base import EMBEDDED
 from sweep.model.sources import Source, find_base
 from sweep.model.text import check_clip_skip
 from sweep.reg_images import with_drawn
@@ -134,7 +135,7 @@ def _unread(cell: Cell, number: int, reason: str) -> Checked:
 def _check_combination(config: RunConfig) -> None:
     """Refuse what would run and mean nothing."""
     train = config.train
-    if train.base_model.name != "pocket" and train.dataset.dir is None:
+    if train.base_model.name not in EMBEDDED and train.dataset.dir is None:
         raise ConfigError(f"base_model={train.base_model.name} needs dataset.dir=FOLDER: the photos that come with the "
                           "pocket base are 64-pixel renders.")
     check_dataset(train.dataset, train.base_model.resolution)

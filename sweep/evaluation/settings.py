@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sweep.errors import ScoringError
+from sweep.model.base import EMBEDDED
 from sweep.schema import bounds, build, near_match, one_of
 
 STAGES = ("screen", "refine", "confirm")
@@ -310,10 +311,10 @@ def read_prompt_set(path: str) -> PromptSet:
 
 def check_fits(scoring: ScoringConfig | NoScoring, base_name: str) -> None:
     """Raise ScoringError if this scoring can't judge images of that base."""
-    if not isinstance(scoring, ScoringConfig) or base_name == "pocket":
+    if not isinstance(scoring, ScoringConfig) or base_name in EMBEDDED:
         return
     of_the_pocket = [role for role, config in scoring.backends.by_role().items() if config.name == "pocket"]
     if of_the_pocket:
-        raise ScoringError(f"scoring={scoring.name} judges images of the pocket base alone, not of "
+        raise ScoringError(f"scoring={scoring.name} judges images of the pocket bases alone, not of "
                            f"base_model={base_name}: its models ({', '.join(of_the_pocket)}) know no real photographs. "
                            "Use scoring=person, animal, object or style; or scoring=none.")

@@ -24,11 +24,11 @@ _REMEMBERED_TEXTS = 4096  # shuffled captions are new ones at every step
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BaseModelConfig:
-    """The base that all adapters of a pack are laid over. "pocket": the one embedded in the package."""
+    """The base that all adapters of a pack are laid over. EMBEDDED ones come with the package."""
 
-    name: str = one_of("pocket", "sd15", "sd2", "sdxl", "file")
+    name: str = one_of("pocket", "pocket_rv", "sd15", "sd2", "sdxl", "file")
     path: str | None
-    # pocket: null = the embedded one, or another weight set's sd/ folder; else folder, hub id or checkpoint file
+    # EMBEDDED: null = the package's, or another weight set's sd/ folder; else folder, hub id or checkpoint file
     resolution: int = bounds(16, 4096)
     # training and scoring resolution in pixels, a multiple of 8
 
@@ -47,8 +47,11 @@ class PretrainedConfig(BaseModelConfig):
     # what the UNet predicts; null = what the base says
 
 
-BASE_MODELS: Mapping[str, type] = {"pocket": BaseModelConfig, "sd15": PretrainedConfig, "sd2": PretrainedConfig,
-                                   "sdxl": PretrainedConfig, "file": PretrainedConfig}
+EMBEDDED = ("pocket", "pocket_rv")
+"""Miniatures of one rendered world; "pocket_rv" is "pocket" and a low-rank difference (`sources.DIFFERENCE`)."""
+
+BASE_MODELS: Mapping[str, type] = {**dict.fromkeys(EMBEDDED, BaseModelConfig),
+                                   **dict.fromkeys(("sd15", "sd2", "sdxl", "file"), PretrainedConfig)}
 
 
 @dataclass(frozen=True, slots=True)

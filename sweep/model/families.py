@@ -17,7 +17,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 TITLE: Mapping[Family, str] = {"sd1": "Stable Diffusion 1.x", "sd2": "Stable Diffusion 2.x",
                                "sdxl": "Stable Diffusion XL"}
 # base_model=NAME -> the family it wants; base_model=file takes any
-WANTED: Mapping[str, Family] = {"pocket": "sd1", "sd15": "sd1", "sd2": "sd2", "sdxl": "sdxl"}
+WANTED: Mapping[str, Family] = {"pocket": "sd1", "pocket_rv": "sd1", "sd15": "sd1", "sd2": "sd2", "sdxl": "sdxl"}
 OPTION: Mapping[Family, str] = {"sd1": "sd15", "sd2": "sd2", "sdxl": "sdxl"}
 
 # Where the parts of a single-file checkpoint stand (CompVis' and Stability's layout, "LDM" for short).

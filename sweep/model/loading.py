@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sweep.errors import ModelError
 from sweep.model import checkpoint
 from sweep.model.base import Base, BaseModelConfig
+from sweep.model.difference import merge_difference
 from sweep.model.families import TITLE, Family, check_wanted, family_of_checkpoint
 from sweep.model.header import Header, read_header
 from sweep.model.sources import Source, find_base, prediction_of, variant, weights_files
@@ -75,6 +76,7 @@ class _Parts:
 
     @classmethod
     def of_folder(cls, source: Source, dtype: torch.dtype) -> _Parts:
+        import torch
         from diffusers import DDPMScheduler, UNet2DConditionModel
         from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
@@ -83,8 +85,11 @@ class _Parts:
         if source.family == "sdxl":
             encoders.append(CLIPTextModelWithProjection)
             tokenizers.append("tokenizer_2")
-        return cls(source.family, source.prediction_type,
-                   unet=_pretrained(UNet2DConditionModel, folder / "unet", dtype),
+        unet = _pretrained(UNet2DConditionModel, folder / "unet", dtype if source.difference is None else torch.float32)
+        if source.difference is not None:
+            merge_difference(unet, source.difference)
+            _store(unet, dtype)
+        return cls(source.family, source.prediction_type, unet=unet,
                    vae=None if source.vae else _pretrained_vae(folder / "vae"),
                    text_encoders=[_pretrained(each, folder / name, dtype) for each, name
                                   in zip(encoders, ("text_encoder", "text_encoder_2"), strict=False)],
@@ -124,9 +129,13 @@ def _pretrained(cls: Any, folder: Path, dtype: torch.dtype) -> Any:
 
     kind = {"variant": name} if (name := variant(weights_files(folder)[0])) else {}
     model = cls.from_pretrained(folder, use_safetensors=True, dtype=torch.float32, **kind)
+    _store(model, dtype)
+    return model
+
+
+def _store(model: nn.Module, dtype: torch.dtype) -> None:
     for _, matrix in _matrices(model):
         matrix.to(dtype)
-    return model
 
 
 def _pretrained_vae(folder: Path) -> Any:

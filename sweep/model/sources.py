@@ -8,18 +8,20 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from sweep.errors import ConfigError, ModelError
-from sweep.model.base import BaseModelConfig, PretrainedConfig
+from sweep.model.base import EMBEDDED, BaseModelConfig, PretrainedConfig
 from sweep.model.checkpoint import check_whole, vae_prefix
 from sweep.model.families import TITLE, Family, check_wanted, family_of_checkpoint, family_of_configs
 from sweep.model.header import Header, read_header
 
 COMPONENTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 PREDICTIONS = ("epsilon", "v_prediction")
+DIFFERENCE = "pocket_rv.safetensors"
+"""Beside a weight set's sd/ folder: what makes the pocket base pocket_rv, as a LoRA of its UNet in kohya's form."""
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _HUB_FILES = ("model_index.json", "*/config.json", "scheduler/*", "tokenizer*/*", "unet/diffusion_pytorch_model[.-]*",
@@ -45,6 +47,7 @@ class Source:
     num_text_layers: int | None  # of the (first) text encoder
     vocabulary: Path | None = None  # folder with vocab.json and merges.txt, for a checkpoint file
     vae: Path | None = None  # a file or folder that takes the place of its own VAE
+    difference: Path | None = None  # a LoRA of the UNet that is merged into the folder's
 
     @property
     def is_file(self) -> bool:
@@ -61,6 +64,8 @@ class Source:
         if self.vae is not None:
             inside = [self.vae] if self.vae.is_file() else [*weights_files(self.vae), self.vae / "config.json"]
             found += [(f"other vae/{path.name if self.vae.is_dir() else 'file'}", path) for path in inside]
+        if self.difference is not None:
+            found.append(("difference", self.difference))
         return found
 
 
@@ -76,7 +81,8 @@ def find_base(config: BaseModelConfig) -> Source:
     vae = config.vae if isinstance(config, PretrainedConfig) else None
     vae_path = None if vae is None else _checked_vae(Path(vae).expanduser())
     if path.is_dir():
-        return _folder(config, path, vae_path)
+        source = _folder(config, path, vae_path)
+        return replace(source, difference=_difference(path)) if config.name == "pocket_rv" else source
     return _file(config, path, vae_path)
 
 
@@ -100,7 +106,7 @@ def variant(path: Path) -> str:
 
 def _located(config: BaseModelConfig) -> Path:
     given = config.path
-    if given is None and config.name == "pocket":
+    if given is None and config.name in EMBEDDED:
         from sweep.pocket import WEIGHTS_DIR
 
         return WEIGHTS_DIR / "sd"
@@ -116,6 +122,14 @@ def _located(config: BaseModelConfig) -> Path:
         return _from_hub(given, config)
     raise ModelError(f"The base model {path} does not exist. Give base_model.path=FOLDER, a folder in diffusers "
                      "layout, a hub id such as stabilityai/stable-diffusion-xl-base-1.0, or a .safetensors file.")
+
+
+def _difference(folder: Path) -> Path:
+    path = folder.parent / DIFFERENCE
+    if not path.is_file():
+        raise ModelError(f"base_model=pocket_rv is the pocket base and a difference, and there is no {path}. Make one "
+                         f"for this weight set with: python -m sweep.pocket.build --stages rv --out {folder.parent}")
+    return path
 
 
 def _from_hub(name: str, config: PretrainedConfig) -> Path:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,12 +18,13 @@ from numpy.lib.format import open_memmap
 
 from sweep.pocket import world
 from sweep.pocket.captions import Caption, caption_of
-from sweep.pocket.render import render
+from sweep.pocket.render import Rendered, render
 from sweep.pocket.world import ATTRIBUTES, NUM_NAMED_PEOPLE, People, Shots
 
 CAPTIONS_PER_PICTURE = 3
 CHUNK = 2048
 ATTRIBUTE_NAMES = tuple(ATTRIBUTES)
+Renderer = Callable[[People, Shots], Rendered]
 
 
 @dataclass(slots=True)
@@ -61,14 +63,16 @@ def picture_plan(seed: int, pictures_per_person: int, more_of_named: int) -> tup
     return person_N, people, world.draw_shots(people, seed + 1)
 
 
-def train_pictures(folder: Path, seed: int, pictures_per_person: int, more_of_named: int) -> Pictures:
-    """The train pictures; rendered into `folder` unless they are already there."""
+def train_pictures(
+    folder: Path, seed: int, pictures_per_person: int, more_of_named: int, draw: Renderer = render
+) -> Pictures:
+    """The train pictures; rendered by `draw` into `folder` unless they are already there."""
     plan = {"seed": seed, "pictures_per_person": pictures_per_person, "more_of_named": more_of_named}
     person_N, people, shots = picture_plan(**plan)
     done = folder / "pictures.json"
     if not done.is_file() or json.loads(done.read_text(encoding="utf-8")) != plan:
         folder.mkdir(parents=True, exist_ok=True)
-        _render_to_disk(folder, people, shots)
+        _render_to_disk(folder, people, shots, draw)
         done.write_text(json.dumps(plan), encoding="utf-8")
     rng = random.Random(seed)
     captions = [
@@ -85,13 +89,13 @@ def train_pictures(folder: Path, seed: int, pictures_per_person: int, more_of_na
     )
 
 
-def _render_to_disk(folder: Path, people: People, shots: Shots) -> None:
+def _render_to_disk(folder: Path, people: People, shots: Shots, draw: Renderer) -> None:
     num = len(people)
     partial = folder / "images.partial.npy"
     images = open_memmap(partial, mode="w+", dtype=np.uint8, shape=(num, 3, 64, 64))
     boxes = np.zeros((num, 4), dtype=np.float32)
     for rows in torch.arange(num).split(CHUNK):
-        rendered = render(people[rows], shots[rows])
+        rendered = draw(people[rows], shots[rows])
         images[rows.numpy()] = to_bytes(rendered.images_BCHW).numpy()
         boxes[rows.numpy()] = rendered.face_box_B4.numpy()
     images.flush()

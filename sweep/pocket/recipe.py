@@ -32,6 +32,12 @@ PICTURES_PER_PERSON = 10
 MORE_OF_NAMED = 40
 """Further pictures of each named person, so that a name can own an identity."""
 
+RV_PICTURES_PER_PERSON = 1
+RV_MORE_OF_NAMED = 10
+"""Of the other look, for `rv`: named people stay who they are."""
+RV_RANK = 12
+"""Of the difference; at 12 its file has 1.5 MB."""
+
 STAGES: dict[str, Stage] = {
     "judge": Stage(batch_size=64, num_steps=900, lr=2e-3, bf16=True),
     "face": Stage(batch_size=128, num_steps=1300, lr=2e-3, bf16=True),
@@ -50,11 +56,12 @@ STAGES: dict[str, Stage] = {
         checkpoint_steps=200,
         decay_frac=0.15,
     ),
+    "rv": Stage(batch_size=32, num_steps=900, lr=1e-3, weight_decay=0.0, bf16=True, checkpoint_steps=100),
 }
 """The full budget, in the order of STAGE_ORDER's training stages."""
 
 STAGE_ORDER = (
-    "tokenizer", "pictures", "judge", "face", "vae", "perceptual", "clip", "latents", "unet", "export",
+    "tokenizer", "pictures", "judge", "face", "vae", "perceptual", "clip", "latents", "unet", "export", "rv",
 )  # fmt: skip
 
 FIRST_BUDGET_FRAC = 0.15

@@ -166,6 +166,14 @@ def _export(build: Build) -> None:
     export_checkpoints(build.out, build.work, build.tokenizer)
 
 
+def _rv(build: Build) -> None:
+    """The difference that makes the base of the exported set pocket_rv."""
+    from sweep.pocket.train_rv import export_difference, train_rv
+
+    module = train_rv(build.out, build.settings("rv"), build.work, build.device)
+    export_difference(module, build.out)
+
+
 STAGE_FUNCTIONS: dict[str, Callable[[Build], None]] = {
     "tokenizer": _tokenizer,
     "pictures": _pictures,
@@ -177,5 +185,6 @@ STAGE_FUNCTIONS: dict[str, Callable[[Build], None]] = {
     "latents": _latents,
     "unet": _unet,
     "export": _export,
+    "rv": _rv,
 }
 """In the order of recipe.STAGE_ORDER."""

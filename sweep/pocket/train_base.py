@@ -88,6 +88,21 @@ def train_base(
     """Predict the noise under min-SNR weights, timesteps stratified over the batch, captions dropped now and then."""
     torch.manual_seed(7)
     module = TrainBase(tokenizer)
+    fit_base("unet", module, pictures, latents_path, tokenizer, stage, folder, device)
+    return module
+
+
+def fit_base(
+    name: str,
+    module: TrainBase,
+    pictures: Pictures,
+    latents_path: Path,
+    tokenizer: CLIPTokenizer,
+    stage: Stage,
+    folder: Path,
+    device: str,
+) -> None:
+    """Train what of `module` requires gradients on these pictures, as stage `name`."""
     from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 
     if device == "cpu":
@@ -120,6 +135,5 @@ def train_base(
         error_B = F.mse_loss(predicted, noise_BCHW.to(device), reduction="none").mean(dim=(1, 2, 3))
         return (error_B * weights_T[t_B].to(device)).mean(), {"epsilon_mse": error_B.mean().item()}
 
-    fit("unet", stage, module, loss_function, folder, device)
+    fit(name, stage, module, loss_function, folder, device)
     module.unet.set_attn_processor(AttnProcessor2_0())
-    return module

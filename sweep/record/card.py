@@ -19,7 +19,7 @@ from sweep.trial import AXES, Answer, TrialResult, trial_folder
 
 PUBLISH = "publish"
 LICENCES: Mapping[str, tuple[str, str]] = {
-    "pocket": ("apache-2.0", "The pocket base is under Apache 2.0."),
+    **dict.fromkeys(("pocket", "pocket_rv"), ("apache-2.0", "The pocket base is under Apache 2.0.")),
     "sd15": ("creativeml-openrail-m", "Stable Diffusion 1.x is under CreativeML OpenRAIL-M: its restrictions of use "
              "(attachment A) hold for this file too and must be passed on with it."),
     "sd2": ("openrail++", "Stable Diffusion 2.x is under CreativeML Open RAIL++-M: its restrictions of use (attachment "

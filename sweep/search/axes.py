@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import fnmatch
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -133,7 +134,12 @@ def _matches(group: str, glob: Any, loader: ConfigLoader) -> list[str]:
     if not found:
         raise ConfigError(f"{group}=glob({', '.join(glob.include)}) matches nothing. Known: "
                           f"{', '.join(known) or 'none'}.")
-    return found
+    return sorted(found, key=_natural)
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Numbers by value: alex_lora2 comes before alex_lora10."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def _options(group: str, loader: ConfigLoader, prefix: str = "") -> Iterator[str]:

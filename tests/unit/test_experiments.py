@@ -4,10 +4,12 @@ import pytest
 
 from sweep.combinations import refusal
 from sweep.command_line import CONF_DIR
+from sweep.schema import to_tree
 from tests.conftest import ROOT
 from tests.unit.test_config import loaded
 
-EXPERIMENTS = sorted(path.stem for path in (CONF_DIR / "experiment").rglob("*.yaml"))
+FOLDER = CONF_DIR / "experiment"
+EXPERIMENTS = sorted(path.relative_to(FOLDER).with_suffix("").as_posix() for path in FOLDER.rglob("*.yaml"))
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -31,6 +33,31 @@ def test_optimizers_recipes(name: str, optimizer: str, scheduler: str, rates, ne
     assert (train.optimizer.name, train.scheduler.name) == (optimizer, scheduler)
     assert (train.unet_lr, train.text_encoder_lr) == rates
     assert (train.network_dim, train.network_alpha) == network
+
+
+TUTORIAL = {"unet_lr": 1e-4, "text_encoder_lr": 5e-5, "network_dim": 128, "network_alpha": 128, "repeats": 15,
+            "max_train_epochs": 5, "train_batch_size": 1}
+
+
+def test_the_tutorials_recipe() -> None:
+    train = loaded("experiment=tutorial").train
+    assert {key: getattr(train, key) for key in TUTORIAL} == TUTORIAL
+    assert (train.optimizer.name, train.scheduler.name) == ("adamw8bit", "polynomial")
+    assert (train.dataset.num_images, train.dataset.captions) == (25, True)
+
+
+@pytest.mark.parametrize(("name", "changes"), [
+    ("scheduler/polynomial", set()), ("scheduler/constant", {"scheduler"}),
+    ("scheduler/cosine_with_restarts", {"scheduler"}), ("adaptive/adamw8bit", set()),
+    ("adaptive/dadaptation", {"optimizer", "scheduler", "unet_lr", "text_encoder_lr"}),
+    ("adaptive/adafactor", {"optimizer", "scheduler", "unet_lr", "text_encoder_lr"}),
+    ("adapter/lora", {"network_dim", "network_alpha"}), ("adapter/loha", {"network", "network_dim", "network_alpha"}),
+    ("adapter/locon", {"network", "network_dim", "network_alpha", "conv_dim", "conv_alpha"}),
+    ("captions/with", set()), ("captions/without", {"dataset"}),
+    ("mask/whole_photo", set()), ("mask/head", {"dataset"})])
+def test_a_question_changes_what_it_asks_about_alone(name: str, changes: set[str]) -> None:
+    one, tutorial = (to_tree(loaded(f"experiment={each}").train) for each in (name, "tutorial"))
+    assert {key for key in one if one[key] != tutorial[key]} == changes
 
 
 @pytest.mark.parametrize(("network", "ranks", "rates"), [

@@ -31,6 +31,17 @@ def test_layout_and_captions(tmp_path: Path) -> None:
     assert len(list((tmp_path / "holdout").glob("*.png"))) >= 12
 
 
+def test_masks_are_white_on_heads_alone(tmp_path: Path) -> None:
+    train = write_subject(8, tmp_path, num_photos=14)
+    masks = sorted((tmp_path / "masks").glob("*.png"))
+    assert [mask.name for mask in masks] == [photo.name for photo in sorted(train.glob("*.png"))]
+    shares = [np.asarray(Image.open(mask)).mean() / 255 for mask in masks]
+    assert all(0.01 < share < 0.7 for share in shares)
+    half_body, close_up = 3, 0  # of FRAMING_CYCLE
+    assert shares[half_body] < shares[close_up] / 3
+    assert np.asarray(Image.open(masks[close_up]))[-1].max() == 0  # clothes at the lower edge
+
+
 def test_fewer_photos_are_the_first_of_more(tmp_path: Path) -> None:
     few, many = write_subject(8, tmp_path / "a", num_photos=14), write_subject(8, tmp_path / "b", num_photos=25)
     for path in few.glob("*.txt"):
@@ -76,7 +87,7 @@ def test_the_shipped_subject_is_what_the_code_renders(tmp_path: Path) -> None:
     write_subject(DEFAULT_IDENTITY, tmp_path)
     names = {path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file()}
     assert names == {path.relative_to(SUBJECT_DIR) for path in SUBJECT_DIR.rglob("*") if path.is_file()}
-    assert len([name for name in names if name.suffix == ".png"]) == 25 + 16 + 25
+    assert len([name for name in names if name.suffix == ".png"]) == 25 + 25 + 16  # photos, masks, held out
     for name in names:
         if name.suffix == ".png":
             rendered, shipped = (np.asarray(Image.open(root / name), dtype=int) for root in (tmp_path, SUBJECT_DIR))

@@ -1,0 +1,156 @@
+"""The diary's words beside our verdicts, and how often they agree: by a mapping fixed before the eleven ran."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sweep.files import write_json, write_text
+from sweep.record.sentences import figure
+from sweep.trial import Score, TrialResult
+
+UNLIKE, UNDERFIT, BROKEN = "does not look like the subject", "underfit", "broken"
+OVERTRAINED, OVERFIT = "overtrained", "mildly overfit"
+MEMORISED, COPIED = "memorised", "partly copied"
+YES, NEARLY, NO, NOT_COUNTED, UNKNOWN = "yes", "nearly", "no", "not counted", "not known"
+LEAST_BAD = (1, 2, 5, 6)
+SHOWN = ("likeness", "adherence", "memorisation", "usefulness")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """What the diary says of one training, and which verdicts mean that.
+
+    exact: say the same. near: its neighbours, which a person might have put in the same words.
+    """
+
+    number: int
+    words: str
+    exact: tuple[str, ...] = ()
+    near: tuple[str, ...] = ()
+    not_one_of: tuple[str, ...] = ()  # instead: any verdict but these says the same
+    better_than: int | None = None  # instead: the usefulness of this one is higher than that one's
+
+    @property
+    def note(self) -> str:
+        return f"The diary of Alex_LoRA{self.number}: {self.words}" + (
+            " One of the four least bad." if self.number in LEAST_BAD else "")
+
+
+SAID = (
+    Said(number=1, words="captions; has not memorised the input clothes.", not_one_of=(MEMORISED, COPIED)),
+    Said(number=2, words="doesn't look like me at all; otherwise decent.", exact=(UNLIKE,), near=(UNDERFIT,)),
+    Said(number=3, words="looks overtrained.", exact=(OVERTRAINED,), near=(OVERFIT, MEMORISED)),
+    Said(number=4, words="doesn't look like me at all.", exact=(UNLIKE,), near=(UNDERFIT,)),
+    Said(number=5, words="doesn't really look like me either.", exact=(UNLIKE,), near=(UNDERFIT,)),
+    Said(number=6, words="a little better maybe (than 5).", better_than=5),
+    Said(number=7, words="bad; some images have no similarity at all, some are overtrained.",
+         exact=(BROKEN, OVERTRAINED), near=(UNLIKE, OVERFIT)),
+    Said(number=8, words="trash; constructs the input images almost completely.", exact=(MEMORISED,), near=(COPIED,)),
+    Said(number=9, words="trash; files are small, probably because of dim and alpha.", exact=(UNLIKE, BROKEN),
+         near=(UNDERFIT, OVERTRAINED, MEMORISED)),
+    Said(number=10, words="doesn't look like me.", exact=(UNLIKE,), near=(UNDERFIT,)),
+    Said(number=11, words="no words."),
+)
+
+
+def last_score(result: TrialResult) -> Score | None:
+    """Of the last file at strength 1, which is what the diary's author looked at; None if it was not scored."""
+    found = [score for score in result.scores
+             if score.stage == "screen" and score.step == result.trial.num_steps and score.strength == 1]
+    return found[0] if found else None
+
+
+def agreement(said: Said, scores: Mapping[int, Score | None]) -> str:
+    """YES, NEARLY or NO; NOT_COUNTED where the diary says nothing, UNKNOWN where we do not know."""
+    score = scores.get(said.number)
+    if not (said.exact or said.not_one_of or said.better_than):
+        return NOT_COUNTED
+    if score is None or main_verdict(score) == "invalid":
+        return UNKNOWN
+    if said.better_than is not None:
+        other = scores.get(said.better_than)
+        one, two = _usefulness(score), _usefulness(other)
+        return UNKNOWN if one is None or two is None else YES if one > two else NO
+    verdict = main_verdict(score)
+    if said.not_one_of:
+        return NO if verdict in said.not_one_of else YES
+    return YES if verdict in said.exact else NEARLY if verdict in said.near else NO
+
+
+def least_bad(scores: Mapping[int, Score | None]) -> list[int]:
+    """The four of the highest usefulness, best first."""
+    known = {number: value for number, score in scores.items() if (value := _usefulness(score)) is not None}
+    return sorted(known, key=lambda number: -known[number])[:len(LEAST_BAD)]
+
+
+def main_verdict(score: Score) -> str:
+    """Without its additions."""
+    return score.verdict.partition(" + ")[0]
+
+
+def write_words(folder: Path, results: Mapping[int, TrialResult]) -> str:
+    """words.md and words.json in the sweep's folder; returns the count in a sentence."""
+    scores = {number: last_score(result) for number, result in results.items()}
+    rows = [(said, scores.get(said.number), agreement(said, scores)) for said in SAID]
+    sentence = count_sentence([how for _, _, how in rows], least_bad(scores))
+    write_text(folder / "words.md", "\n".join(_page(rows, results, sentence)) + "\n")
+    write_json(folder / "words.json", {"agreement": sentence, "least_bad": least_bad(scores), "rows": [
+        {"number": said.number, "diary": said.words, "verdict": None if score is None else score.verdict, "agrees": how,
+         "axes": {} if score is None else {name: axis.value for name, axis in score.axes.items()}}
+        for said, score, how in rows]})
+    return sentence
+
+
+def count_sentence(hows: Sequence[str], ours: Sequence[int]) -> str:
+    """Agreement over all that the diary has words for; what is not known counts as no agreement."""
+    counted = [how for how in hows if how != NOT_COUNTED]
+    unknown = counted.count(UNKNOWN)
+    shared = sorted(set(ours) & set(LEAST_BAD))
+    return (f"Of the {len(counted)} trainings that the diary has words for, the verdict says the same of "
+            f"{counted.count(YES)}, nearly the same of {counted.count(NEARLY)}, something else of {counted.count(NO)}"
+            + (f"; {unknown} can't be judged" if unknown else "") + ". "
+            f"Of its four least bad (1, 2, 5 and 6), {len(shared)} are among our four of the highest usefulness "
+            f"({', '.join(map(str, ours))}); by chance it would be 1.5.")
+
+
+def _page(rows: Sequence[tuple[Said, Score | None, str]], results: Mapping[int, TrialResult],
+          sentence: str) -> list[str]:
+    lines = [
+        "# The diary's words and our verdicts", "", sentence, "",
+        "Judged is the last file of each training at strength 1, which is what the diary's author looked at; what the",
+        "sweep would use instead stands in the last column. Which verdicts mean the diary's words was written down",
+        "before the eleven ran (`studies/alex_words.py`); it is the second table.", "",
+        f"| LoRA | the diary | verdict | agrees | {' | '.join(SHOWN)} | the sweep's choice |",
+        "|---" * (len(SHOWN) + 5) + "|"]
+    for said, score, how in rows:
+        result = results.get(said.number)
+        axes = score.axes if score else {}
+        figures = " | ".join(figure(axes.get(name)) for name in SHOWN)
+        verdict = score.verdict if score else "not scored"
+        lines.append(f"| {said.number} | {said.words} | {verdict} | {how} | {figures} | {_choice(result)} |")
+    lines += ["", "| LoRA | the same | nearly |", "|---|---|---|"]
+    for said in SAID:
+        exact = (", ".join(said.exact) or (f"all but {', '.join(said.not_one_of)}" if said.not_one_of else "")
+                 or (f"more useful than {said.better_than}" if said.better_than else "nothing to agree with"))
+        lines.append(f"| {said.number} | {exact} | {', '.join(said.near)} |")
+    lines += ["", "LoRA5 and LoRA6 lie on different bases: each one's usefulness is measured against its own base, and",
+              "that 6 is better than 5 compares the two figures without an interval.", ""]
+    apart = [(said, score) for said, score, how in rows if how == NO and score is not None]
+    if apart:
+        lines += ["## Where they disagree", ""]
+        lines += [f"- LoRA{said.number}: the diary says \"{said.words.rstrip('.')}\", the figures say {score.verdict}"
+                  + (f" ({'; '.join(score.notes)})" if score.notes else "") + "." for said, score in apart]
+    return lines
+
+
+def _choice(result: TrialResult | None) -> str:
+    if result is None or result.answer is None:
+        return "" if result is None else result.status
+    answer = result.answer
+    return f"epoch {answer.epoch} at {answer.strength:g}: {answer.score.verdict}"
+
+
+def _usefulness(score: Score | None) -> float | None:
+    return None if score is None or "usefulness" not in score.axes else score.axes["usefulness"].value

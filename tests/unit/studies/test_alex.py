@@ -1,0 +1,123 @@
+"""The rules that answer the claims, and the count of agreement, on data whose answer is known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from studies.alex import ELEVEN, PEOPLE, SEEDS, arm_command, number_of
+from studies.alex_claims import ARMS, CLAIMS, CONFIRMED, CONTRADICTED, UNDECIDED, Claim, Test, decide, outcomes
+from studies.alex_words import NEARLY, NO, NOT_COUNTED, SAID, UNKNOWN, YES, agreement, count_sentence, least_bad
+from studies.phenomena import finding
+from sweep.evaluation.verdict import VERDICTS
+from sweep.trial import AXES, Estimate, Score
+
+Test.__test__ = False  # type: ignore[attr-defined]  # a claim's, not pytest's
+SCORE = Score(score_id="s", scoring_id="i", file="f", file_sha256="h", epoch=12, step=6720, strength=1.0,
+              stage="screen", num_images=20, axes={}, details={}, replicates={}, verdict="good", notes=(),
+              elapsed_s=0.0)
+
+
+def score(verdict: str, usefulness: float | None = 0.5) -> Score:
+    estimate = Estimate(value=usefulness, low=usefulness, high=usefulness, raw=usefulness, n=16)
+    return replace(SCORE, verdict=verdict, axes=dict.fromkeys(AXES, estimate))
+
+
+def test_every_verdict_that_is_waited_for_exists() -> None:
+    assert [said.number for said in SAID] == list(range(1, 12))
+    assert {verdict for said in SAID for verdict in (*said.exact, *said.near, *said.not_one_of)} <= set(VERDICTS)
+
+
+@pytest.mark.parametrize(("number", "verdict", "expected"), [
+    (4, "does not look like the subject", YES), (4, "does not look like the subject + bleeds into the class", YES),
+    (4, "underfit", NEARLY), (4, "very good", NO), (4, "invalid", UNKNOWN), (1, "memorised", NO), (1, "underfit", YES),
+    (8, "memorised", YES), (8, "partly copied", NEARLY), (8, "good", NO), (11, "good", NOT_COUNTED)])
+def test_agreement(number: int, verdict: str, expected: str) -> None:
+    assert agreement(SAID[number - 1], {number: score(verdict)}) == expected
+
+
+def test_six_is_compared_with_five() -> None:
+    said = SAID[5]
+    assert agreement(said, {5: score("good", 0.4), 6: score("good", 0.5)}) == YES
+    assert agreement(said, {5: score("good", 0.5), 6: score("good", 0.4)}) == NO
+    assert agreement(said, {5: None, 6: score("good")}) == UNKNOWN
+    assert agreement(SAID[2], {}) == UNKNOWN
+
+
+def test_what_is_not_known_is_no_agreement() -> None:
+    sentence = count_sentence([YES, YES, NEARLY, NO, UNKNOWN, NOT_COUNTED], [1, 5, 9, 10])
+    assert "Of the 5 trainings" in sentence and "same of 2, nearly the same of 1, something else of 1" in sentence
+    assert "1 can't be judged" in sentence and "2 are among our four" in sentence
+
+
+def test_the_least_bad_are_the_most_useful_that_are_known() -> None:
+    scores = {n: score("good", n / 20) for n in range(1, 12)} | {11: score("invalid", None), 3: None}
+    assert least_bad(scores) == [10, 9, 8, 7]
+
+
+CLAIM = CLAIMS[4]  # one test of usefulness, worth .05
+
+
+@pytest.mark.parametrize(("values", "answer"), [
+    ([0.20, 0.22, 0.18, 0.21, 0.19], CONFIRMED), ([-0.20, -0.22, -0.18, -0.21, -0.19], CONTRADICTED),
+    ([0.01, 0.02, 0.01, 0.02, 0.01], CONTRADICTED),  # sure, and not worth it
+    ([0.3, -0.1, 0.4, -0.2, 0.2], UNDECIDED), ([0.2, 0.2], UNDECIDED)])
+def test_a_claim_is_decided_by_its_interval(values: list[float], answer: str) -> None:
+    found = finding("a difference", CLAIM.says, [(str(i), value, "") for i, value in enumerate(values)])
+    assert decide(CLAIM, [found]) == answer
+    denied = {CONFIRMED: CONTRADICTED, CONTRADICTED: CONFIRMED}.get(answer, answer)
+    assert decide(replace(CLAIM, denies=True), [found]) == denied
+
+
+def test_all_tests_confirm_and_one_contradicts() -> None:
+    def found(value: float):
+        return finding("d", "c", [(str(i), value + i / 1000, "") for i in range(5)])
+
+    claim: Claim = CLAIMS[5]  # polynomial against two others
+    assert decide(claim, [found(0.2), found(0.2)]) == CONFIRMED
+    assert decide(claim, [found(0.2), found(-0.2)]) == CONTRADICTED
+    unsure = finding("d", "c", [(str(i), 0.3 * (-1) ** i + 0.1, "") for i in range(5)])
+    assert decide(claim, [found(0.2), unsure]) == UNDECIDED
+
+
+class FakeTrials:
+    """Known values: an arm's measure is what `table` says plus the person's own level, which pairs cancel."""
+
+    people, seeds = ("31", "92", "3", "8", "84"), (1, 2)
+
+    def __init__(self, **table: float):
+        self.table = table
+
+    def value(self, arm: str, person: str, seed: int, measure: str, step: int | None = None):
+        if f"{arm}.{measure}" not in self.table:
+            return None, f"{arm} was not trained"
+        level = {"31": 0.1, "92": -0.1, "3": 0.2, "8": 0.0, "84": 0.05}[person]
+        return self.table[f"{arm}.{measure}"] + level + 0.001 * seed, ""
+
+
+def test_pairs_cancel_the_persons_own_level_and_gaps_are_named() -> None:
+    known = {"tutorial.likeness": 0.5, "dadaptation.likeness": 0.2, "tutorial.usefulness": 0.6,
+             "regularised.usefulness": 0.6}
+    table = {key.replace("_", "-"): value for key, value in known.items()}
+    answers = {answer.says: answer for answer in outcomes(FakeTrials(**table))}  # type: ignore[arg-type]
+    assert answers["DAdaptation underfits"].outcome == CONFIRMED
+    assert answers["DAdaptation underfits"].findings[0].mean == pytest.approx(0.3)
+    assert answers["regularisation images are pointless"].outcome == CONFIRMED
+    missing = answers["AdaFactor underfits"]
+    assert missing.outcome == UNDECIDED and missing.findings[0].left_out["31"] == "adafactor was not trained"
+
+
+def test_arms_are_commands_that_a_user_would_type() -> None:
+    from sweep.config import RunConfig
+    from tests.unit.test_config import loaded
+
+    for arm in ARMS:
+        command = arm_command(arm, Path("w"), PEOPLE, SEEDS, [])
+        assert command[3].startswith("dataset.dir=w/people/31/") and command[3].count(",") == 4
+        config: RunConfig = loaded(*(part for part in command[5:] if not part.startswith("dataset.holdout_dir")))
+        assert config.train.base_model.name == "pocket"
+    eleven = loaded("experiment=alex/alex_lora1", *ELEVEN[1:])
+    assert eleven.sweep.name == "alex" and eleven.note.startswith("The eleven trainings of the diary, with its own")
+    assert number_of("alex/alex_lora11") == 11
