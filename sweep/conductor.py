@@ -11,23 +11,25 @@ from pathlib import Path
 from typing import Any
 
 from sweep.config import RunConfig
+from sweep.data.check.headline import headlines
 from sweep.data.folder import read_dataset
 from sweep.dispatch import Dispatch
-from sweep.errors import TrialsFailedError
-from sweep.evaluation.backends import backend_identities
-from sweep.evaluation.settings import NoScoring, dataset_key, scoring_id
+from sweep.errors import ConfigError, TrialsFailedError
+from sweep.evaluation.backends.registry import backend_identities
+from sweep.evaluation.keys import dataset_key, scoring_id
+from sweep.evaluation.settings import NoScoring
 from sweep.files import append_jsonl, read_jsonl
 from sweep.identity import base_identity
 from sweep.launch.launcher import Launcher, make_launcher
 from sweep.lock import conductor_lock
-from sweep.packing import plan_packs
+from sweep.packing import MOST_TRIALS, plan_packs
 from sweep.plan import plan_lines, remember_sizes
-from sweep.preflight import Checked, Preflight
+from sweep.preflight import Checked, Preflight, first_read
 from sweep.proposals import Proposals
 from sweep.question import checked_name, default_name, question_of, refuse_other_question
 from sweep.record import rates
 from sweep.record.entry import SweepEntry, read_entry, write_entry
-from sweep.record.facts import Facts, Record, add_facts
+from sweep.record.facts import Facts, Record, add_facts, without_mended
 from sweep.record.notes import add_note, read_notes
 from sweep.record.provenance import commit, hardware, versions
 from sweep.record.redact import without_secrets
@@ -37,6 +39,7 @@ from sweep.record.terminal import make_view, say, show_plan, show_results
 from sweep.record.tracker import Tracker, make_tracker
 from sweep.record.use import check_use, copy_chosen
 from sweep.record.views import write_views
+from sweep.room import known_room, largest
 from sweep.schema import to_tree
 from sweep.search.grid import Cells
 from sweep.search.outcome import Outcome, outcome_of, screened_rows
@@ -60,10 +63,15 @@ def conduct(cells: Cells, launcher_of: LauncherMaker = make_launcher) -> list[Tr
     check_use(config.use)
     preflight = Preflight(results_dir)
     checked = preflight.check(cells.cells) if cells.cells else []
-    first = checked[0] if checked else preflight.look(cells.cell_at({}))
+    first = first_read(checked or [preflight.look(cells.cell_at({}))])
+    if not first.dataset.photos:  # a search over photos that can't be used
+        raise ConfigError(first.trial.refused)
     question = question_of(cells, first)
     name = checked_name(config.sweep.name) or default_name(cells.swept_keys, question)
-    backends = {} if isinstance(config.scoring, NoScoring) else backend_identities(config.scoring.weights_dir)
+    for line in headlines([(one.dataset, train_from_tree(one.trial.config), one.trial.num_steps)
+                           for one in checked or [first] if one.dataset.photos]):
+        print(line)
+    backends = {} if isinstance(config.scoring, NoScoring) else backend_identities(config.scoring)
     sweep = Sweep(name=name, dir=results_dir / name, config=config, backends=backends)
     if config.plan:
         sweep.show_plan(checked)
@@ -147,7 +155,7 @@ class Sweep:
 
     def trials(self) -> list[Trial]:
         """All trials ever asked of this sweep, in the order of their numbers."""
-        return list(self.known.values())
+        return without_mended(self.known.values())
 
     def show_plan(self, checked: Sequence[Checked]) -> None:
         """Say what would run; nothing is written."""
@@ -163,8 +171,8 @@ class Sweep:
         show_plan(self.name, [one.trial for one in checked],
                   already_done=[one.trial.train_id for one in checked if one.trial.train_id not in ids],
                   num_packs=len(packs := self.plan_packs(waiting)), estimated_s=self._expected_s(waiting),
-                  num_files=sum(one.num_checkpoints for one in todo))
-        for line in plan_lines(self.results_dir, todo, packs, self.config.pack.max_trials, self.config.scoring):
+                  num_files=sum(one.num_checkpoints for one in todo), room=self._room(waiting))
+        for line in plan_lines(self.results_dir, todo, packs, self.config.scoring):
             say(line)
 
     def run(self, entry: SweepEntry, cells: Cells, preflight: Preflight, order: Sequence[str],
@@ -177,7 +185,7 @@ class Sweep:
         ids = {trial.train_id for trial in todo}
         packs = self.plan_packs(todo)
         show_plan(self.name, trials, already_done=[t.train_id for t in trials if t.train_id not in ids],
-                  num_packs=len(packs), estimated_s=self._expected_s(todo))
+                  num_packs=len(packs), estimated_s=self._expected_s(todo), room=self._room(todo))
         study = SweepStudy(self.dir, self.config.search, cells.axes, cells.fixed)
         study.reconcile(trials, {trial.train_id: self.outcome(trial) for trial in trials if trial.train_id not in ids})
         if study.lost:
@@ -238,7 +246,7 @@ class Sweep:
                 earlier[(*memberships[-1]["members"], *memberships[-1].get("waiting", {}))] = None
         return plan_packs(todo, [list(members) for members in earlier],
                           num_workers=num_workers or self.config.launcher.num_workers,
-                          max_length=_NUM_ROUNDS * self.config.pack.max_trials)
+                          max_length=_NUM_ROUNDS * (self.config.pack.max_trials or MOST_TRIALS))
 
     def is_complete(self, trial: Trial) -> bool:
         return bool(trial.refused) or is_complete(self.results_dir, trial, self.scoring_id(trial),
@@ -272,6 +280,15 @@ class Sweep:
         """Wall time of what is to do, from what earlier trials cost here; None if there were none."""
         total_s = rates.expected_s(self.results_dir, self._rate_key, sum(trial.num_steps for trial in todo))
         return None if total_s is None else total_s / self.config.launcher.num_workers
+
+    def _room(self, todo: Sequence[Trial]) -> str:
+        """How many train at a time, as asked for or as found for trials like the largest of these before."""
+        asked = self.config.pack.max_trials
+        found = known_room(self.results_dir, largest(todo)) if todo else None
+        if found is None:
+            return "" if asked is None or not todo else f"up to {min(asked, len(todo))} at a time"
+        num = min(asked or found.max_trials, len(todo))
+        return f"up to {num} at a time in {num * found.gib_each:.1f} GiB"
 
     @property
     def _rate_key(self) -> str:

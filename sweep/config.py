@@ -6,8 +6,9 @@ Beyond it no DictConfig is seen. Components own their settings' dataclasses; her
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweep.errors import ConfigError
@@ -15,22 +16,18 @@ from sweep.evaluation.settings import SCORINGS
 from sweep.launch.settings import LAUNCHERS
 from sweep.record.settings import TrackersConfig, trackers_from_tree
 from sweep.record.use import UseConfig
-from sweep.schema import bounds, build, family, near_match
+from sweep.schema import bounds, build, family
 from sweep.search.settings import SEARCHES
 from sweep.train_config import TrainConfig
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-GROUPS = ("base_model", "dataset", "network", "optimizer", "scheduler", "scoring", "search", "launcher", "tracker",
-          "experiment")
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackConfig:
     """How trials share a worker. Alters no result beyond rounding."""
 
-    max_trials: int = bounds(1, 1024)
+    max_trials: int | None = bounds(1, 1024)
     save_state_every_n_steps: int = bounds(1)
     max_retries: int = bounds(0, 100)
 
@@ -89,8 +86,27 @@ def plain_tree(cfg: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in tree.items()}
 
 
+def compose(overrides: Sequence[str]) -> RunConfig:
+    """What `python train.py OVERRIDES` would run, for tools that start nothing.
+
+    Raises ConfigError.
+    """
+    import hydra
+    from hydra.errors import HydraException
+
+    conf = Path(__file__).parent.parent / "conf"
+    try:
+        with hydra.initialize_config_dir(str(conf), version_base="1.3"):
+            return load(hydra.compose("config", list(overrides)))
+    except HydraException as error:
+        raise ConfigError(str(error)) from error
+
+
 def from_tree(tree: Mapping[str, Any]) -> RunConfig:
     """The typed config of a plain tree with flat training keys, "auto" values resolved."""
+    if isinstance(tree.get("experiment"), Mapping):
+        raise ConfigError("An experiment's keys were put under experiment., where they have no effect: its file must "
+                          "begin with the line\n# @package _global_")
     run = {key: tree[key] for key in _RUN_KEYS if key in tree}
     if "tracker" in run:
         run["tracker"] = trackers_from_tree(run["tracker"])
@@ -127,26 +143,3 @@ def refuse_resolvers(node: Any, path: str = "") -> None:
     elif isinstance(node, str) and (match := re.search(r"\$\{\s*([\w.]+)\s*:", node)):
         raise ConfigError(f"{path} = {node!r}: ${{{match[1]}:...}} changes from run to run, so a trial could not be "
                           "found again. Write the value itself.")
-
-
-def check_keys(arguments: Sequence[str], known: Iterable[str]) -> None:
-    """Refuse an override whose key does not exist, before Hydra does so without naming the near match.
-
-    known: dotted keys of the composed config.
-    """
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import OverrideParseException
-
-    keys = {*known, *GROUPS}
-    for argument in arguments:
-        if "=" not in argument and argument[:1] not in ("+", "~"):
-            continue  # a switch of Hydra's, or its value
-        try:
-            key = OverridesParser.create().parse_override(argument).key_or_group
-        except OverrideParseException as error:
-            raise ConfigError(f"Can't read {argument!r}: {str(error).splitlines()[0]}") from error
-        if key.split(".")[0] == "hydra" or key.startswith("hydra/"):
-            continue
-        if key not in keys:
-            raise ConfigError(f'Unknown key "{key}" in {argument!r}.{near_match(key, keys)} '
-                              "`python train.py --help` lists all keys.")

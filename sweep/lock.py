@@ -90,6 +90,12 @@ def try_trial_lock(trial_dir: Path) -> FolderLock | None:
     return taken if isinstance(taken, FolderLock) else None
 
 
+def try_lock(path: Path) -> FolderLock | None:
+    """Hold the lock of that path; None if another process holds it."""
+    taken = _take(path)
+    return taken if isinstance(taken, FolderLock) else None
+
+
 def cache_lock(folder: Path) -> FolderLock:
     """Hold a folder of the cache while it is filled. Raises LockedError naming the process that fills it."""
     path = folder / "fill.lock"

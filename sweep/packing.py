@@ -9,6 +9,9 @@ from itertools import groupby
 from sweep.files import stable_hash
 from sweep.trial import Trial
 
+MOST_TRIALS = 32
+"""Where pack.max_trials leaves it to the memory: more hardly gain, and a sweep's first answers come later."""
+
 
 def plan_packs(trials: Sequence[Trial], earlier: Sequence[Sequence[str]] = (), *, num_workers: int = 1,
                max_length: int | None = None) -> list[list[Trial]]:
@@ -52,7 +55,7 @@ def _shared_out(trials: Sequence[Trial], num_parts: int) -> list[list[Trial]]:
 
 def places(pack: Sequence[Trial], max_trials: int | None) -> int | None:
     """How many of a pack share a pass. Of trials of one length as many in each round: 9 at 8 run as 5 and 4. None = as
-    many as memory holds."""
+    many as memory holds, up to MOST_TRIALS."""
     if max_trials is None or len({trial.num_steps for trial in pack}) > 1:
         return max_trials
     num_rounds = -(-len(pack) // max_trials)

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from sweep.errors import ConfigError
-from sweep.files import read_jsonl
 from sweep.preflight import Preflight
 from sweep.record.entry import read_entry
+from sweep.record.facts import trials_of
 from sweep.record.results import is_complete, read_status
 from sweep.record.sweep_log import note
 from sweep.search.composer import flat
@@ -120,7 +120,7 @@ class Proposals:
             if any(question.get(key) != fixed.get(key) for key in ("photos", "base", "scoring")):
                 note(sweep.dir, f"learns nothing from {folder.name}: its photos, base or scoring are others")
                 continue
-            trials = [Trial(**row) for row in read_jsonl(folder / "trials.jsonl")]
+            trials = trials_of(folder)
             learned = sum(self._learn(trial, folder.name) for trial in trials)
             note(sweep.dir, f"learns from {learned} of {len(trials)} trials of {folder.name}")
 

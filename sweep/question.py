@@ -31,7 +31,7 @@ def question_of(cells: Cells, first: Checked) -> dict[str, Any]:
         question["photos"] = first.dataset.content
     if not swept & {"base_model", "experiment"}:
         question["base"] = first.base_id
-    scoring = {key: value for key, value in cells.fixed["scoring"].items() if key not in ("batch_size", "weights_dir")}
+    scoring = {key: value for key, value in cells.fixed["scoring"].items() if key not in ("batch_size", "keep_images")}
     question["scoring"] = f"{scoring['name']} {stable_hash(scoring, num_digits=6)}"
     return question
 

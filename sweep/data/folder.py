@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from sweep.data.captions import has_trigger, plain_caption, read_caption, with_fixed_parts
 from sweep.data.images import IMAGE_SUFFIXES, OTHER_IMAGE_SUFFIXES, ImageFacts, image_facts
-from sweep.data.masks import mask_of, mask_source
-from sweep.data.selection import fair_share, matched, split_by_content
+from sweep.data.masks import Mask, mask_of, mask_source
+from sweep.data.selection import fair_share, matched, repeated_to, split_by_content
 from sweep.data.settings import DatasetConfig
 from sweep.errors import DataError
 from sweep.files import stable_hash
@@ -42,8 +42,7 @@ class Photo:
     sha256: str
     size: tuple[int, int]  # (width, height) in pixels, upright
     template: str = ""  # the text that captions are drawn from where it is not the caption: lines, {a|b|c}, separators
-    mask: Path | None = None  # weights the loss; its own path = its alpha channel
-    mask_sha256: str = ""
+    mask: Mask = Mask()  # weights the loss
 
     @property
     def text(self) -> str:
@@ -81,8 +80,8 @@ class Dataset:
             more["reg"] = [[p.sha256, p.text, p.repeats] for p in self.reg_photos]
         if any(p.template for p in self.photos):
             more["templates"] = [p.template for p in self.photos]
-        if any(p.mask for p in self.photos):
-            more["masks"] = [p.mask_sha256 for p in self.photos]
+        if any(p.mask.path for p in self.photos):
+            more["masks"] = [p.mask.sha256 for p in self.photos]
         if self.is_split:
             more["validation"] = [[p.sha256, p.caption] for p in self.validation]
         return stable_hash([rows, more] if more else rows)
@@ -114,11 +113,12 @@ class _Findings:
 
 
 def read_dataset(config: DatasetConfig, *, trigger: str | None, class_noun: str | None,
-                 repeats: int | None) -> Dataset:
+                 repeats: int | None, images_per_epoch: int | None = None) -> Dataset:
     """Read and check a folder of photos.
 
     trigger, class_noun: null = from the first subset's name (`10_alexq man` -> alexq, man).
-    repeats: overrides the folders' numbers, not those of regularisation folders.
+    repeats: overrides the folders' numbers, not those of regularisation folders. images_per_epoch: of each folder,
+    overrides them too.
     Raises DataError naming all offending files at once.
     """
     found = _Findings()
@@ -139,21 +139,21 @@ def read_dataset(config: DatasetConfig, *, trigger: str | None, class_noun: str 
     for folder, token, number in subsets:
         for photo, facts in _read_subset(folder, token or f"{trigger} {class_noun}", repeats or number, config, found):
             fixed = _captioned(photo, with_fixed_parts(photo.text, config, trigger), config)
-            mask, sha256, problem = mask_of(masks, fixed.path, fixed.subset, facts)
+            mask, problem = mask_of(masks, fixed.path, fixed.subset, facts)
             if problem:
                 found.problems.append(f"{fixed.path}: {problem}")
-            photos.append(replace(fixed, mask=mask, mask_sha256=sha256))
+            photos.append(replace(fixed, mask=mask))
     reg_photos = _read_reg(reg_root, class_noun, config, found)
     holdout = _read_holdout(config, photos, class_noun, trigger, found)
     _raise_problems(root, found)
-    if config.masked_loss == "alpha" and not any(photo.mask for photo in photos):
+    if config.masked_loss == "alpha" and not any(photo.mask.path for photo in photos):
         raise DataError(f"dataset.masked_loss=alpha, but no photo in {root} has an alpha channel. Save the photos as "
                         "PNG with transparency, or give dataset.masked_loss=folder dataset.mask_dir=FOLDER.")
     photos, validation = split_by_content(photos, config.validation_split)
     if config.num_images is not None and config.num_images > len(photos):
         raise DataError(f"dataset.num_images={config.num_images}, but {root} holds {len(photos)} photos"
                         + (f" beside {len(validation)} kept for validation." if validation else "."))
-    photos = fair_share(photos, config.num_images)
+    photos = repeated_to(images_per_epoch, fair_share(photos, config.num_images))
     found.notes += _without_trigger(photos, trigger) + _copies(photos)
     return Dataset(photos=tuple(photos), holdout=tuple(photo.path for photo in holdout), trigger=trigger,
                    class_noun=class_noun, skipped=found.all_notes(), is_split=bool(validation),
@@ -287,7 +287,7 @@ def _raise_problems(root: Path, found: _Findings) -> None:
 
 def _without_trigger(photos: Sequence[Photo], trigger: str) -> list[str]:
     names = [p.path.name for p in photos if not has_trigger(p.caption, trigger)]
-    return [f"{len(names)} captions lack the trigger {trigger!r}: {_listed(names)}"] if names else []
+    return [f"{len(names)} captions lack the trigger {trigger!r}: {', '.join(names)}"] if names else []
 
 
 def _copies(photos: Sequence[Photo]) -> list[str]:

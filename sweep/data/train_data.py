@@ -13,6 +13,7 @@ from sweep.data.batches import BatchPlan, MicroConditioning, TrainData
 from sweep.data.buckets import Fit, lay_out
 from sweep.data.cache import View, cached_moments
 from sweep.data.folder import Dataset, Photo
+from sweep.data.heads import head_mask
 from sweep.data.images import crop_corner, cropped, open_mask
 from sweep.data.settings import DatasetConfig
 
@@ -49,7 +50,7 @@ def load_train_data(base: Base, config: DatasetConfig, dataset: Dataset, plan: B
     masks: list[Tensor] = []
     sizes: list[MicroConditioning] = []
     views: list[tuple[int, ...]] = []
-    is_masked = any(photo.mask for photo in photos)
+    is_masked = any(photo.mask.path for photo in photos)
     for photo, fit in zip(photos, photo_fits(config, photos, base.resolution), strict=True):
         seen = _views(config, fit)
         views.append(tuple(range(len(moments), len(moments) + len(seen))))
@@ -109,9 +110,12 @@ def _mask(photo: Photo, view: View, vae_scale: int) -> Tensor:
     from PIL import Image
 
     width, height = (side // vae_scale for side in view.fit.bucket)
-    if photo.mask is None:
+    if photo.mask.path is None:
         return torch.ones(1, height, width)
-    whole = open_mask(photo.mask, photo.size, from_alpha=photo.mask == photo.path)
+    if photo.mask.head is not None:
+        whole = head_mask(photo.mask.head, photo.size)
+    else:
+        whole = open_mask(photo.mask.path, photo.size, from_alpha=photo.mask.path == photo.path)
     mask = cropped(whole, view.fit, view.position).resize((width, height), Image.Resampling.BOX)
     mask_1HW = torch.from_numpy(np.asarray(mask, dtype=np.float32) / 255)[None]
     return mask_1HW.flip(-1) if view.is_flipped else mask_1HW

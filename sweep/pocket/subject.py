@@ -1,8 +1,8 @@
 """A held-out identity as a folder of captioned photos: `python -m sweep.pocket.subject --identity N --out FOLDER`.
 
 Writes `OUT/train/<repeats>_<trigger> <class>/NNN.png + NNN.txt` (the first 14 are the smaller set),
-`OUT/holdout/NNN.png + NNN.txt` (the same person; none wears a train photo's clothes in its scene) and
-`OUT/subject.json`.
+`OUT/masks/NNN.png` (the head in each of them, for `dataset.mask=head`), `OUT/holdout/NNN.png + NNN.txt` (the same
+person; none wears a train photo's clothes in its scene) and `OUT/subject.json`.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def write_subject(
     noun = class_noun or sex
     train_shots, holdout_shots = subject_shots(identity, num_photos, clothes)
     train = out / "train" / f"{repeats}_{trigger} {noun}"
-    train_captions = _write_photos(train, person, train_shots, f"{trigger} {noun}", captions)
+    train_captions = _write_photos(train, person, train_shots, f"{trigger} {noun}", captions, masks=out / "masks")
     _write_photos(out / "holdout", person, holdout_shots, f"{trigger} {noun}", captions)
     facts = {
         "identity": identity,
@@ -162,13 +162,18 @@ class _First(random.Random):
         return seq[0]
 
 
-def _write_photos(folder: Path, person: People, shots: Shots, subject: str, captions: bool) -> list[str]:
+def _write_photos(folder: Path, person: People, shots: Shots, subject: str, captions: bool,
+                  masks: Path | None = None) -> list[str]:
     from PIL import Image
 
     folder.mkdir(parents=True, exist_ok=True)
     num = len(shots)
-    images = render(person[torch.zeros(num, dtype=torch.long)], shots).images_BCHW
-    pixels = (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    rendered = render(person[torch.zeros(num, dtype=torch.long)], shots)
+    pixels = (rendered.images_BCHW * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    if masks is not None:
+        masks.mkdir(parents=True, exist_ok=True)
+        for row, head in enumerate((rendered.head_mask_BHW * 255).round().to(torch.uint8).numpy()):
+            Image.fromarray(head).save(masks / f"{row + 1:03d}.png", optimize=True)
     texts = []
     for row in range(num):
         name = f"{row + 1:03d}"

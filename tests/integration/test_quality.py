@@ -13,7 +13,7 @@ from tests.conftest import ROOT
 pytestmark = pytest.mark.slow
 
 COMMON = ("max_train_steps=600", "save_every_n_epochs=1000", "unet_lr=5e-4", "text_encoder_lr=2.5e-4", "network_dim=16",
-          "tracker=none", "scoring.choice.strengths=[1.0]")
+          "tracker=none", "scoring.choice.strengths=[1.0]", "launcher.devices=1")
 
 
 def rows(results: Path, name: str, *arguments: str) -> list[dict[str, str]]:

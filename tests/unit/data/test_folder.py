@@ -36,6 +36,14 @@ def test_a_caption_file_replaces_the_folders_words_and_a_missing_one_falls_back(
     assert dataset.skipped == ("1 captions lack the trigger 'alexq': 002.png",)
 
 
+def test_every_caption_without_the_trigger_is_named(tmp_path: Path) -> None:
+    folder = make_photos(tmp_path, num_photos=8)
+    for i in range(1, 8):
+        (folder / "10_alexq man" / f"{i:03d}.txt").write_text("a man on a beach")
+    assert read(folder).skipped == ("7 captions lack the trigger 'alexq': " + ", ".join(f"{i:03d}.png" for i in
+                                                                                         range(1, 8)),)
+
+
 def test_identity_is_of_content_not_of_place(tmp_path: Path) -> None:
     one = read(make_photos(tmp_path / "a", num_photos=3))
     same = read(make_photos(tmp_path / "b", num_photos=3))
@@ -97,3 +105,13 @@ def test_the_pockets_own_subject_is_there() -> None:
     assert len(dataset.photos) == 25 and len(dataset.holdout) >= 12
     assert dataset.class_noun == "man"
     assert not any("black hair" in photo.caption for photo in dataset.photos)
+
+
+def test_an_epoch_of_so_many_steps_repeats_each_folder_as_needed(photo_folder: Path) -> None:
+    """4 photos are repeated 250 times for 1,000 steps, 3 of a second folder 333 times, whatever the names say."""
+    make_photos(photo_folder, num_photos=3, subset="2_alexq in armour")
+    config = dataset_config(dir=str(photo_folder))
+    dataset = read_dataset(config, trigger=None, class_noun=None, repeats=None, images_per_epoch=1000)
+    assert {photo.subset: photo.repeats for photo in dataset.photos} == {"10_alexq man": 250, "2_alexq in armour": 333}
+    few = read_dataset(config, trigger=None, class_noun=None, repeats=None, images_per_epoch=1)
+    assert {photo.repeats for photo in few.photos} == {1}

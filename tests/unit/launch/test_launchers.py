@@ -20,8 +20,8 @@ import psutil
 import pytest
 from hydra import compose, initialize_config_dir
 
+from sweep.command_line import CONF_DIR
 from sweep.config import load
-from sweep.entry import CONF_DIR
 from sweep.files import read_json, write_json
 from sweep.launch.launcher import Launcher
 from sweep.launch.launcher import make_launcher as make_any_launcher

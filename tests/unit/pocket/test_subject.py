@@ -76,7 +76,7 @@ def test_the_shipped_subject_is_what_the_code_renders(tmp_path: Path) -> None:
     write_subject(DEFAULT_IDENTITY, tmp_path)
     names = {path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file()}
     assert names == {path.relative_to(SUBJECT_DIR) for path in SUBJECT_DIR.rglob("*") if path.is_file()}
-    assert len([name for name in names if name.suffix == ".png"]) == 25 + 16
+    assert len([name for name in names if name.suffix == ".png"]) == 25 + 16 + 25
     for name in names:
         if name.suffix == ".png":
             rendered, shipped = (np.asarray(Image.open(root / name), dtype=int) for root in (tmp_path, SUBJECT_DIR))
