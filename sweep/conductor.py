@@ -170,9 +170,9 @@ class Sweep:
         ids = {trial.train_id for trial in waiting}
         show_plan(self.name, [one.trial for one in checked],
                   already_done=[one.trial.train_id for one in checked if one.trial.train_id not in ids],
-                  num_packs=len(packs := self.plan_packs(waiting)), num_files=sum(one.num_checkpoints for one in todo),
-                  estimated_s=self._expected_s(waiting), room=self._room(waiting))
-        for line in plan_lines(self.results_dir, todo, packs, self.config.pack.max_trials, self.config.scoring):
+                  num_packs=len(packs := self.plan_packs(waiting)), estimated_s=self._expected_s(waiting),
+                  num_files=sum(one.num_checkpoints for one in todo), room=self._room(waiting))
+        for line in plan_lines(self.results_dir, todo, packs, self.config.scoring):
             say(line)
 
     def run(self, entry: SweepEntry, cells: Cells, preflight: Preflight, order: Sequence[str],

@@ -8,20 +8,18 @@ from pathlib import Path
 
 from sweep.evaluation.cells import cells_of
 from sweep.evaluation.settings import NoScoring, ScoringConfig
-from sweep.packing import MOST_TRIALS, places
 from sweep.preflight import Checked
 from sweep.record import rates
 from sweep.trial import Trial, TrialResult, trial_folder
 
 
-def plan_lines(results_dir: Path, todo: Sequence[Checked], packs: Sequence[Sequence[Trial]], max_trials: int | None,
+def plan_lines(results_dir: Path, todo: Sequence[Checked], packs: Sequence[Sequence[Trial]],
                scoring: ScoringConfig | NoScoring) -> list[str]:
     """Lines of the plan; what isn't known is left out."""
     if not todo:
         return []
     sizes = " + ".join(str(len(pack)) for pack in packs[:12]) + (" + ..." if len(packs) > 12 else "")
-    at_once = max(min(places(pack, max_trials) or MOST_TRIALS, len(pack)) for pack in packs)
-    lines = [f"packs: {sizes} trials, at most {at_once} share a pass"]
+    lines = [f"packs: {sizes} trials"]
     if not isinstance(scoring, NoScoring):
         lines.append(f"scoring: about {sum(_num_images(scoring, one) for one in todo)} images")
     num_bytes = [rates.expected_s(results_dir, _bytes_key(one.trial), _size(one.trial) * one.num_checkpoints)
