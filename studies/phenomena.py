@@ -46,8 +46,8 @@ PLAIN_PROMPTS = ("photo of {subject}, portrait", "photo of {subject} on a beach,
                  "photo of {subject} in a forest, portrait", "photo of {subject} in a city, half-body")
 
 COMMON = ("network_dim=128", "unet_lr=1e-4", "text_encoder_lr=5e-5", "dataset.num_images=14",
-          "save_every_n_epochs=100000", "scoring.screen.prompts=all", "scoring.screen.num_seeds=2",
-          "scoring.choice.strengths=[1.0]", "scoring.choice.confirm=false", "tracker=none",
+          "save_every_n_epochs=100000", "scoring.screen.prompts=refine", "scoring.screen.num_seeds=2",
+          "scoring.choice.strengths=[1.0]", "scoring.choice.confirm=0", "tracker=none",
           "dataset.holdout_dir=${dataset.dir}/../holdout", f"sweep.results_dir={WORK}",
           "pack.max_trials=3", "launcher.devices=2")  # on two cores two one-thread workers outrun one of two threads
 FASTER = {"five times the rate": (5, 2 * NUM_STEPS), "ten times the rate": (10, NUM_STEPS)}  # rate, steps

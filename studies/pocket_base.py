@@ -20,9 +20,9 @@ from PIL import Image
 from torch import Tensor
 
 from studies.estimates import Figure, accuracy, mean, share, spread
+from sweep.command_line import CONF_DIR
 from sweep.comparison import jackknife_interval
-from sweep.entry import CONF_DIR
-from sweep.evaluation.backends import PocketBackends, load_backends
+from sweep.evaluation.backends.pocket import PocketFace, load_face
 from sweep.evaluation.generate import Row, generate
 from sweep.evaluation.likeness import dprime, leave_one_out, mean_pairwise
 from sweep.evaluation.settings import ScoringConfig
@@ -49,7 +49,7 @@ class Studio:
     """A weight set and how scoring uses it."""
 
     base: Base
-    backends: PocketBackends
+    face: PocketFace
     scoring: ScoringConfig
 
     def draw(self, prompts: Sequence[str], seeds: Sequence[int]) -> Tensor:
@@ -60,9 +60,10 @@ class Studio:
 
     def faces(self, images_BCHW: Tensor) -> tuple[Tensor, Tensor]:
         """Embeddings B x D, and where a face was found, B."""
-        parts = [self.backends.faces(part, self.scoring.face_confidence) for part in images_BCHW.split(100)]
-        embeddings, found = zip(*parts, strict=True)
-        return torch.cat(embeddings), torch.cat(found)
+        faces_B = [faces for part in images_BCHW.split(100) for faces in self.face.faces(part)]
+        width = max(faces.embeddings_FD.shape[1] for faces in faces_B)
+        embeddings = [faces.embeddings_FD[0] if len(faces) else torch.zeros(width) for faces in faces_B]
+        return torch.stack(embeddings), torch.tensor([len(faces) > 0 for faces in faces_B])
 
     def round_trip(self, images_BCHW: Tensor) -> Tensor:
         """Through the base's autoencoder, by the posterior's mean."""
@@ -76,7 +77,8 @@ def open_studio(folder: Path) -> Studio:
     tree = yaml.safe_load((CONF_DIR / "scoring" / "pocket.yaml").read_text(encoding="utf-8"))
     config = BaseModelConfig(name="pocket", path=str(folder / "sd"), resolution=64)
     base = load_base(config, sha256_of(folder / "weights.json"))
-    return Studio(base, load_backends(str(folder)), build(ScoringConfig, tree, "scoring"))
+    scoring = build(ScoringConfig, tree, "scoring")
+    return Studio(base, load_face(str(folder), scoring.face_confidence), scoring)
 
 
 def full_prompts(num: int) -> tuple[list[Caption], Shots]:
@@ -97,7 +99,7 @@ def adherence_figures(studio: Studio, folder: Path, num_prompts: int) -> tuple[d
     for name in ATTRIBUTES:
         named = torch.tensor([name in prompt.mentioned for prompt in prompts])
         figures[f"base_{name}"] = accuracy(found[name].argmax(dim=1)[named], getattr(shots, name)[named])
-    figures["base_face_confidence"] = mean(studio.backends.face.locate(images)[1])
+    figures["base_face_confidence"] = mean(studio.face.model.locate(images)[1])
     return figures, images, texts
 
 

@@ -6,7 +6,7 @@ Beyond it no DictConfig is seen. Components own their settings' dataclasses; her
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,16 +16,12 @@ from sweep.evaluation.settings import SCORINGS
 from sweep.launch.settings import LAUNCHERS
 from sweep.record.settings import TrackersConfig, trackers_from_tree
 from sweep.record.use import UseConfig
-from sweep.schema import bounds, build, family, near_match
+from sweep.schema import bounds, build, family
 from sweep.search.settings import SEARCHES
 from sweep.train_config import TrainConfig
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
-
-GROUPS = ("base_model", "dataset", "network", "optimizer", "scheduler", "scoring", "search", "launcher", "tracker",
-          "experiment")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackConfig:
@@ -33,6 +29,7 @@ class PackConfig:
 
     max_trials: int = bounds(1, 1024)
     save_state_every_n_steps: int = bounds(1)
+    max_retries: int = bounds(0, 100)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,10 +54,12 @@ class RunConfig:
     use: UseConfig
     validate: bool
     plan: bool
+    early_stop: int | None = bounds(1)
     note: str
 
 
-_RUN_KEYS = ("scoring", "search", "launcher", "tracker", "pack", "sweep", "use", "validate", "plan", "note")
+_RUN_KEYS = ("scoring", "search", "launcher", "tracker", "pack", "sweep", "use", "validate", "plan", "early_stop",
+             "note")
 
 
 def load(cfg: DictConfig) -> RunConfig:
@@ -69,15 +68,22 @@ def load(cfg: DictConfig) -> RunConfig:
     Raises ConfigError naming the key, what was given and what is allowed.
     """
     from omegaconf import OmegaConf
+
+    refuse_resolvers(OmegaConf.to_container(cfg, resolve=False))
+    return from_tree(plain_tree(cfg))
+
+
+def plain_tree(cfg: DictConfig) -> dict[str, Any]:
+    """A composed config with its references resolved. Raises ConfigError for a reference to nothing."""
+    from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    _refuse_resolvers(OmegaConf.to_container(cfg, resolve=False))
     try:
         tree = OmegaConf.to_container(cfg, resolve=True)
     except OmegaConfBaseException as error:
         raise ConfigError(f"The config refers to something that does not exist: {error}") from error
     assert isinstance(tree, dict)
-    return from_tree({str(k): v for k, v in tree.items()})
+    return {str(key): value for key, value in tree.items()}
 
 
 def compose(overrides: Sequence[str]) -> RunConfig:
@@ -98,11 +104,19 @@ def compose(overrides: Sequence[str]) -> RunConfig:
 
 def from_tree(tree: Mapping[str, Any]) -> RunConfig:
     """The typed config of a plain tree with flat training keys, "auto" values resolved."""
+    if isinstance(tree.get("experiment"), Mapping):
+        raise ConfigError("An experiment's keys were put under experiment., where they have no effect: its file must "
+                          "begin with the line\n# @package _global_")
     run = {key: tree[key] for key in _RUN_KEYS if key in tree}
-    train = {key: value for key, value in tree.items() if key not in (*_RUN_KEYS, "experiment")}
     if "tracker" in run:
         run["tracker"] = trackers_from_tree(run["tracker"])
-    return build(RunConfig, {**run, "train": build(TrainConfig, _resolved(train))})
+    return build(RunConfig, {**run, "train": train_part(tree)})
+
+
+def train_part(tree: Mapping[str, Any]) -> TrainConfig:
+    """What a trial trains, of the same plain tree."""
+    train = {key: value for key, value in tree.items() if key not in (*_RUN_KEYS, "experiment")}
+    return build(TrainConfig, _resolved(train))
 
 
 def _resolved(train: dict[str, Any]) -> dict[str, Any]:
@@ -118,37 +132,14 @@ def _resolved(train: dict[str, Any]) -> dict[str, Any]:
     return train
 
 
-def _refuse_resolvers(node: Any, path: str = "") -> None:
+def refuse_resolvers(node: Any, path: str = "") -> None:
     """Values that change from run to run can't be part of an identity."""
     if isinstance(node, Mapping):
         for key, value in node.items():
-            _refuse_resolvers(value, f"{path}.{key}" if path else str(key))
+            refuse_resolvers(value, f"{path}.{key}" if path else str(key))
     elif isinstance(node, list):
         for item in node:
-            _refuse_resolvers(item, path)
+            refuse_resolvers(item, path)
     elif isinstance(node, str) and (match := re.search(r"\$\{\s*([\w.]+)\s*:", node)):
         raise ConfigError(f"{path} = {node!r}: ${{{match[1]}:...}} changes from run to run, so a trial could not be "
                           "found again. Write the value itself.")
-
-
-def check_keys(arguments: Sequence[str], known: Iterable[str]) -> None:
-    """Refuse an override whose key does not exist, before Hydra does so without naming the near match.
-
-    known: dotted keys of the composed config.
-    """
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import OverrideParseException
-
-    keys = {*known, *GROUPS}
-    for argument in arguments:
-        if "=" not in argument and argument[:1] not in ("+", "~"):
-            continue  # a switch of Hydra's, or its value
-        try:
-            key = OverridesParser.create().parse_override(argument).key_or_group
-        except OverrideParseException as error:
-            raise ConfigError(f"Can't read {argument!r}: {str(error).splitlines()[0]}") from error
-        if key.split(".")[0] == "hydra" or key.startswith("hydra/"):
-            continue
-        if key not in keys:
-            raise ConfigError(f'Unknown key "{key}" in {argument!r}.{near_match(key, keys)} '
-                              "`python train.py --help` lists all keys.")

@@ -15,7 +15,7 @@ def plan_packs(trials: Sequence[Trial], earlier: Sequence[Sequence[str]] = (), *
 
     Trials of a pack agree on what one forward pass shares: the base, its precision, the resolution, how captions are
     read, gradient checkpointing. A pack may be longer than it has places: the first trials start, the others wait until
-    one is free. Those of one network, rank and optimizer stand together, so that the bank can stack them.
+    one is free; the worker sorts those that share a pass by `bank_order`.
     earlier: packs (train ids, those with a place first) that were interrupted; their trials stay together and in their
     order, since a resume repeats them. A trial that several of them name goes with the largest.
     num_workers: trials are shared out among so many packs at least, so that no worker is idle.
@@ -28,7 +28,8 @@ def plan_packs(trials: Sequence[Trial], earlier: Sequence[Sequence[str]] = (), *
     rank = {trial.train_id: position for position, trial in enumerate(trials)}
     fresh = sorted(waiting.values(), key=lambda trial: (_shared_key(trial), rank[trial.train_id]))
     for _, group in groupby(fresh, key=_shared_key):
-        packs += [sorted(part, key=bank_order) for part in _shared_out(list(group), num_workers)]
+        packs += [sorted(part, key=lambda trial: rank[trial.train_id])
+                  for part in _shared_out(list(group), num_workers)]
     return sorted(packs, key=lambda pack: min(rank[trial.train_id] for trial in pack))
 
 

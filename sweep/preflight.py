@@ -14,8 +14,9 @@ from sweep.config import RunConfig
 from sweep.data.folder import Dataset, read_dataset
 from sweep.data.settings import DatasetConfig, check_dataset
 from sweep.data.train_data import batch_plan
-from sweep.errors import ConfigError
+from sweep.errors import ConfigError, DataError
 from sweep.evaluation.settings import check_fits
+from sweep.files import stable_hash
 from sweep.identity import source_identity, train_id
 from sweep.model.sources import Source, find_base
 from sweep.model.text import check_clip_skip
@@ -28,7 +29,7 @@ from sweep.trial import Trial
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checked:
-    """A cell whose photos and base have been found good."""
+    """A cell that has been looked at. dataset: without photos where they can't be used; the trial is then refused."""
 
     trial: Trial
     dataset: Dataset
@@ -43,14 +44,15 @@ class Preflight:
 
     def __init__(self, results_dir: Path):
         self._results_dir = results_dir
-        self._datasets: dict[tuple[DatasetConfig, str | None, str | None, int | None, int | None], Dataset] = {}
+        self._datasets: dict[tuple[DatasetConfig, str | None, str | None, int | None, int | None],
+                             Dataset | DataError] = {}
         self._bases: dict[object, tuple[Source, str]] = {}
 
     def check(self, cells: Sequence[Cell]) -> list[Checked]:
         """Checked cells, numbered from 1; cells that would train the same are merged into the first of them. One whose
         settings can't work together is refused: its trial says why, and the others go on.
 
-        Raises DataError, ModelError or ConfigError, the latter too if every cell is refused.
+        Raises ModelError for a base that can't be loaded, ConfigError if every cell is refused.
         """
         checked: dict[str, Checked] = {}
         for cell in cells:
@@ -64,11 +66,18 @@ class Preflight:
             raise ConfigError("\n".join(dict.fromkeys(reasons)))
         return list(checked.values())
 
+    def look(self, cell: Cell) -> Checked:
+        """One cell, whether or not its settings can work together."""
+        return self._check(cell, number=1)
+
     def _check(self, cell: Cell, number: int) -> Checked:
         config = cell.config.train
-        _check_combination(cell.config)
-        base_id = self._base(config)
-        dataset = with_drawn(self._dataset(config), config, base_id, self._results_dir)
+        try:
+            _check_combination(cell.config)
+            base_id = self._base(config)
+            dataset = with_drawn(self._dataset(config), config, base_id, self._results_dir)
+        except (ConfigError, DataError) as error:
+            return _unread(cell, number, str(error))
         plan = batch_plan(config.dataset, dataset, resolution=config.base_model.resolution, seed=config.seed,
                           batch_size=config.train_batch_size, accumulation=config.gradient_accumulation_steps)
         steps = plan.num_steps(config.max_train_epochs, config.max_train_steps)
@@ -80,9 +89,15 @@ class Preflight:
     def _dataset(self, config: TrainConfig) -> Dataset:
         key = (config.dataset, config.trigger, config.class_noun, config.repeats, config.images_per_epoch)
         if key not in self._datasets:
-            self._datasets[key] = read_dataset(config.dataset, trigger=config.trigger, class_noun=config.class_noun,
-                                               repeats=config.repeats, images_per_epoch=config.images_per_epoch)
-        return self._datasets[key]
+            try:
+                self._datasets[key] = read_dataset(config.dataset, trigger=config.trigger, class_noun=config.class_noun,
+                                                   repeats=config.repeats)
+            except DataError as error:
+                self._datasets[key] = error
+        found = self._datasets[key]
+        if isinstance(found, DataError):
+            raise found
+        return found
 
     def _base(self, config: TrainConfig) -> str:
         if config.base_model not in self._bases:
@@ -100,6 +115,20 @@ class Preflight:
         except ConfigError as error:
             return str(error)
         return ""
+
+
+def first_read(checked: Sequence[Checked]) -> Checked:
+    """The first cell whose photos and base have been read; there is one where not every cell is refused."""
+    return next((one for one in checked if one.dataset.photos), checked[0])
+
+
+def _unread(cell: Cell, number: int, reason: str) -> Checked:
+    """A cell that is refused before its photos are known. It is known by its settings."""
+    tree = to_tree(cell.config.train)
+    trial = Trial(number=number, train_id=stable_hash(["refused", tree]), settings=dict(cell.settings), config=tree,
+                  num_steps=0, refused=reason)
+    nothing = Dataset(photos=(), holdout=(), trigger="", class_noun="", skipped=())
+    return Checked(trial=trial, dataset=nothing, base_id="", num_checkpoints=0)
 
 
 def _check_combination(config: RunConfig) -> None:

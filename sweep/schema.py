@@ -96,7 +96,11 @@ def _join(path: str, key: str) -> str:
 def _value(hint: Any, metadata: Mapping[str, Any], value: Any, path: str) -> Any:
     if metadata.get("family") is not None:
         return build_family(metadata["family"], value, path)
-    converted = _convert(hint, value, path)
+    try:
+        converted = _convert(hint, value, path)
+    except ConfigError as error:
+        allowed = _range(metadata)
+        raise ConfigError(f"{str(error).removesuffix('.')}, {allowed}.") if allowed else error from error
     _check(metadata, converted, path)
     return converted
 
@@ -161,6 +165,10 @@ def _check(metadata: Mapping[str, Any], value: Any, path: str) -> None:
     low, high, above = metadata.get("low"), metadata.get("high"), metadata.get("above")
     is_low = (low is not None and value < low) or (above is not None and value <= above)
     if is_low or (high is not None and value > high):
-        parts = [f"at least {low:g}" if low is not None else "", f"greater than {above:g}" if above is not None else "",
-                 f"at most {high:g}" if high is not None else ""]
-        raise ConfigError(f"{path} = {value:g} must be {' and '.join(p for p in parts if p)}.")
+        raise ConfigError(f"{path} = {value:g} must be {_range(metadata)}.")
+
+
+def _range(metadata: Mapping[str, Any]) -> str:
+    """"at least 1 and at most 4096"; empty where there is no bound."""
+    words = {"low": "at least", "above": "greater than", "high": "at most"}
+    return " and ".join(f"{word} {metadata[key]:g}" for key, word in words.items() if metadata.get(key) is not None)

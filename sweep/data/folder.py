@@ -287,7 +287,7 @@ def _raise_problems(root: Path, found: _Findings) -> None:
 
 def _without_trigger(photos: Sequence[Photo], trigger: str) -> list[str]:
     names = [p.path.name for p in photos if not has_trigger(p.caption, trigger)]
-    return [f"{len(names)} captions lack the trigger {trigger!r}: {_listed(names)}"] if names else []
+    return [f"{len(names)} captions lack the trigger {trigger!r}: {', '.join(names)}"] if names else []
 
 
 def _copies(photos: Sequence[Photo]) -> list[str]:

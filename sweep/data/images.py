@@ -69,6 +69,8 @@ def _notes(image: Image) -> tuple[str, ...]:
         notes.append("animated: its first frame is used")
     if image.mode in ("CMYK", "YCbCr", "LAB", "HSV"):
         notes.append(f"{image.mode} converted to RGB without its colour profile")
+    if image.mode in ("P", "PA"):
+        notes.append("palette converted to RGB")
     if image.mode.startswith("I"):
         notes.append("16 bits reduced to 8")
     if image.getexif().get(0x0112, 1) != 1:

@@ -8,12 +8,12 @@ from typing import Literal
 from sweep.data.folder import Dataset
 from sweep.evaluation.settings import ScoringConfig
 
-Kind = Literal["prompt", "caption", "bare"]
+Kind = Literal["prompt", "caption", "bare", "class"]
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """index: of the prompt, of the training photo, or 0 for the bare trigger.
+    """index: of the prompt, of the training photo, of the class prompt, or 0 for the bare trigger.
 
     text: typed for a LoRA. class_text: typed for the base alone and compared with the image by CLIP, no trigger in it.
     """
@@ -30,19 +30,24 @@ class Cell:
 
 
 def cells_of(scoring: ScoringConfig, stage: str, dataset: Dataset) -> list[Cell]:
-    """All cells of a stage: prompts x seeds, then the bare trigger, then training captions verbatim."""
+    """All cells of a stage: prompts x seeds, the bare trigger, training captions verbatim, prompts of the class."""
     settings = scoring.stage(stage)
-    with_trigger = _subject(scoring.trigger_subject, dataset)
-    without = _subject(scoring.class_subject, dataset)
+    with_trigger, without = subject_words(scoring, dataset)
+    chosen = scoring.prompts_of(stage)
+    num_varied = min(settings.num_varied, len(chosen))
+    varied = {chosen[k * len(chosen) // num_varied] for k in range(num_varied)}
     cells = [Cell("prompt", i, settings.first_seed + s, scoring.prompts[i].text.replace("{subject}", with_trigger),
                   scoring.prompts[i].text.replace("{subject}", without))
-             for i in scoring.prompts_of(stage) for s in range(settings.num_seeds)]
+             for i in chosen for s in range(settings.num_seeds + (i in varied))]
     cells += [Cell("bare", 0, settings.first_seed + s, with_trigger, without) for s in range(settings.num_bare)]
     num_captions = min(settings.num_captions, len(dataset.photos))
     for k in range(num_captions):
         photo = k * len(dataset.photos) // num_captions
         caption = dataset.photos[photo].caption
         cells.append(Cell("caption", photo, settings.first_seed, caption, class_caption(caption, scoring, dataset)))
+    for i, text in enumerate(scoring.class_prompts):
+        typed = text.replace("{subject}", without)
+        cells += [Cell("class", i, settings.first_seed + s, typed, typed) for s in range(settings.num_class)]
     return cells
 
 
@@ -53,6 +58,11 @@ def class_caption(caption: str, scoring: ScoringConfig, dataset: Dataset) -> str
         if phrase in caption:
             return caption.replace(phrase, without)
     return caption
+
+
+def subject_words(scoring: ScoringConfig, dataset: Dataset) -> tuple[str, str]:
+    """What {subject} stands for: for a LoRA, and for the base alone."""
+    return _subject(scoring.trigger_subject, dataset), _subject(scoring.class_subject, dataset)
 
 
 def _subject(template: str, dataset: Dataset) -> str:

@@ -92,7 +92,7 @@ def _draw(base: Base, targets: Sequence[Target], rows: Sequence[Row], sampler: S
     with torch.no_grad(), base.autocast(), bank.attached() if bank else nullcontext():
         text = _text_states(base, bank, rows, counts, sampler.negative_prompt, reading)
         with bank.rows([2 * count for count in counts]) if bank else nullcontext():
-            latents_BCHW = _sample(base, latents_BCHW, text, sampler)
+            latents_BCHW = _sample(base, latents_BCHW, text, sampler, [row.seed for row in rows])
     return base.decode(latents_BCHW)
 
 
@@ -136,10 +136,11 @@ def _text_states(base: Base, bank: AdapterBank | None, rows: Sequence[Row], coun
     return states[torch.tensor(picks, device=base.device)]
 
 
-def _sample(base: Base, latents_BCHW: Tensor, text: TextStates, sampler: Sampler) -> Tensor:
+def _sample(base: Base, latents_BCHW: Tensor, text: TextStates, sampler: Sampler, seeds: Sequence[int]) -> Tensor:
     """DPM-Solver++(2M) (Lu et al. 2022, Algorithm 2) on Karras et al. 2022's sigmas (Eq. 5), classifier-free guidance
     (Ho & Salimans 2022, Eq. 6)."""
     scheduler = _scheduler(base.scheduler_config, sampler)
+    noise_of = ({"generator": [generator(seed, 0, "ancestral") for seed in seeds]} if sampler.name == "euler_a" else {})
     latents_BCHW = latents_BCHW * scheduler.init_noise_sigma
     for timestep in scheduler.timesteps:
         doubled = latents_BCHW.repeat_interleave(2, dim=0)
@@ -148,13 +149,17 @@ def _sample(base: Base, latents_BCHW: Tensor, text: TextStates, sampler: Sampler
         noise = base.predict(doubled, timesteps_B, text).float()
         negative, positive = noise[0::2], noise[1::2]
         guided = negative + sampler.guidance_scale * (positive - negative)
-        latents_BCHW = scheduler.step(guided, timestep, latents_BCHW).prev_sample
+        latents_BCHW = scheduler.step(guided, timestep, latents_BCHW, **noise_of).prev_sample
     return latents_BCHW
 
 
 def _scheduler(config: dict[str, Any], sampler: Sampler) -> Any:
-    from diffusers import DPMSolverMultistepScheduler
+    from diffusers import DPMSolverMultistepScheduler, EulerAncestralDiscreteScheduler
 
+    if sampler.name == "euler_a":
+        ancestral = EulerAncestralDiscreteScheduler.from_config(config)
+        ancestral.set_timesteps(sampler.num_steps)
+        return ancestral
     scheduler = DPMSolverMultistepScheduler.from_config(
         config, algorithm_type="dpmsolver++", solver_order=2, use_karras_sigmas=True)
     scheduler.set_timesteps(sampler.num_steps)

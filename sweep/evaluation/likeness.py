@@ -60,6 +60,6 @@ def why_invalid(floor: Sequence[float], ceiling: Sequence[float], num_references
         return "the base model draws no faces on these prompts"
     distance = dprime(floor, ceiling)
     if distance < min_dprime:
-        return (f"this recogniser cannot tell the subject (mean similarity {np.mean(ceiling):.2f}) from the base "
-                f"model's average one ({np.mean(floor):.2f}): d' = {distance:.1f}, needed are {min_dprime:g}")
+        return (f"this recogniser cannot tell your subject (photos: mean similarity {np.mean(ceiling):.2f}) from the "
+                f"base model's average one ({np.mean(floor):.2f}): d' = {distance:.1f}, needed are {min_dprime:g}")
     return ""

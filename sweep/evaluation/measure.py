@@ -14,13 +14,17 @@ from typing import TYPE_CHECKING, Any
 from sweep.data.cache import load_pixels
 from sweep.data.folder import Dataset
 from sweep.evaluation.adherence import contrast_captions, probe
-from sweep.evaluation.backends import PocketBackends, perceptual_distances
+from sweep.evaluation.backends.interface import Backends, Faces, VectorBackend, squared_distances
 from sweep.evaluation.burn import looks
 from sweep.evaluation.cells import Cell
+from sweep.evaluation.copies import TrainingPhotos
 from sweep.evaluation.diversity import mean_pairwise_distance
+from sweep.evaluation.keys import reference_photos
+from sweep.evaluation.leak import without_faces
 from sweep.evaluation.likeness import leave_one_out, mean_pairwise
-from sweep.evaluation.memorisation import nearest, nearest_other, without_duplicates
-from sweep.evaluation.settings import ScoringConfig, reference_photos
+from sweep.evaluation.memorisation import without_duplicates
+from sweep.evaluation.references import duplicate_notes, face_notes, holdout_notes
+from sweep.evaluation.settings import ScoringConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,11 +43,14 @@ class Measured:
     index: int
     seed: int
     is_broken: bool
-    face: float | None  # mean cosine to the reference faces; None = no face found
+    face: float | None  # mean cosine of the largest face to the reference faces; None = no face found
+    clones: int  # further faces that are the subject's too
     clip: float  # cosine with the prompt, the trigger replaced by the class noun
     probes: Mapping[str, Mapping[str, float]]  # attribute -> value -> probability
-    nearest: float  # LPIPS to the nearest training photo
+    nearest: float  # distance to the nearest training photo
     nearest_photo: int  # which one, an index into the dataset's photos
+    nearest_way: str  # how it is nearest: "whole", "mirrored", "cropped", "recoloured" ...
+    context: float  # mean cosine to the training photos, faces covered in both: clothes and background
     look: Mapping[str, float]
 
     @property
@@ -68,8 +75,10 @@ class RealPhotos:
     ceiling_faces: tuple[float, ...]  # likeness of each reference photo, as the base can draw it, to the others
     probes: Mapping[str, Mapping[str, float]]  # mean over the reference photos
     clip: Mapping[int, float]  # prompt -> mean cosine of the reference photos
-    unseen_nearest: tuple[float, ...]  # LPIPS of held-out photos (or each training photo) to the nearest (other) one
-    trained_nearest: tuple[float, ...]  # LPIPS of each training photo to the nearest other one
+    unseen_nearest: tuple[float, ...]  # distance of held-out photos (or each training photo) to the nearest (other) one
+    trained_nearest: tuple[float, ...]  # distance of each training photo to the nearest other one
+    trained_context: tuple[float, ...]  # mean cosine of each training photo to the other ones, faces covered
+    notes: tuple[str, ...]  # what is wrong with the photos, in words
 
 
 def set_from_json(tree: Mapping[str, Any]) -> MeasuredSet:
@@ -88,20 +97,26 @@ def real_from_json(tree: Mapping[str, Any]) -> RealPhotos:
 
 
 class Observer:
-    """Looks at images through the backends, beside one dataset's photos at the base's resolution."""
+    """Looks at images through the backends, beside one dataset's photos at the base's resolution.
 
-    def __init__(self, scoring: ScoringConfig, backends: PocketBackends, dataset: Dataset, base: Base):
+    base: None where images are looked at that no known base has drawn; the photos are then taken at `resolution`.
+    """
+
+    def __init__(self, scoring: ScoringConfig, backends: Backends, dataset: Dataset, base: Base | None,
+                 resolution: int = 512):
         self.scoring, self.backends, self.dataset, self.base = scoring, backends, dataset, base
+        self.resolution = resolution if base is None else base.resolution
         self.attributes = list(scoring.attributes)
         self.values = {name: list(attribute.values) for name, attribute in scoring.attributes.items()}
         self._probe_texts = {name: self._probe_features(name) for name in self.attributes}
         photos_RCHW = self._pixels([photo.path for photo in dataset.photos])
-        vectors_RP = self._vectors(photos_RCHW)
-        self.kept = without_duplicates(perceptual_distances(vectors_RP, vectors_RP), scoring.copies.duplicate_distance)
-        self.vectors_RP = vectors_RP[self.kept]
+        vectors_RP = self._vectors(photos_RCHW, self.backends.copies)
+        self.kept = without_duplicates(squared_distances(vectors_RP, vectors_RP), scoring.copies.duplicate_distance)
+        self.photos = TrainingPhotos(photos_RCHW[self.kept], backends.copies, scoring.copies)
+        self.context_RD = self._context(self.photos.photos_RCHW)
         self.references_RCHW = self._pixels(reference_photos(dataset)) if dataset.holdout else photos_RCHW[self.kept]
-        self.faces_RD, self.found_R = backends.faces(self.references_RCHW, scoring.face_confidence)
-        self.reference_faces_RD = self.faces_RD[self.found_R]
+        self.references_R = self._subjects(self.references_RCHW)
+        self.reference_faces_RD = _stacked([faces_FD[0] for faces_FD in self.references_R if len(faces_FD)])
 
     def look(self, images_BCHW: Tensor, cells: Sequence[Cell]) -> MeasuredSet:
         """Measure images that were drawn for these cells."""
@@ -110,25 +125,21 @@ class Observer:
         is_broken_B = [not bool(torch.isfinite(image).all()) or float(image.std()) < _FLAT for image in images_BCHW]
         clean_BCHW = torch.nan_to_num(images_BCHW, nan=0.5)
         rows: list[Measured] = []
-        vectors = []
         for start in range(0, len(cells), CHUNK):
             span = slice(start, start + CHUNK)
-            vectors_BP = self._vectors(clean_BCHW[span])
-            rows += self._look_at(clean_BCHW[span], vectors_BP, cells[span], is_broken_B[span])
-            vectors.append(vectors_BP)
-        return MeasuredSet(images=tuple(rows), variety=_variety(torch.cat(vectors), cells, is_broken_B))
+            rows += self._look_at(clean_BCHW[span], cells[span], is_broken_B[span])
+        return MeasuredSet(images=tuple(rows), variety=self._variety(clean_BCHW, cells, is_broken_B))
 
     def real_photos(self) -> RealPhotos:
         """Measure the reference photos, and how near unseen photos come to the training photos."""
-        features_RD = self.backends.image_features(self.references_RCHW)
+        features_RD = self.backends.prompt.image_features(self.references_RCHW)
         prompts = [prompt.text.replace("{subject}", self.scoring.class_subject)
                    .replace("{class_noun}", self.dataset.class_noun) for prompt in self.scoring.prompts]
-        cosines_RT = features_RD @ self.backends.text_features(prompts).T
+        cosines_RT = features_RD @ self.backends.prompt.text_features(prompts).T
         probes = self._probe(features_RD)
-        trained_nearest = nearest_other(perceptual_distances(self.vectors_RP, self.vectors_RP))
-        unseen = trained_nearest
-        if self.dataset.holdout:
-            unseen = nearest(perceptual_distances(self._vectors(self.references_RCHW), self.vectors_RP))[0]
+        num_kept = len(self.kept)
+        trained = self.photos.nearest(self.photos.photos_RCHW, range(num_kept)) if num_kept > 1 else []
+        unseen = self.photos.nearest(self.references_RCHW) if self.dataset.holdout else trained
         num = len(probes)
         return RealPhotos(
             num_faces=len(self.reference_faces_RD),
@@ -137,7 +148,23 @@ class Observer:
             probes={name: {v: sum(row[name][v] for row in probes) / num for v in self.values[name]}
                     for name in self.attributes},
             clip=dict(enumerate(cosines_RT.mean(dim=0).tolist())),
-            unseen_nearest=tuple(unseen), trained_nearest=tuple(trained_nearest))
+            unseen_nearest=tuple(near.distance for near in unseen),
+            trained_nearest=tuple(near.distance for near in trained),
+            trained_context=tuple(leave_one_out(self.context_RD, self.context_RD)),
+            notes=tuple(self._notes([near.distance for near in unseen])))
+
+    def _notes(self, unseen: Sequence[float]) -> list[str]:
+        """What is wrong with the photos. unseen: the held-out photos' distances, if there are any."""
+        paths = [photo.path for photo in self.dataset.photos]
+        duplicates = [i for i in range(len(paths)) if i not in set(self.kept)]
+        notes = duplicate_notes(paths, duplicates)
+        if self.dataset.holdout:
+            notes += holdout_notes(self.dataset.holdout, unseen, self.scoring.copies.duplicate_distance)
+        if self.backends.face is not None:
+            everyone = [*self.dataset.holdout, *paths]
+            faces_R = [faces.embeddings_FD for faces in self._faces(self._pixels(everyone))]
+            notes += face_notes(everyone, faces_R, self.scoring.same_face)
+        return notes
 
     def _ceiling(self) -> list[float]:
         """Likeness of the reference photos after the base's autoencoder, which no image of a LoRA gets around.
@@ -146,38 +173,61 @@ class Observer:
         """
         import torch
 
+        if self.base is None:
+            return leave_one_out(self.reference_faces_RD, self.reference_faces_RD)
         drawn = [self.base.decode(self.base.encode_moments(chunk * 2 - 1)[:, :self.base.latent_channels]
                                   .to(self.base.device) * self.base.scaling_factor)
                  for chunk in self.references_RCHW.split(CHUNK)]
-        faces_RD, found_R = self.backends.faces(torch.cat(drawn), self.scoring.face_confidence)
-        both_R = found_R & self.found_R
-        return leave_one_out(faces_RD[both_R], self.faces_RD[both_R])
+        drawn_R = self._subjects(torch.cat(drawn))
+        both = [(new_FD[0], old_FD[0]) for new_FD, old_FD in zip(drawn_R, self.references_R, strict=True)
+                if len(new_FD) and len(old_FD)]
+        return leave_one_out(_stacked([new for new, _ in both]), _stacked([old for _, old in both]))
 
-    def _look_at(self, images_BCHW: Tensor, vectors_BP: Tensor, cells: Sequence[Cell],
-                 is_broken_B: Sequence[bool]) -> list[Measured]:
-        faces_BD, found_B = self.backends.faces(images_BCHW, self.scoring.face_confidence)
-        similarity_B = mean_pairwise(faces_BD, self.reference_faces_RD).tolist()
-        features_BD = self.backends.image_features(images_BCHW)
+    def _look_at(self, images_BCHW: Tensor, cells: Sequence[Cell], is_broken_B: Sequence[bool]) -> list[Measured]:
+        faces_B = self._faces(images_BCHW)
+        similarity_B = [mean_pairwise(subject_FD, self.reference_faces_RD).tolist()
+                        for subject_FD in self._subjects(images_BCHW, faces_B)]
+        features_BD = self.backends.prompt.image_features(images_BCHW)
         texts = sorted({cell.class_text for cell in cells})
-        texts_TD = self.backends.text_features(texts)
+        texts_TD = self.backends.prompt.text_features(texts)
         clip_B = [float(features_BD[i] @ texts_TD[texts.index(cell.class_text)]) for i, cell in enumerate(cells)]
-        near_B, photo_B = nearest(perceptual_distances(vectors_BP, self.vectors_RP))
+        near_B = self.photos.nearest(images_BCHW)
+        context_B = mean_pairwise(self._context(images_BCHW, faces_B), self.context_RD).tolist()
         probes_B, looks_B = self._probe(features_BD), looks(images_BCHW)
+        same = self.scoring.same_face
         return [Measured(kind=cell.kind, index=cell.index, seed=cell.seed, is_broken=is_broken_B[i],
-                         face=similarity_B[i] if bool(found_B[i]) and not is_broken_B[i] else None, clip=clip_B[i],
-                         probes=probes_B[i], nearest=near_B[i], nearest_photo=self.kept[photo_B[i]], look=looks_B[i])
+                         face=similarity_B[i][0] if similarity_B[i] and not is_broken_B[i] else None,
+                         clones=sum(similarity >= same for similarity in similarity_B[i][1:]), clip=clip_B[i],
+                         probes=probes_B[i], nearest=near_B[i].distance, nearest_photo=self.kept[near_B[i].photo],
+                         nearest_way=near_B[i].way, context=context_B[i], look=looks_B[i])
                 for i, cell in enumerate(cells)]
+
+    def _faces(self, images_BCHW: Tensor) -> list[Faces]:
+        """None in any image if the subject has no face to look for."""
+        return self.backends.face.faces(images_BCHW) if self.backends.face is not None else []
+
+    def _subjects(self, images_BCHW: Tensor, faces_B: Sequence[Faces] | None = None) -> list[Tensor]:
+        """What likeness is measured on, of each image [F, D]: its faces, or the whole image as one."""
+        if self.backends.subject is not None:
+            return list(self.backends.subject.image_features(images_BCHW)[:, None])
+        return [faces.embeddings_FD for faces in (self._faces(images_BCHW) if faces_B is None else faces_B)]
+
+    def _context(self, images_BCHW: Tensor, faces_B: Sequence[Faces] | None = None) -> Tensor:
+        """Features [B, D] of clothes and background: the images with their faces covered."""
+        faces_B = self._faces(images_BCHW) if faces_B is None else faces_B
+        covered_BCHW = without_faces(images_BCHW, [faces.boxes_F4 for faces in faces_B]) if faces_B else images_BCHW
+        return self.backends.prompt.image_features(covered_BCHW)
 
     def _probe_features(self, name: str) -> Tensor:
         """Text features of the attribute's values [V, D], each the normalised mean over its captions."""
         import torch
 
         captions = contrast_captions(self.scoring.attributes[name], self.dataset.class_noun)
-        means = [self.backends.text_features(captions[value]).mean(dim=0) for value in self.values[name]]
+        means = [self.backends.prompt.text_features(captions[value]).mean(dim=0) for value in self.values[name]]
         return torch.nn.functional.normalize(torch.stack(means), dim=1)
 
     def _probe(self, features_BD: Tensor) -> list[dict[str, dict[str, float]]]:
-        by_name = {name: probe(features_BD, self._probe_texts[name], self.backends.logit_scale).tolist()
+        by_name = {name: probe(features_BD, self._probe_texts[name], self.backends.prompt.logit_scale).tolist()
                    for name in self.attributes}
         return [{name: dict(zip(self.values[name], by_name[name][i], strict=True)) for name in self.attributes}
                 for i in range(len(features_BD))]
@@ -185,21 +235,29 @@ class Observer:
     def _pixels(self, paths: Sequence[Path]) -> Tensor:
         import torch
 
-        return torch.stack([load_pixels(path, self.base.resolution) for path in paths])
+        return torch.stack([load_pixels(path, self.resolution) for path in paths])
 
-    def _vectors(self, images_BCHW: Tensor) -> Tensor:
+    def _vectors(self, images_BCHW: Tensor, backend: VectorBackend) -> Tensor:
         import torch
 
-        return torch.cat([self.backends.perceptual_vectors(chunk) for chunk in images_BCHW.split(CHUNK)])
+        return torch.cat([backend.vectors(chunk) for chunk in images_BCHW.split(CHUNK)])
+
+    def _variety(self, images_BCHW: Tensor, cells: Sequence[Cell], is_broken_B: Sequence[bool]) -> dict[int, float]:
+        """Mean pairwise LPIPS over the seeds of each prompt that has several whole images."""
+        variety = {}
+        for index in sorted({cell.index for cell in cells if cell.kind == "prompt"}):
+            rows = [i for i, cell in enumerate(cells)
+                    if cell.kind == "prompt" and cell.index == index and not is_broken_B[i]]
+            if len(rows) > 1:
+                vectors_BP = self._vectors(images_BCHW[rows], self.backends.perceptual)
+                distance = mean_pairwise_distance(squared_distances(vectors_BP, vectors_BP))
+                assert distance is not None
+                variety[index] = distance
+        return variety
 
 
-def _variety(vectors_BP: Tensor, cells: Sequence[Cell], is_broken_B: Sequence[bool]) -> dict[int, float]:
-    """Mean pairwise LPIPS over the seeds of each prompt that has several whole images."""
-    variety = {}
-    for index in sorted({cell.index for cell in cells if cell.kind == "prompt"}):
-        rows = [i for i, cell in enumerate(cells)
-                if cell.kind == "prompt" and cell.index == index and not is_broken_B[i]]
-        distance = mean_pairwise_distance(perceptual_distances(vectors_BP[rows], vectors_BP[rows]))
-        if distance is not None:
-            variety[index] = distance
-    return variety
+def _stacked(rows_D: Sequence[Tensor]) -> Tensor:
+    """[R, D]; [0, 1] of nothing."""
+    import torch
+
+    return torch.stack(list(rows_D)) if rows_D else torch.zeros(0, 1)

@@ -1,7 +1,7 @@
 """Memorisation: how near the images come to single training photos (scores.md, Memorisation).
 
-Distances are LPIPS to the nearest training photo, after near-duplicates among those have been taken out.
-Shapes: R training photos, B images.
+Distances are those of copies.py to the nearest training photo, after near-duplicates among those have been taken out.
+Shapes: R training photos.
 """
 
 from __future__ import annotations
@@ -22,22 +22,6 @@ def without_duplicates(distances_RR: Tensor, min_distance: float) -> list[int]:
         if all(float(distances_RR[i, j]) >= min_distance for j in kept):
             kept.append(i)
     return kept
-
-
-def nearest(distances_BR: Tensor) -> tuple[list[float], list[int]]:
-    """Each image's distance to its nearest photo, and which one it is."""
-    values, indices = distances_BR.min(dim=1)
-    return values.tolist(), indices.tolist()
-
-
-def nearest_other(distances_RR: Tensor) -> list[float]:
-    """Each training photo's distance to the nearest other one."""
-    import torch
-
-    if len(distances_RR) < 2:
-        return []
-    others = distances_RR + torch.diag(torch.full((len(distances_RR),), float("inf")))
-    return nearest(others)[0]
 
 
 def memo_rate(distances: Sequence[float], copy_distance: float) -> float:
@@ -61,6 +45,6 @@ def normalised_gap(gap: float, unseen_distances: Sequence[float]) -> float:
     return gap / max(float(np.mean(unseen_distances)), 1e-6)
 
 
-def memorisation(rate: float, normalised_gap: float, rate_full: float) -> float:
-    """M = clip01(max(memo_rate / .25, norm(memo_gap), norm(leak))) of scores.md, leak not measured yet."""
-    return float(np.clip(max(rate / rate_full, normalised_gap), 0, 1))
+def memorisation(rate: float, normalised_gap: float, leak: float, rate_full: float) -> float:
+    """M = clip01(max(memo_rate / .25, norm(memo_gap), norm(leak))) of scores.md; a leak that can't be known is none."""
+    return float(np.clip(max(rate / rate_full, normalised_gap, 0.0 if np.isnan(leak) else leak), 0, 1))

@@ -13,25 +13,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweep.comparison import are_tied
+from sweep.comparison import MIN_UNITS, are_tied
 from sweep.data.folder import Dataset
 from sweep.errors import ScoringError
 from sweep.evaluation.anchors import Anchors, anchors_path, read_anchors, write_anchors
-from sweep.evaluation.backends import PocketBackends, load_backends
+from sweep.evaluation.backends.interface import Backends
+from sweep.evaluation.backends.registry import load_backends
 from sweep.evaluation.cells import Cell, cells_of
 from sweep.evaluation.choice import best_of, reason
-from sweep.evaluation.generate import OnProgress, Row, generate
+from sweep.evaluation.copy_report import write_copy_report
+from sweep.evaluation.drawing import Drawer
+from sweep.evaluation.figures import facts, figures, in_words
+from sweep.evaluation.generate import OnProgress, Row
+from sweep.evaluation.keys import dataset_key, measuring_id, photos_key, scoring_id
 from sweep.evaluation.measure import MeasuredSet, Observer, set_from_json, set_to_json
-from sweep.evaluation.score import Judgement, judge
-from sweep.evaluation.settings import (
-    STAGES,
-    ScoringConfig,
-    check_fits,
-    dataset_key,
-    measuring_id,
-    photos_key,
-    scoring_id,
-)
+from sweep.evaluation.progress import Progress
+from sweep.evaluation.score import judge
+from sweep.evaluation.settings import STAGES, ScoringConfig, check_fits
 from sweep.evaluation.sheet import write_sheet
 from sweep.files import read_json, sha256_of, stable_hash, write_json
 from sweep.network.lora_file import LoraFile, read_lora
@@ -64,6 +62,7 @@ class _Job:
 
     request: ScoreRequest
     stage: str
+    cells: tuple[Cell, ...]
     file_sha256: str
     measure_id: str
     score_id: str
@@ -87,18 +86,23 @@ class Scorer:
 
     def __init__(self, base: Base, targets: Sequence[Target], scoring: ScoringConfig, dataset: Dataset,
                  results_dir: Path, *, clip_skip: int = 1, max_token_length: int = 75,
-                 backends: PocketBackends | None = None):
+                 backends: Backends | None = None):
         check_fits(scoring, base.name)
         self.base, self.targets, self.scoring = base, targets, scoring
         self.dataset, self.results_dir = dataset, results_dir
-        self.clip_skip, self.max_token_length = clip_skip, max_token_length
-        self.backends = backends or load_backends(scoring.weights_dir)
+        self.backends = backends or load_backends(scoring)
         self.scoring_id = scoring_id(scoring, base.identity, base.resolution, self.backends.identities,
                                      dataset_key(dataset))
         self._measuring = measuring_id(scoring, base.identity, base.resolution, self.backends.identities, clip_skip,
                                        max_token_length)
         self._photos_key = photos_key(dataset)
+        self.drawer = Drawer(base, targets, scoring, results_dir, clip_skip=clip_skip,
+                             max_token_length=max_token_length)
         self._cells = {stage: cells_of(scoring, stage, dataset) for stage in STAGES}
+        first = [cell for cell in self._cells["refine"]
+                 if cell.kind == "prompt" and scoring.prompts[cell.index].stage == "screen"]
+        is_split = len({cell.index for cell in first}) >= MIN_UNITS and first != self._cells["refine"]
+        self._first_round = first if scoring.choice.stop_early and is_split else []
         self._observer: Observer | None = None
         self._anchors: Anchors | None = None
 
@@ -107,21 +111,21 @@ class Scorer:
 
         Raises AdapterFileError, which names the file, for one that is no LoRA for this base.
         """
-        return self._scored(requests, "screen", _Progress(on_progress, len(requests) * len(self._cells["screen"])))
+        return self._scored(requests, "screen", Progress(on_progress, len(requests) * len(self._cells["screen"])))
 
     def finish(self, trial_requests: Sequence[Sequence[ScoreRequest]],
                on_progress: OnProgress | None = None) -> list[Answer]:
-        """Name the file and strength of each trial: refine its best checkpoints over strengths, choose by mean - 1
-        standard error, and report the chosen one on fresh seeds.
+        """Name the file and strength of each trial: refine its best checkpoints over strengths, confirm the best few of
+        these arms on fresh seeds and reserved prompts, choose by mean - 1 standard error, and report that.
 
         Raises AdapterFileError, which names the file, for one that is no LoRA for this base; called again without its
         trial, the others go on from what was drawn.
         """
         if any(not requests for requests in trial_requests):
             raise ScoringError("A trial without a checkpoint can't be finished: it has no file to name.")
-        scoring, choice = self.scoring, self.scoring.choice
+        choice = self.scoring.choice
         counts = [max(1, math.ceil(choice.refine_frac * len(requests))) for requests in trial_requests]
-        progress = _Progress(on_progress, self._num_images(trial_requests, counts))
+        progress = Progress(on_progress, self._num_images(trial_requests, counts))
         screened = _split(self._scored([r for requests in trial_requests for r in requests], "screen", progress),
                           [len(requests) for requests in trial_requests])
         arms: list[list[ScoreRequest]] = []
@@ -130,17 +134,45 @@ class Scorer:
             if all(score.axes["usefulness"].value is None for score in scores):
                 best = [len(requests) - 1]  # nothing to go by: the last file, as trainers' users do
             arms.append([replace(requests[i], strength=strength) for i in best for strength in choice.strengths])
-        refined = _split(self._scored([arm for trial in arms for arm in trial], "refine", progress),
-                         [len(trial) for trial in arms])
-        chosen = [best_of(scores)[0] for scores in refined]
-        finals = [scores[i] for scores, i in zip(refined, chosen, strict=True)]
-        if scoring.choice.confirm:
-            finals = self._scored([trial[i] for trial, i in zip(arms, chosen, strict=True)], "confirm", progress)
-        answers = [self._answer(final, scores, rounds, i)
-                   for final, scores, rounds, i in zip(finals, screened, refined, chosen, strict=True)]
+        arms, refined = self._refined(arms, progress)
+        finals = [[(trial[i], scores[i]) for i in best_of(scores, max(1, choice.confirm))]
+                  for trial, scores in zip(arms, refined, strict=True)]
+        ends = [[score for _, score in trial] for trial in finals]
+        if choice.confirm:
+            ends = _split(self._scored([arm for trial in finals for arm, _ in trial], "confirm", progress),
+                          [len(trial) for trial in finals])
+            progress.add(sum(max(1, choice.confirm) - len(trial) for trial in finals) * len(self._cells["confirm"]))
+        answers = []
+        for trial, scores, screens, rounds in zip(finals, ends, screened, refined, strict=True):
+            chosen = best_of(scores)[0]
+            answers.append(self._answer(scores[chosen], screens, rounds, trial[chosen][1]))
         for requests, answer in zip(trial_requests, answers, strict=True):
             write_json(requests[0].scores_dir / f"answer-{self.scoring_id}.json", to_json(answer))
         return answers
+
+    def _refined(self, arms: Sequence[list[ScoreRequest]], progress: Progress
+                 ) -> tuple[list[list[ScoreRequest]], list[list[Score]]]:
+        """Each trial's better half of arms on the screening prompts, at least as many as are confirmed, less those
+        that are surely worse than its best (successive halving, Jamieson & Talwalkar 2016); then these on all refining
+        prompts, where there are more of them than are confirmed anyway."""
+        lengths, everything = [len(trial) for trial in arms], [arm for trial in arms for arm in trial]
+        if not self._first_round:
+            return list(arms), _split(self._scored(everything, "refine", progress), lengths)
+        first = _split(self._scored(everything, "refine", progress, cells=self._first_round), lengths)
+        kept, scored = [], []
+        for trial, scores in zip(arms, first, strict=True):
+            better = best_of(scores, max(1, self.scoring.choice.confirm, math.ceil(len(trial) / 2)))
+            staying = [i for i in sorted(better) if i == better[0] or are_tied(scores[i], scores[better[0]])]
+            kept.append([trial[i] for i in staying])
+            scored.append([scores[i] for i in staying])
+        open_trials = [i for i, trial in enumerate(kept) if len(trial) > self.scoring.choice.confirm]
+        num_drawn = sum(len(kept[i]) for i in open_trials)
+        progress.add((sum(lengths) - num_drawn) * (len(self._cells["refine"]) - len(self._first_round)))
+        again = _split(self._scored([arm for i in open_trials for arm in kept[i]], "refine", progress,
+                                    num_counted=len(self._first_round)), [len(kept[i]) for i in open_trials])
+        for i, scores in zip(open_trials, again, strict=True):
+            scored[i] = scores
+        return kept, scored
 
     @property
     def anchors(self) -> Anchors:
@@ -157,14 +189,18 @@ class Scorer:
         return self._anchors
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What is wrong with the photos that scores are measured against, in words."""
+        return self.anchors.real.notes
+
+    @property
     def observer(self) -> Observer:
         if self._observer is None:
             self._observer = Observer(self.scoring, self.backends, self.dataset, self.base)
         return self._observer
 
     def _measure_anchors(self, cells: Sequence[Cell], sheet: Path) -> Anchors:
-        rows = [Row(None, 0.0, cell.class_text, cell.seed) for cell in cells]
-        images = self._draw(rows, None)
+        images = self.drawer.draw([Row(None, 0.0, cell.class_text, cell.seed) for cell in cells], [""] * len(cells))
         index_of = {cell.key: i for i, cell in enumerate(cells)}
         base = {}
         for stage in STAGES:
@@ -175,12 +211,17 @@ class Scorer:
         return Anchors(scoring_key=self._measuring, photos_key=self._photos_key, base=base,
                        real=self.observer.real_photos())
 
-    def _scored(self, requests: Sequence[ScoreRequest], stage: str, progress: _Progress) -> list[Score]:
-        """Scores of all requests in order; what the cache lacks is drawn in packed groups."""
-        jobs = [self._job(request, stage) for request in requests]
-        cells = self._cells[stage]
+    def _scored(self, requests: Sequence[ScoreRequest], stage: str, progress: Progress, *,
+                cells: Sequence[Cell] | None = None, num_counted: int = 0) -> list[Score]:
+        """Scores of all requests in order; what the cache lacks is drawn in packed groups.
+
+        cells: fewer than the stage's. num_counted: of each request's images, so many have been told to `progress`.
+        """
+        cells = self._cells[stage] if cells is None else cells
+        jobs = [self._job(request, stage, cells) for request in requests]
         missing = list({job.measure_id: job for job in jobs if not self._is_known(job)}.values())
-        progress.add((len(jobs) - len(missing)) * len(cells))
+        num_new = len(cells) - num_counted
+        progress.add((len(jobs) - len(missing)) * num_new)
         elapsed = {}
         group_size = max(1, IMAGES_PER_GROUP // len(cells))
         if missing:
@@ -188,34 +229,51 @@ class Scorer:
         for start in range(0, len(missing), group_size):
             group = missing[start:start + group_size]
             began = time.monotonic()
-            self._measure(group, stage, progress)
+            self._measure(group, progress, len(group) * num_new)
+            progress.add(len(group) * num_new)
             share = (time.monotonic() - began) / len(group)
             elapsed.update({job.measure_id: share for job in group})
         return [self._judged(job, elapsed.get(job.measure_id, 0.0)) for job in jobs]
 
-    def _job(self, request: ScoreRequest, stage: str) -> _Job:
+    def _job(self, request: ScoreRequest, stage: str, cells: Sequence[Cell]) -> _Job:
         digest = sha256_of(request.file)
-        cells = [[*cell.key, cell.text, cell.class_text] for cell in self._cells[stage]]
-        measure = stable_hash([digest, request.strength, cells, self._measuring, self._photos_key])
-        return _Job(request, stage, digest, measure, stable_hash([measure, stage, self.scoring_id]))
+        drawn = [[*cell.key, cell.text, cell.class_text] for cell in cells]
+        measure = stable_hash([digest, request.strength, drawn, self._measuring, self._photos_key])
+        return _Job(request, stage, tuple(cells), digest, measure, stable_hash([measure, stage, self.scoring_id]))
 
     def _is_known(self, job: _Job) -> bool:
         return job.score_path.exists() or _read_set(job.cells_path) is not None
 
-    def _measure(self, jobs: Sequence[_Job], stage: str, progress: _Progress) -> None:
-        """Draw and measure a group of files in one go; write what was measured and the contact sheets, then say so."""
-        cells = self._cells[stage]
+    def _measure(self, jobs: Sequence[_Job], progress: Progress, num_told: int) -> None:
+        """Draw and measure a group of files in one go; write what was measured and the contact sheets."""
         loras: dict[Path, LoraFile] = {}
         for job in jobs:
             loras.setdefault(job.request.file, read_lora(job.request.file, self.targets))
         rows = [Row(loras[job.request.file], job.request.strength, cell.text, cell.seed)
-                for job in jobs for cell in cells]
-        images = self._draw(rows, progress)
-        for job, drawn in zip(jobs, images.split(len(cells)), strict=True):
-            measured = self.observer.look(drawn, cells)
-            self._write_sheet(job, judge(measured, self.anchors, self.scoring, stage), measured, drawn)
+                for job in jobs for cell in job.cells]
+        digests = [job.file_sha256 for job in jobs for _ in job.cells]
+
+        def tell(done: int, total: int) -> None:
+            if done < total:  # the last batch counts when its group is written
+                progress.show(min(done, num_told))
+
+        images = self.drawer.draw(rows, digests, tell)
+        for job, drawn in zip(jobs, images.split([len(job.cells) for job in jobs]), strict=True):
+            measured = self.observer.look(drawn, job.cells)
+            self._show(job, measured, drawn)
             write_json(job.cells_path, set_to_json(measured))
-        progress.add(len(rows))
+
+    def _show(self, job: _Job, measured: MeasuredSet, drawn: Tensor) -> None:
+        """The contact sheet; at the end also the copy report."""
+        request, photos = job.request, [photo.path for photo in self.dataset.photos]
+        title = f"{request.file.name}   epoch {request.epoch}   strength {request.strength:g}   {job.stage}"
+        judgement = judge(measured, self.anchors, self.scoring, job.stage)
+        write_sheet(request.images_dir / f"{job.score_id}.png", drawn, job.cells,
+                    figures(measured, self.scoring, [path.name for path in photos]), f"{title}\n{in_words(judgement)}",
+                    facts(measured))
+        if job.stage == "confirm":
+            write_copy_report(request.images_dir / f"{job.score_id}-copies.html", drawn, job.cells, measured.images,
+                              photos, self.scoring.copies.copy_distance, title)
 
     def _judged(self, job: _Job, elapsed_s: float) -> Score:
         if job.score_path.exists():
@@ -240,62 +298,21 @@ class Scorer:
                                "scores of different scorings are never compared. Delete it to score again.")
         return replace(score, file=job.request.file.name, epoch=job.request.epoch, step=job.request.step)
 
-    def _draw(self, rows: Sequence[Row], progress: _Progress | None) -> Tensor:
-        def tell(done: int, total: int) -> None:
-            if progress is not None and done < total:  # the last batch counts when its group is written
-                progress.show(done)
-
-        return generate(self.base, self.targets, rows, self.scoring.sampler, resolution=self.base.resolution,
-                        batch_size=self.scoring.batch_size, clip_skip=self.clip_skip,
-                        max_token_length=self.max_token_length, on_progress=tell)
-
-    def _write_sheet(self, job: _Job, judgement: Judgement, measured: MeasuredSet, images: Tensor) -> None:
-        axes = "   ".join(f"{name} {_shown(estimate.value)}" for name, estimate in judgement.axes.items())
-        title = (f"{job.request.file.name}   epoch {job.request.epoch}   strength {job.request.strength:g}   "
-                 f"{job.stage}\n{judgement.verdict}   {axes}\n{'; '.join(judgement.notes)}")
-        lines = []
-        for image in measured.images:
-            asked = self.scoring.prompts[image.index].probes if image.kind == "prompt" else {}
-            found = [f"{name} {value} {image.probes[name][value]:.2f}" for name, value in asked.items()]
-            face = "no face" if image.face is None else f"face {image.face:.2f}"
-            near = f"nearest photo {image.nearest:.2f}"
-            lines.append("broken" if image.is_broken else ", ".join([face, *found, near]))
-        facts = [{"nearest": image.nearest, "nearest_photo": image.nearest_photo, "is_broken": image.is_broken}
-                 for image in measured.images]
-        write_sheet(job.request.images_dir / f"{job.score_id}.png", images, self._cells[job.stage], lines, title, facts)
-
-    def _answer(self, final: Score, screened: Sequence[Score], refined: Sequence[Score], chosen: int) -> Answer:
-        best = refined[chosen]
+    def _answer(self, final: Score, screened: Sequence[Score], refined: Sequence[Score], best: Score) -> Answer:
+        """best: the final arm as it was refined."""
         strengths = [s.strength for s in refined if (s.file, s.file_sha256) == (final.file, final.file_sha256)
                      and (s is best or are_tied(best, s))]
-        sentence = reason(final, screened, tied_strengths=strengths, is_confirmed=self.scoring.choice.confirm)
+        sentence = reason(final, screened, tied_strengths=strengths, is_confirmed=self.scoring.choice.confirm > 0)
         return Answer(file=final.file, epoch=final.epoch, step=final.step, strength=final.strength, score=final,
                       reason=sentence)
 
     def _num_images(self, trial_requests: Sequence[Sequence[ScoreRequest]], counts: Sequence[int]) -> int:
+        """At most; arms that are stopped early count as drawn."""
         per_stage = {stage: len(cells) for stage, cells in self._cells.items()}
         num_arms = sum(counts) * len(self.scoring.choice.strengths)
         return (sum(len(requests) for requests in trial_requests) * per_stage["screen"]
                 + num_arms * per_stage["refine"]
-                + (len(trial_requests) * per_stage["confirm"] if self.scoring.choice.confirm else 0))
-
-
-class _Progress:
-    """Images done of all; what the cache holds counts as done."""
-
-    def __init__(self, on_progress: OnProgress | None, total: int):
-        self.on_progress, self.total, self.done = on_progress, total, 0
-
-    def add(self, count: int) -> None:
-        """So many more are done for good."""
-        self.done += count
-        self.show(0)
-
-    def show(self, num_drawn: int) -> None:
-        """Tell how many are done, with those of the group that is being drawn."""
-        done = min(self.done + num_drawn, self.total)
-        if self.on_progress is not None and done:
-            self.on_progress(done, self.total)
+                + len(trial_requests) * self.scoring.choice.confirm * per_stage["confirm"])
 
 
 def _read_set(path: Path) -> MeasuredSet | None:
@@ -310,7 +327,3 @@ def _read_set(path: Path) -> MeasuredSet | None:
 def _split(items: Sequence[Score], lengths: Sequence[int]) -> list[list[Score]]:
     rest = iter(items)
     return [[next(rest) for _ in range(length)] for length in lengths]
-
-
-def _shown(value: float | None) -> str:
-    return "?" if value is None else f"{value:.2f}"

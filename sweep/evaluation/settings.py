@@ -1,24 +1,21 @@
 """The scoring config: everything that a score depends on besides the file, the photos and the weights.
 
 Values, units and ranges stand in conf/scoring/. Imports no torch: the config is checked before any model is loaded.
-What scores are known by is computed here too, so that a plan or a resume finds them without one.
+What scores are known by stands in keys.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
-from sweep.data.folder import Dataset
 from sweep.errors import ScoringError
-from sweep.files import sha256_of, stable_hash
-from sweep.schema import bounds, one_of, to_tree
+from sweep.schema import bounds, build, near_match, one_of
 
 STAGES = ("screen", "refine", "confirm")
 MIN_REFERENCES = 3  # photos with the subject's face
+MIN_CLASS_PROMPTS = 3
+_DRAWN = {"screen": ("screen",), "refine": ("screen", "refine"), "unscreened": ("refine", "confirm"), "all": STAGES}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,8 +32,8 @@ class Prompt:
     text: str
     face: bool
     # the face must show and counts for likeness; false = style, sunglasses, too far away
-    screen: bool
-    # also used for screening
+    stage: str = one_of("screen", "refine", "confirm")
+    # the first stage that draws it; "confirm" keeps it from all choosing
     probes: dict[str, str]
     # attribute -> the value that the prompt asks for
 
@@ -54,10 +51,20 @@ class Attribute:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PromptSet:
+    """A user's own prompts in a YAML file, in place of those of conf/scoring/."""
+
+    version: int = bounds(1)
+    prompts: tuple[Prompt, ...]
+    class_prompts: tuple[str, ...]
+    attributes: dict[str, Attribute]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Sampler:
     """One deterministic setting per sweep."""
 
-    name: str = one_of("dpmpp_2m_karras")
+    name: str = one_of("dpmpp_2m_karras", "euler_a")
     num_steps: int = bounds(2, 1000)
     guidance_scale: float = bounds(1, 50)
     negative_prompt: str
@@ -67,13 +74,18 @@ class Sampler:
 class Stage:
     """Which cells a stage draws."""
 
-    prompts: str = one_of("screen", "all")
+    prompts: str = one_of("screen", "refine", "unscreened", "all")
+    # those of that stage and the ones before it; all but the screened ones; all
     first_seed: int = bounds(0, 2**31)
     num_seeds: int = bounds(1, 64)
+    num_varied: int = bounds(0, 1000)
+    # prompts that are drawn with one seed more, spread over the stage's, so that diversity is known
     num_captions: int = bounds(0, 1000)
     # training captions verbatim, spread over the photos
     num_bare: int = bounds(0, 64)
     # seeds of the bare trigger
+    num_class: int = bounds(0, 64)
+    # seeds of each class prompt, which show what bleeds into the class
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +95,7 @@ class Validity:
     min_dprime: float = bounds(0)
     min_probe_range: float = bounds(0, 1)
     min_clip_range: float = bounds(0, 2)
+    min_leak_range: float = bounds(0, 2)
     max_broken_frac: float = bounds(0, 1)
 
 
@@ -101,10 +114,16 @@ class Weights:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Copies:
-    """Perceptual distances (LPIPS) to the nearest training photo."""
+    """Distances to the nearest training photo, whole or as its copies come: mirrored, cropped, recoloured."""
 
     copy_distance: float = bounds(0)
     duplicate_distance: float = bounds(0)
+    flips: bool
+    # a mirrored photo is a copy too
+    crop_frac: float = bounds(0, 0.5)
+    # share of each side that a cropped copy may lack; 0 = crops are not looked for
+    recoloured: bool
+    # also compare with brightness and contrast of each colour evened out
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +155,9 @@ class Thresholds:
     good_diversity: float
     good_memorisation: float
     very_good_bleed: float
+    very_good_leak: float
     bleeds: float
+    leaks: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,8 +167,53 @@ class Choice:
     strengths: tuple[float, ...] = bounds(above=0)
     refine_frac: float = bounds(0, 1)
     # share of the checkpoints that is refined, at least one
-    confirm: bool
-    # draw the chosen one again on fresh seeds, and report that
+    stop_early: bool
+    # an arm that is surely worse than the best after the screened prompts is drawn no further
+    confirm: int = bounds(0, 64)
+    # so many of the best arms are drawn again on fresh seeds, and only that is reported; 0 = none
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendConfig:
+    """A model that looks at images, and its weights."""
+
+    name: str
+    path: str | None
+    # its file or folder, or a hub id; null = where it is usually found
+    sha256: str | None
+    # what its first file must hash to; null = any
+    download: bool
+    # whether a hub id that is not in the hub's cache may be downloaded
+
+
+ROLES = {"face": ("pocket", "dlib", "insightface", "none"), "subject": ("none", "pocket", "dino", "clip", "siglip"),
+         "prompt": ("pocket", "clip", "siglip"), "perceptual": ("pocket", "lpips"),
+         "copies": ("perceptual", "sscd", "dino_lpips")}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendRoles:
+    """One member for each role, see ROLES."""
+
+    face: BackendConfig
+    # likeness of people; none = the subject has no face
+    subject: BackendConfig
+    # likeness of what has no face, by whole images
+    prompt: BackendConfig
+    perceptual: BackendConfig
+    copies: BackendConfig
+
+    def __post_init__(self) -> None:
+        for role, config in self.by_role().items():
+            if config.name not in ROLES[role]:
+                raise ScoringError(f"scoring.backends.{role}.name = {config.name!r} is unknown."
+                                   f"{near_match(config.name, ROLES[role])} Known: {', '.join(ROLES[role])}.")
+        if (self.face.name == "none") == (self.subject.name == "none"):
+            raise ScoringError(f"scoring.backends.face={self.face.name} and subject={self.subject.name}: likeness is "
+                               "measured on faces or on whole images; set one of the two to none.")
+
+    def by_role(self) -> dict[str, BackendConfig]:
+        return {role: getattr(self, role) for role in ROLES}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,15 +222,23 @@ class ScoringConfig:
 
     name: str
     formula_version: int = bounds(1)
-    weights_dir: str | None
-    # where clip/, face.safetensors and perceptual.safetensors lie; null = inside the package
+    backends: BackendRoles
     trigger_subject: str
     class_subject: str
+    prompt_file: str | None
+    # a user's own PromptSet, read once: a config holds the prompts themselves from then on
+    prompts_version: int = bounds(1)
+    # raised when a set's words change; scores of two versions are never compared
     prompts: tuple[Prompt, ...]
+    class_prompts: tuple[str, ...]
+    # drawn without the trigger: does the subject bleed into its class?
     attributes: dict[str, Attribute]
     face_confidence: float = bounds(0, 1)
+    same_face: float = bounds(-1, 1)
+    # mean cosine from which on another face of an image is the subject's too
     sampler: Sampler
     batch_size: int = bounds(1, 256)
+    keep_images: bool
     screen: Stage
     refine: Stage
     confirm: Stage
@@ -176,6 +250,12 @@ class ScoringConfig:
     choice: Choice
 
     def __post_init__(self) -> None:
+        if self.prompt_file is not None:
+            own = read_prompt_set(self.prompt_file)
+            read = {"prompt_file": None, "prompts_version": own.version, "prompts": own.prompts,
+                    "class_prompts": own.class_prompts, "attributes": own.attributes}
+            for key, content in read.items():
+                object.__setattr__(self, key, content)
         for i, prompt in enumerate(self.prompts):
             where = f"scoring.prompts[{i}]"
             if "{subject}" not in prompt.text:
@@ -188,7 +268,15 @@ class ScoringConfig:
                 if value not in known.values:
                     raise ScoringError(f"{where} asks for {attribute} = {value!r}; its values are: "
                                        f"{', '.join(known.values)}.")
+        for i, text in enumerate(self.class_prompts):
+            if "{subject}" not in text:
+                raise ScoringError(f"scoring.class_prompts[{i}] = {text!r} lacks {{subject}}, which stands for the "
+                                   "class noun.")
         for name in STAGES:
+            if self.stage(name).num_class and len(self.class_prompts) < MIN_CLASS_PROMPTS:
+                raise ScoringError(f"scoring.{name}.num_class = {self.stage(name).num_class}, but "
+                                   f"scoring.class_prompts has {len(self.class_prompts)} prompts; an interval needs at "
+                                   f"least {MIN_CLASS_PROMPTS}.")
             chosen = self.prompts_of(name)
             if len(chosen) < 3:
                 raise ScoringError(f"scoring.{name} has {len(chosen)} prompts; an interval needs at least 3.")
@@ -200,81 +288,32 @@ class ScoringConfig:
 
     def prompts_of(self, stage: str) -> list[int]:
         """Indices of the stage's prompts."""
-        takes_all = self.stage(stage).prompts == "all"
-        return [i for i, prompt in enumerate(self.prompts) if takes_all or prompt.screen]
+        drawn = _DRAWN[self.stage(stage).prompts]
+        return [i for i, prompt in enumerate(self.prompts) if prompt.stage in drawn]
 
 
-SCORINGS: dict[str, type] = {"pocket": ScoringConfig, "none": NoScoring}
-
-# What decides how numbers become scores, words and choices, but not what is drawn and measured.
-_JUDGING = ("weights", "thresholds", "choice", "burn", "validity", "formula_version")
-_NEUTRAL = ("batch_size", "weights_dir")  # the weights count by content
+SCORINGS: dict[str, type] = {**dict.fromkeys(("pocket", "person", "animal", "object", "style"), ScoringConfig),
+                             "none": NoScoring}
 
 
-def scoring_id(config: ScoringConfig, base_identity: str, resolution: int, backends: Mapping[str, str],
-               dataset_key: str) -> str:
-    """What makes two scores comparable: config and formula, the base's and the backends' weights, the anchors' photos
-    and words (`dataset_key`)."""
-    tree = {key: value for key, value in to_tree(config).items() if key not in _NEUTRAL}
-    return stable_hash(["scoring", tree, base_identity, resolution, dict(backends), dataset_key])
+def read_prompt_set(path: str) -> PromptSet:
+    """Raises ScoringError or ConfigError naming the file, the key, what was given and what is allowed."""
+    import yaml
 
-
-def measuring_id(config: ScoringConfig, base_identity: str, resolution: int, backends: Mapping[str, str],
-                 clip_skip: int = 1, max_token_length: int = 75) -> str:
-    """What makes two sets of measured images the same: weights and thresholds may change without drawing again.
-
-    How prompts are read is a trial's own and no part of `scoring_id`: trials of several clip_skips may be compared,
-    each against anchors that were drawn as it is.
-    """
-    tree: dict[str, Any] = {key: value for key, value in to_tree(config).items()
-                            if key not in (*_NEUTRAL, *_JUDGING, "screen", "refine", "confirm")}
-    tree["copies"] = config.copies.duplicate_distance
-    reading = [] if (clip_skip, max_token_length) == (1, 75) else [clip_skip, max_token_length]
-    return stable_hash(["measuring", tree, base_identity, resolution, dict(backends), *reading])
-
-
-def reference_photos(dataset: Dataset) -> tuple[Path, ...]:
-    """The photos that likeness and adherence are anchored on: the held-out ones, or the training photos if none is.
-
-    Raises ScoringError if there are too few held-out photos to measure with.
-    """
-    if 0 < len(dataset.holdout) < MIN_REFERENCES:
-        raise ScoringError(f"dataset.holdout_dir holds {len(dataset.holdout)} photos; likeness is measured against "
-                           f"them and needs at least {MIN_REFERENCES}. Add photos to it, or leave dataset.holdout_dir "
-                           "out: then the training photos are measured against each other.")
-    return dataset.holdout or tuple(photo.path for photo in dataset.photos)
-
-
-def dataset_key(dataset: Dataset) -> str:
-    """What of a dataset makes scores comparable: the reference photos' content, and the words that prompts are made of.
-
-    With held-out photos, trials on other training photos are measured against the same ones, so they may be compared.
-    """
-    return stable_hash([sorted(_content(path) for path in reference_photos(dataset)), dataset.trigger,
-                        dataset.class_noun])
-
-
-def photos_key(dataset: Dataset) -> str:
-    """What of a dataset is measured at all: copies are looked for among the training photos, in their order.
-
-    Captions count through the cells, repeats do not count.
-    """
-    return stable_hash([dataset_key(dataset), [photo.sha256 for photo in dataset.photos],
-                        [_content(path) for path in dataset.holdout]])
-
-
-def _content(path: Path) -> str:
-    stat = path.stat()
-    return _content_of(path, stat.st_size, stat.st_mtime_ns)
-
-
-@lru_cache(maxsize=4096)
-def _content_of(path: Path, num_bytes: int, changed_ns: int) -> str:
-    return sha256_of(path)
+    try:
+        tree = yaml.safe_load(Path(path).expanduser().read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise ScoringError(f"scoring.prompt_file={path} can't be read as YAML: {error}. conf/scoring/person.yaml shows "
+                           "what prompts look like.") from error
+    return build(PromptSet, tree, path)
 
 
 def check_fits(scoring: ScoringConfig | NoScoring, base_name: str) -> None:
     """Raise ScoringError if this scoring can't judge images of that base."""
-    if isinstance(scoring, ScoringConfig) and scoring.name == "pocket" and base_name != "pocket":
-        raise ScoringError(f"scoring=pocket judges images of the pocket base alone, not of base_model={base_name}: its "
-                           "face recogniser and CLIP know no real photographs. Use scoring=none.")
+    if not isinstance(scoring, ScoringConfig) or base_name == "pocket":
+        return
+    of_the_pocket = [role for role, config in scoring.backends.by_role().items() if config.name == "pocket"]
+    if of_the_pocket:
+        raise ScoringError(f"scoring={scoring.name} judges images of the pocket base alone, not of "
+                           f"base_model={base_name}: its models ({', '.join(of_the_pocket)}) know no real photographs. "
+                           "Use scoring=person, animal, object or style; or scoring=none.")

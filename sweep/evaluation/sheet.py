@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweep.evaluation.cells import Cell
+from sweep.evaluation.gallery import image_of
 from sweep.files import write_bytes
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def write_sheet(path: Path, images_BCHW: Tensor, cells: Sequence[Cell], captions
     from PIL import Image, ImageDraw
     from PIL.PngImagePlugin import PngInfo
 
-    tiles = [_tile(image) for image in images_BCHW.nan_to_num(0.5)]
+    tiles = [tile_of(image) for image in images_BCHW.nan_to_num(0.5)]
     side = tiles[0].width
     texts = [_wrapped(cell, line, side) for cell, line in zip(cells, captions, strict=True)]
     num_columns = min(NUM_COLUMNS, len(tiles))
@@ -46,12 +47,12 @@ def write_sheet(path: Path, images_BCHW: Tensor, cells: Sequence[Cell], captions
     header = LINE_HEIGHT * (title.count("\n") + 1) + 3 * MARGIN
     sheet = Image.new("RGB", (width, header + sum(heights)), "white")
     draw = ImageDraw.Draw(sheet)
-    _write(draw, (MARGIN, MARGIN), title, "black")
+    write_words(draw, (MARGIN, MARGIN), title, "black")
     places = []
     for i, (tile, text) in enumerate(zip(tiles, texts, strict=True)):
         x, y = MARGIN + (i % num_columns) * (side + MARGIN), header + sum(heights[:i // num_columns])
         sheet.paste(tile, (x, y))
-        _write(draw, (x, y + tile.height + 2), text, "#333333")
+        write_words(draw, (x, y + tile.height + 2), text, "#333333")
         places.append({"box": [x, y, x + tile.width, y + tile.height], "kind": cells[i].kind, "index": cells[i].index,
                        "seed": cells[i].seed, "text": cells[i].text,
                        "width": images_BCHW.shape[-1], **(facts[i] if facts else {})})
@@ -61,11 +62,10 @@ def write_sheet(path: Path, images_BCHW: Tensor, cells: Sequence[Cell], captions
     write_bytes(path, buffer.getvalue())
 
 
-def _tile(image_CHW: Tensor) -> Image.Image:
+def tile_of(image_CHW: Tensor) -> Image.Image:
     from PIL import Image
 
-    pixels = (image_CHW.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
-    tile = Image.fromarray(pixels)
+    tile = image_of(image_CHW)
     if tile.width < MIN_SIDE:
         factor = -(-MIN_SIDE // tile.width)
         return tile.resize((tile.width * factor, tile.height * factor), Image.Resampling.NEAREST)
@@ -76,11 +76,11 @@ def _tile(image_CHW: Tensor) -> Image.Image:
 
 def _wrapped(cell: Cell, line: str, side: int) -> str:
     columns = max(side // 7, 12)
-    kind = {"prompt": "", "bare": "bare trigger: ", "caption": "training caption: "}[cell.kind]
+    kind = {"prompt": "", "bare": "bare trigger: ", "caption": "training caption: ", "class": "no trigger: "}[cell.kind]
     return "\n".join([*textwrap.wrap(f"{kind}{cell.text} (seed {cell.seed})", columns), *textwrap.wrap(line, columns)])
 
 
-def _write(draw: ImageDraw.ImageDraw, at: tuple[int, int], text: str, colour: str) -> None:
+def write_words(draw: ImageDraw.ImageDraw, at: tuple[int, int], text: str, colour: str) -> None:
     from PIL import ImageFont
 
     draw.multiline_text(at, text, fill=colour, font=ImageFont.load_default(size=FONT_SIZE),

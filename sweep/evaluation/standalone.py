@@ -1,24 +1,26 @@
-"""`python evaluate.py`: score LoRA files that are already there, rank them, name one. No training."""
+"""`python evaluate.py`: score LoRA files or images that are already there, rank them, name one. No training."""
 
 from __future__ import annotations
 
-import csv
-import io
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweep.data.folder import Dataset, DatasetConfig, read_dataset
 from sweep.errors import ConfigError, ScoringError
+from sweep.evaluation.grid import GRIDS, NoGrid, draw_grid
+from sweep.evaluation.keys import photos_key, reference_photos
+from sweep.evaluation.loose_images import ImageSet, find_images, score_images
 from sweep.evaluation.lora_files import FoundLora, find_loras
-from sweep.evaluation.settings import SCORINGS, NoScoring, check_fits, photos_key, reference_photos
+from sweep.evaluation.ranking import rank, show, show_images, table_csv
+from sweep.evaluation.settings import SCORINGS, NoScoring, check_fits
 from sweep.files import stable_hash, write_json, write_text
 from sweep.model.base import BASE_MODELS, BaseModelConfig
 from sweep.model.text import check_token_length
 from sweep.schema import bounds, build, family, one_of
-from sweep.trial import AXES, Answer, Score, to_json
+from sweep.trial import Answer, Score, to_json
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -31,6 +33,7 @@ class EvaluateConfig:
     """What evaluate.py may be told; see conf/evaluate.yaml."""
 
     lora: str | None
+    images: str | None
     base_model: BaseModelConfig = family(BASE_MODELS)
     dataset: DatasetConfig
     trigger: str | None
@@ -38,6 +41,8 @@ class EvaluateConfig:
     clip_skip: int = bounds(1, 12)
     max_token_length: int = bounds(75, 225)
     scoring: Any = family(SCORINGS)
+    base_models: tuple[str, ...]
+    grid: Any = family(GRIDS)
     results_dir: str
     device: str = one_of("auto", "cpu", "cuda")
     threads: int | None = bounds(1, 4096)
@@ -50,26 +55,47 @@ def load(cfg: DictConfig) -> EvaluateConfig:
     return build(EvaluateConfig, OmegaConf.to_container(cfg, resolve=True))
 
 
-def evaluate(config: EvaluateConfig) -> Answer:
-    """Score every LoRA file that `config.lora` names, print the ranking, write it under `results_dir`.
+def evaluate(config: EvaluateConfig) -> list[Answer]:
+    """Do what the config asks for: rank LoRA files on each base and name one, draw a grid of them, or score images.
 
-    Raises AdapterFileError, DataError, ModelError or ScoringError before anything is drawn.
+    Returns the answers, one for each base. Raises AdapterFileError, DataError, ModelError or ScoringError before
+    anything is drawn.
     """
-    if config.lora is None:
-        raise ConfigError("Say which files to score: python evaluate.py lora=FILE|FOLDER|'PATTERN' "
-                          "dataset.dir=PHOTOS_OF_THE_SUBJECT")
     if isinstance(config.scoring, NoScoring):
-        raise ScoringError("scoring=none measures nothing; leave it out, or give scoring=pocket.")
-    check_fits(config.scoring, config.base_model.name)
+        raise ScoringError("scoring=none measures nothing; leave it out, or give scoring=pocket, person, animal, "
+                           "object or style.")
+    if (config.lora is None) == (config.images is None):
+        raise ConfigError("Say what to score: python evaluate.py lora=FILE|FOLDER|'PATTERN' "
+                          "dataset.dir=PHOTOS_OF_THE_SUBJECT, or images=FOLDER for images that exist already.")
     check_token_length(config.max_token_length)
+    if config.images is not None:
+        if config.base_models or not isinstance(config.grid, NoGrid):
+            raise ConfigError("images=FOLDER scores images as they are: grid and base_models draw with LoRA files; "
+                              "give lora=... for these.")
+        _score_images(config)
+        return []
+    bases = [config.base_model, *(replace(config.base_model, path=path) for path in config.base_models)]
+    check_fits(config.scoring, config.base_model.name)
+    assert config.lora is not None
     loras, skipped = find_loras(config.lora)
-    dataset = read_dataset(config.dataset, trigger=config.trigger, class_noun=config.class_noun, repeats=None)
-    reference_photos(dataset)  # too few held-out photos are told before the base is loaded
-    for line in (*skipped, *dataset.skipped):
-        print(f"note: {line}", file=sys.stderr)
+    dataset = _dataset(config, skipped)
+    answers = [_on_base(replace(config, base_model=base), loras, dataset) for base in bases]
+    return [answer for answer in answers if answer is not None]
+
+
+def _on_base(config: EvaluateConfig, loras: Sequence[FoundLora], dataset: Dataset) -> Answer | None:
+    """The answer on one base; None for a grid."""
+    if config.base_models:
+        print(f"On {config.base_model.path or config.base_model.name}:")
     scorer = _scorer(config, dataset)
     _check_readable(loras, scorer)
+    for line in scorer.notes:
+        print(f"note: {line}", file=sys.stderr)
     folder = _folder(config, scorer)
+    if not isinstance(config.grid, NoGrid):
+        for page in draw_grid(config.grid, loras, scorer, folder, _draw_progress if sys.stderr.isatty() else None):
+            print(page)
+        return None
     scores, answer = _score(loras, scorer, folder)
     ranked = rank(scores, answer)
     write_text(folder / "table.csv", table_csv(ranked, answer))
@@ -78,53 +104,31 @@ def evaluate(config: EvaluateConfig) -> Answer:
     return answer
 
 
-def rank(scores: Sequence[Score], answer: Answer) -> list[Score]:
-    """The named file first, then by mean - 1 standard error of the screening."""
-    from sweep.evaluation.choice import best_of
+def _score_images(config: EvaluateConfig) -> list[ImageSet]:
+    """Needs neither a base nor prompts."""
+    assert config.images is not None
+    sets = find_images(config.images)
+    dataset = _dataset(config, [])
+    from sweep.evaluation.backends.registry import load_backends
+    from sweep.evaluation.measure import Observer
 
-    order = [scores[i] for i in best_of(scores, len(scores))]
-    return sorted(order, key=lambda score: score.file_sha256 != answer.score.file_sha256)
-
-
-def table_csv(ranked: Sequence[Score], answer: Answer) -> str:
-    """One row per file from the screening, and the named one's own measurement as the last row."""
-    names = ["rank", "file", "epoch", "step", "strength", "stage",
-             *(f"{axis}{suffix}" for axis in AXES for suffix in ("", "_low", "_high")), "verdict", "notes"]
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(names)
-    rows = [(str(place), score) for place, score in enumerate(ranked, start=1)]
-    for place, score in [*rows, ("answer", answer.score)]:
-        axes = [_cell(value) for axis in AXES for value in
-                (score.axes[axis].value, score.axes[axis].low, score.axes[axis].high)]
-        writer.writerow([place, score.file, score.epoch, score.step, score.strength, score.stage, *axes, score.verdict,
-                         "; ".join(score.notes)])
-    return buffer.getvalue()
+    observer = Observer(config.scoring, load_backends(config.scoring), dataset, None, config.base_model.resolution)
+    real = observer.real_photos()
+    for line in real.notes:
+        print(f"note: {line}", file=sys.stderr)
+    key = stable_hash([str(Path(config.images).expanduser().absolute()), photos_key(dataset)], num_digits=8)
+    folder = Path(config.results_dir) / f"images-{key}"
+    scored = score_images(sets, observer, folder)
+    show_images(scored, real.ceiling_faces, folder)
+    return scored
 
 
-def show(ranked: Sequence[Score], answer: Answer, folder: Path) -> None:
-    """Print the table and one sentence that names the file."""
-    header = ["", "file", "likeness", "adherence", "memorisation", "usefulness", "verdict"]
-    rows = [[str(place), score.file, *(_shown(score, axis) for axis in header[2:6]), score.verdict]
-            for place, score in enumerate(ranked, start=1)]
-    title = f"{len(ranked)} files on {ranked[0].num_images} images each, at strength 1 (value, 90 % interval)"
-    if sys.stdout.isatty():
-        from rich.console import Console
-        from rich.table import Table
-
-        table = Table(*header, title=title)
-        for row in rows:
-            table.add_row(*row)
-        Console().print(table)
-    else:
-        widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-        print(title)
-        for row in [header, *rows]:
-            print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
-    final = answer.score
-    fresh = f"; on {final.num_images} fresh images: " if final.stage == "confirm" else ": "
-    print(f"\nUse {answer.file} at strength {answer.strength:g}{fresh}usefulness {_shown(final, 'usefulness')}, "
-          f"{final.verdict}.\n{answer.reason}.\nSheets, table and answer: {folder}")
+def _dataset(config: EvaluateConfig, skipped: Sequence[str]) -> Dataset:
+    dataset = read_dataset(config.dataset, trigger=config.trigger, class_noun=config.class_noun, repeats=None)
+    reference_photos(dataset)  # too few held-out photos are told before the base is loaded
+    for line in (*skipped, *dataset.skipped):
+        print(f"note: {line}", file=sys.stderr)
+    return dataset
 
 
 def _scorer(config: EvaluateConfig, dataset: Dataset) -> Scorer:
@@ -181,16 +185,3 @@ def _score(loras: Sequence[FoundLora], scorer: Scorer, folder: Path) -> tuple[li
 
 def _draw_progress(done: int, total: int) -> None:
     print(f"\r{done} of {total} images", end="", file=sys.stderr, flush=True)
-
-
-def _shown(score: Score, axis: str) -> str:
-    estimate = score.axes[axis]
-    if estimate.value is None:
-        return "?"
-    if estimate.low is None or estimate.high is None:
-        return f"{estimate.value:.2f}"
-    return f"{estimate.value:.2f} ({estimate.low:.2f} to {estimate.high:.2f})"
-
-
-def _cell(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}"

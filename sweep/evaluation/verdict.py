@@ -54,7 +54,7 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("underfit", lambda p, t: p.likeness < t.underfit_likeness),
     ("very good", lambda p, t: p.adherence >= t.good_adherence and p.likeness >= t.very_good_likeness
      and _is_varied(p, t.good_diversity) and p.memorisation <= t.good_memorisation
-     and p.leak < 0.2 and p.bleed < t.very_good_bleed),
+     and p.leak < t.very_good_leak and p.bleed < t.very_good_bleed),
     ("good", lambda p, t: p.adherence >= t.good_adherence and _is_varied(p, t.good_diversity)
      and p.memorisation <= t.good_memorisation),
     ("partly copied", lambda p, t: p.memorisation > t.good_memorisation),
@@ -80,6 +80,9 @@ def possible_verdicts(point: Point, bounds: Mapping[str, tuple[float, float]], t
     return [name for name in VERDICTS if name in found]
 
 
-def additions(point: Point, thresholds: Thresholds) -> list[str]:
-    """What is said beside the verdict."""
-    return ["bleeds into the class"] if point.bleed > thresholds.bleeds else []
+def additions(point: Point, bounds: Mapping[str, tuple[float, float]], thresholds: Thresholds) -> list[str]:
+    """What is said beside the verdict; only what the whole interval says."""
+    rules = {"bleed": (thresholds.bleeds, "bleeds into the class"),
+             "leak": (thresholds.leaks, "memorised the clothes or the background")}
+    return [words for name, (limit, words) in rules.items()
+            if (bounds[name][0] if name in bounds else getattr(point, name)) > limit]

@@ -5,7 +5,7 @@ Also `read_record`: a sweep's whole record from its folder, for every command th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -77,7 +77,7 @@ def find_sweep(sweep: str, results_dir: Path = Path("results")) -> Path:
 def read_record(sweep_dir: Path) -> Record:
     """A sweep from its folder alone. Raises ConfigError if its sweep.yaml can't be read."""
     entry, facts = read_entry(sweep_dir / "sweep.yaml"), read_facts(sweep_dir)
-    newest = {row["train_id"]: Trial(**row) for row in read_jsonl(sweep_dir / "trials.jsonl")}
+    newest = {trial.train_id: trial for trial in trials_of(sweep_dir)}
     results_dir = sweep_dir.parent
     results = tuple(read_result(results_dir, trial, facts.scoring_ids.get(trial.train_id)
                                 or _newest_scoring(results_dir, trial)) for trial in newest.values())
@@ -88,3 +88,15 @@ def _newest_scoring(results_dir: Path, trial: Trial) -> str | None:
     answers = trial_folder(results_dir, trial.train_id).scores.glob("answer-*.json")
     newest = max(answers, key=lambda path: path.stat().st_mtime, default=None)
     return newest.stem.removeprefix("answer-") if newest else None
+
+
+def trials_of(sweep_dir: Path) -> list[Trial]:
+    """All trials ever asked of a sweep; without those refused for photos that have been mended since."""
+    newest = {row["train_id"]: Trial(**row) for row in read_jsonl(sweep_dir / "trials.jsonl")}
+    return without_mended(newest.values())
+
+
+def without_mended(trials: Collection[Trial]) -> list[Trial]:
+    """Without those that were refused and can run now: mended photos give a trial another train_id."""
+    able = [trial.config for trial in trials if not trial.refused]
+    return [trial for trial in trials if not (trial.refused and trial.config in able)]

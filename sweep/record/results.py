@@ -10,6 +10,7 @@ from sweep.trial import (
     DIVERGED,
     FAILED,
     FINISHED,
+    PRUNED,
     REFUSED,
     WAITING,
     Score,
@@ -34,13 +35,13 @@ def read_status(results_dir: Path, trial: Trial) -> Status:
     return Status(status=WAITING, phase="", step=0, num_steps=trial.num_steps, is_trained=False, attributed_s=0.0)
 
 
-def is_complete(results_dir: Path, trial: Trial, scoring_id: str | None) -> bool:
+def is_complete(results_dir: Path, trial: Trial, scoring_id: str | None, *, counts_pruned: bool = True) -> bool:
     """Whether nothing is left to do: trained, and scored as this sweep scores. A failed trial is tried again.
 
-    scoring_id: None if the sweep does not score.
+    scoring_id: None if the sweep does not score. counts_pruned: a trial that was ended early is not gone on with.
     """
     status = read_status(results_dir, trial)
-    if status.status not in FINISHED or status.status == FAILED:
+    if status.status not in FINISHED or status.status == FAILED or (status.status == PRUNED and not counts_pruned):
         return False
     folder = trial_folder(results_dir, trial.train_id)
     has_files = any(folder.checkpoints.glob("*.safetensors"))

@@ -49,6 +49,9 @@ class View(Protocol):
     def update(self, progress: Mapping[str, Progress]) -> None:
         """Show how far the trials are, by train_id. Trials that are left out keep what was last said of them."""
 
+    def add(self, trial: Trial) -> None:
+        """A search has proposed one more trial."""
+
     def close(self) -> None:
         """Leave the terminal as it was. Closing twice is closing once."""
 
@@ -75,6 +78,12 @@ class _Standing:
         self.progress = {
             t.train_id: Progress(status=WAITING, step=0, num_steps=t.num_steps, phase="", latest=None) for t in trials}
         self._marks: deque[tuple[float, int]] = deque()
+
+    def add(self, trial: Trial) -> None:
+        if trial.train_id not in self.trials:
+            self.trials[trial.train_id] = trial
+            self.progress[trial.train_id] = Progress(status=WAITING, step=0, num_steps=trial.num_steps, phase="",
+                                                     latest=None)
 
     def take(self, progress: Mapping[str, Progress]) -> None:
         if not self._marks:
@@ -137,13 +146,18 @@ class LineView:
         self._say(f"sweep {name}: {_count(len(trials), 'trial')}, {sum(t.num_steps for t in trials)} steps")
 
     def update(self, progress: Mapping[str, Progress]) -> None:
-        before = dict(self._standing.progress)
+        before = {train_id: self._standing.progress[train_id] for train_id in progress
+                  if train_id in self._standing.progress}
         self._standing.take(progress)
-        for train_id, trial in self._standing.trials.items():
+        for train_id in progress.keys() & self._standing.trials.keys():
+            trial = self._standing.trials[train_id]
             for event in _events(trial, before[train_id], self._standing.progress[train_id]):
                 self._say(event)
         if self._clock() - self._said_s >= _QUIET_S:
             self._say(self._standing.summary())
+
+    def add(self, trial: Trial) -> None:
+        self._standing.add(trial)
 
     def close(self) -> None:
         pass
@@ -169,6 +183,9 @@ class LiveView:
     def update(self, progress: Mapping[str, Progress]) -> None:
         self._standing.take(progress)
         self._live.update(self._drawing(), refresh=True)
+
+    def add(self, trial: Trial) -> None:
+        self._standing.add(trial)
 
     def close(self) -> None:
         self._live.stop()

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from sweep.config import RunConfig, load
+from sweep.config import RunConfig, load, plain_tree
 from sweep.errors import ConfigError
+from sweep.search.axes import Axis, read_axes, space_axes
+from sweep.search.composer import Composer
+from sweep.search.covering import covering_order
+from sweep.search.settings import Grid
 
 if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader
@@ -25,51 +30,109 @@ class Cell:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cells:
-    """A whole grid.
+    """What a command asks for: a whole grid, or a space that a search proposes cells from.
 
+    cells: of a grid, all of them; of a search, none yet.
+    order: the positions of `cells` in the order in which they should run.
     fixed: the composed config without the swept overrides; the sweep's name stands for it.
+    config: the same, typed; of a sweep that has cells, the first one's.
+    axes: what is swept.
+    cell_at: the cell with given values of some of the axes; what the rest is set to then is the fixed config's.
     """
 
     cells: tuple[Cell, ...]
+    order: tuple[int, ...]
     swept_keys: tuple[str, ...]
     fixed: Mapping[str, Any]
+    config: RunConfig
+    axes: tuple[Axis, ...]
+    cell_at: Callable[[Mapping[str, Any]], Cell]
 
 
 def cells_of(arguments: Sequence[str], compose: Callable[[list[str]], DictConfig], loader: ConfigLoader) -> Cells:
-    """Enumerate the cells of sweep overrides (`a=1,2`, `choice`, `range`, `glob`).
+    """What sweep overrides (`a=1,2`, `choice`, `range`, `glob`, `interval`) ask for, under `search`.
 
     Raises ConfigError naming every cell that can't work, and for a swept key that is not the trials' own.
     """
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from omegaconf import OmegaConf
+    axes = read_axes(arguments, loader)
+    fixed = [line for axis in axes if not axis.is_swept for line in axis.lines]
+    tree = plain_tree(compose(fixed))
+    spaces = tree.get("search", {}).get("space") or {}
+    named = {axis.key for axis in axes}  # the command line has the last word on what it names
+    axes += space_axes({key: text for key, text in spaces.items() if key not in named}, loader)
+    swept = tuple(axis for axis in axes if axis.is_swept)
+    composer = Composer(compose, loader, fixed)
 
-    overrides = OverridesParser.create(config_loader=loader).parse_overrides(list(arguments))
-    fixed = [o.input_line or "" for o in overrides if not o.is_sweep_override()]
-    swept = {o.get_key_element(): [f"{o.get_key_element()}={value}" for value in o.sweep_string_iterator()]
-             for o in overrides if o.is_sweep_override()}
-    cells, problems = [], []
-    for choices in itertools.product(*swept.values()):
-        settings = {key: _plain(choice.partition("=")[2]) for key, choice in zip(swept, choices, strict=True)}
-        try:
-            cells.append(Cell(settings=settings, config=load(compose([*fixed, *choices]))))
-        except ConfigError as error:
-            problems.append(f"{' '.join(choices)}: {error}" if choices else str(error))
-    if problems:
-        raise ConfigError("\n".join(dict.fromkeys(problems)))
-    _check_one_sweep(cells)
-    tree = OmegaConf.to_container(compose(fixed), resolve=True)
-    assert isinstance(tree, dict)
-    return Cells(cells=tuple(cells), swept_keys=tuple(swept), fixed={str(k): v for k, v in tree.items()})
+    def cell_at(settings: Mapping[str, Any]) -> Cell:
+        lines = [line for axis in axes for line in
+                 ([axis.line_of(settings[axis.key])] if axis.key in settings else () if axis.is_swept else axis.lines)]
+        return Cell(settings=dict(settings), config=composer.config(lines))
+
+    if tree.get("search", {}).get("name") != "grid":
+        config = cell_at({}).config
+        return Cells(cells=(), order=(), swept_keys=tuple(axis.key for axis in swept), fixed=tree, config=config,
+                     axes=tuple(_whole_where_needed(axis, config) for axis in swept), cell_at=cell_at)
+    intervals = [axis.key for axis in swept if not axis.lines]
+    if intervals:
+        raise ConfigError(f"{', '.join(intervals)}: an interval has no end of values, so a grid can't run them all. "
+                          "Add search=tpe (or random, qmc, gp, cmaes, nsga2), or give values: "
+                          f"{intervals[0]}=choice(...) or range(...).")
+    cells = _all_cells(axes, composer)
+    sizes = [len(axis.lines) for axis in swept]
+    return Cells(cells=cells, order=tuple(covering_order(sizes)) if sizes else (0,),
+                 swept_keys=tuple(axis.key for axis in swept), fixed=tree, config=cells[0].config, axes=swept,
+                 cell_at=cell_at)
+
+
+def override_lists(axes: Sequence[Axis]) -> list[list[str]]:
+    """All overrides of each cell, fixed ones included, in BasicSweeper's order."""
+    return [list(lines) for lines in itertools.product(*(axis.lines for axis in axes))]
 
 
 def one_cell(cfg: DictConfig) -> Cells:
     """A sweep of a single trial."""
-    from omegaconf import OmegaConf
+    cell = Cell(settings={}, config=load(cfg))
+    if not isinstance(cell.config.search, Grid):
+        raise ConfigError(f"search={cell.config.search.name} needs -m and something to search over, e.g. "
+                          "python train.py -m search=tpe 'unet_lr=tag(log, interval(1e-5,1e-3))'.")
 
-    tree = OmegaConf.to_container(cfg, resolve=True)
-    assert isinstance(tree, dict)
-    return Cells(cells=(Cell(settings={}, config=load(cfg)),), swept_keys=(),
-                 fixed={str(k): v for k, v in tree.items()})
+    def only(settings: Mapping[str, Any]) -> Cell:
+        assert not settings
+        return cell
+
+    return Cells(cells=(cell,), order=(0,), swept_keys=(), fixed=plain_tree(cfg), config=cell.config, axes=(),
+                 cell_at=only)
+
+
+def _all_cells(axes: Sequence[Axis], composer: Composer) -> tuple[Cell, ...]:
+    cells, problems = [], []
+    values = [[(axis, value) for value in axis.values] if axis.is_swept else [(axis, None)] for axis in axes]
+    for lines, chosen in zip(override_lists(axes), itertools.product(*values), strict=True):
+        settings = {axis.key: value for axis, value in chosen if axis.is_swept}
+        try:
+            cells.append(Cell(settings=settings, config=composer.config(lines)))
+        except ConfigError as error:
+            swept = " ".join(line for line, (axis, _) in zip(lines, chosen, strict=True) if axis.is_swept)
+            problems.append(f"{swept}: {error}" if swept else str(error))
+    if problems:
+        raise ConfigError("\n".join(dict.fromkeys(problems)))
+    _check_one_sweep(cells)
+    return tuple(cells)
+
+
+def _whole_where_needed(axis: Axis, config: RunConfig) -> Axis:
+    """Hydra reads interval(8, 128) as floats; a key that takes whole numbers gets whole ones."""
+    import typing
+
+    owner, _, name = f"train.{axis.key}".rpartition(".")
+    holder: Any = config
+    for part in owner.split("."):
+        holder = getattr(holder, part, None)
+    hint = str(typing.get_type_hints(type(holder)).get(name, "")) if holder is not None else ""
+    if axis.span is None or axis.span.is_whole or not hint.startswith(("<class 'int'>", "int")):
+        return axis
+    return replace(axis, span=replace(axis.span, low=math.ceil(axis.span.low), high=math.floor(axis.span.high),
+                                      is_whole=True))
 
 
 def _check_one_sweep(cells: Sequence[Cell]) -> None:
@@ -77,16 +140,7 @@ def _check_one_sweep(cells: Sequence[Cell]) -> None:
     first = cells[0].config
     for cell in cells:
         for part in fields(RunConfig):
-            if part.name not in ("train", "note") and getattr(cell.config, part.name) != getattr(first, part.name):
+            mine, theirs = getattr(cell.config, part.name), getattr(first, part.name)
+            if part.name not in ("train", "note") and mine is not theirs and mine != theirs:
                 raise ConfigError(f"{dict(cell.settings)} changes {part.name}, which holds for a whole sweep: only "
                                   "what a trial trains can be swept. Run one sweep for each.")
-
-
-def _plain(text: str) -> Any:
-    """'8' -> 8, '1e-4' -> 0.0001, 'adamw' -> 'adamw'."""
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return {"true": True, "false": False, "null": None}.get(text, text.strip("'\""))

@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, make_photos
 
 # few steps and few, short drawings: the way of the data is under test here, not its quality
 SMALL = ("max_train_steps=12", "save_every_n_steps=6", "dataset.num_images=4", "launcher.threads=1",
          "launcher.devices=1", "tracker=none", "scoring.sampler.num_steps=4", "scoring.choice.strengths=[1.0]",
-         "scoring.confirm.num_seeds=1", "scoring.confirm.prompts=screen", "scoring.refine.prompts=screen")
+         "scoring.confirm.num_seeds=1", "scoring.confirm.prompts=screen", "scoring.refine.prompts=screen",
+         "scoring.choice.confirm=1")
 
 
 def rows_of(sweep_dir: Path) -> list[dict[str, str]]:
@@ -165,3 +166,21 @@ def test_what_cannot_work_is_a_row_with_its_reason_and_the_rest_goes_on(tmp_path
     assert "one instance takes one rate" in rows[3]["reason"]
     assert "refused before anything ran" in (tmp_path / "rates" / "diary.md").read_text()
     assert not (tmp_path / "trials" / rows[3]["identity"]).exists()
+
+
+def test_a_folder_that_cannot_be_used_is_a_row_until_it_is_mended(tmp_path: Path) -> None:
+    good, bad = make_photos(tmp_path / "good", num_photos=2), make_photos(tmp_path / "bad", num_photos=3)
+    broken = bad / "10_alexq man" / "001.png"
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[:100])
+    arguments = ["-m", f"dataset.dir={bad},{good}", "sweep.name=folders", f"sweep.results_dir={tmp_path / 'results'}",
+                 "max_train_steps=1", "launcher.threads=1", "tracker=none", "scoring=none", "network_dim=4"]
+    run = train(*arguments)
+    assert run.returncode == 0, run.stdout + run.stderr
+    rows = rows_of(tmp_path / "results" / "folders")
+    assert [row["status"] for row in rows] == ["refused", "done"]
+    assert "1 files in" in rows[0]["reason"] and "001.png: not a readable image" in rows[0]["reason"]
+    broken.write_bytes(whole)
+    run = train(*arguments)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert [row["status"] for row in rows_of(tmp_path / "results" / "folders")] == ["done", "done"]

@@ -1,12 +1,13 @@
 """Settings that can't work together cost their own trial and no other."""
 
+import re
 from dataclasses import replace
 
 import pytest
 
 from sweep.combinations import ignored, refusal
 from sweep.errors import ConfigError
-from sweep.preflight import Preflight
+from sweep.preflight import Preflight, first_read
 from sweep.search.grid import Cell
 from sweep.training.optimizer import OPTIMIZERS as FAMILY
 from sweep.training.scheduler import SCHEDULERS
@@ -118,3 +119,20 @@ def test_a_grid_of_nothing_but_refused_cells_is_an_error(tmp_path) -> None:
 def test_members_of_the_equivalence_tests_are_allowed() -> None:
     for name in OPTIMIZERS:
         assert refusal(member("x", optimizer=name).config) == ""
+
+
+@pytest.mark.parametrize(("setting", "message"), [
+    ("dataset.num_buckets=5", "set dataset.enable_bucket=true"),
+    ("dataset.masked_loss=alpha", "no photo in .* has an alpha channel"),
+    ("dataset.masked_loss=folder", "needs dataset.mask_dir=FOLDER"),
+    ("dataset.num_images=99", "dataset.num_images=99, but .* holds 4 photos"),
+    ("dataset.dir=/nowhere/at/all", "there is no such folder"),
+    ("dataset.reg_dir=/nowhere/at/all", "there is no such folder")])
+def test_photos_that_a_cell_cannot_use_cost_that_cell_alone(tmp_path, photo_folder, setting: str, message: str) -> None:
+    here = f"dataset.dir={photo_folder}"
+    found = Preflight(tmp_path).check(cells((here, setting), (here,), (here, setting, "seed=7")))
+    assert [bool(one.trial.refused) for one in found] == [True, False, True]
+    assert re.search(message, found[0].trial.refused) and found[0].trial.refused == found[2].trial.refused
+    assert first_read(found) is found[1] and len(found[1].dataset.photos) == 4
+    with pytest.raises(ConfigError, match=message):
+        Preflight(tmp_path).check(cells((here, setting)))

@@ -4,8 +4,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from sweep.combinations import refusal
-from sweep.config import check_keys, load
-from sweep.entry import CONF_DIR, known_keys
+from sweep.command_line import CONF_DIR
+from sweep.config import load
 from sweep.errors import ConfigError
 from sweep.evaluation.settings import SCORINGS
 from sweep.launch.settings import LAUNCHERS
@@ -55,20 +55,6 @@ def test_every_member_of_a_family_has_its_file_and_loads(group: str, members: di
 def test_values_that_cannot_be(override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         loaded(override)
-
-
-@pytest.mark.parametrize(("argument", "near"), [
-    ("network_dmi=8", "network_dim"), ("+netwrok_dim=8", "network_dim"), ("~schedler=x", "scheduler"),
-    ("optimizer.wieght_decay=0", "optimizer.weight_decay"), ("optimiser=adamw", "optimizer"),
-    ("scheduler.num_cycle=1,2", "scheduler.num_cycles")])
-def test_a_typo_is_refused_with_its_near_match(argument: str, near: str) -> None:
-    with pytest.raises(ConfigError, match=f'Did you mean "{near}"'):
-        check_keys([argument], known_keys("config"))
-
-
-def test_what_exists_is_let_through() -> None:
-    check_keys(["-m", "network_dim=8,32", "optimizer=adamw8bit", "optimizer.eps=1e-7", "scheduler.power=range(1,3)",
-                "hydra.verbose=true", "experiment=tutorial"], known_keys("config"))
 
 
 def test_every_value_is_commented() -> None:

@@ -3,7 +3,8 @@
 import pytest
 
 from sweep.combinations import refusal
-from sweep.entry import CONF_DIR
+from sweep.command_line import CONF_DIR
+from tests.conftest import ROOT
 from tests.unit.test_config import loaded
 
 EXPERIMENTS = sorted(path.stem for path in (CONF_DIR / "experiment").rglob("*.yaml"))
@@ -30,6 +31,23 @@ def test_optimizers_recipes(name: str, optimizer: str, scheduler: str, rates, ne
     assert (train.optimizer.name, train.scheduler.name) == (optimizer, scheduler)
     assert (train.unet_lr, train.text_encoder_lr) == rates
     assert (train.network_dim, train.network_alpha) == network
+
+
+@pytest.mark.parametrize(("network", "ranks", "rates"), [
+    ("lora", (32, 16, None, None), (1e-4, 5e-5)), ("locon", (32, 16, 32, 16), (1e-4, 5e-5)),
+    ("loha", (32, 16, None, None), (1e-4, 5e-5)), ("lokr", (32, 16, None, None), (6.5e-5, 3.25e-5)),
+    ("ia3", None, (5e-3, 5e-3)), ("dylora", (64, 32, None, None), (1e-4, 5e-5))])
+def test_networks_recipes(network: str, ranks, rates) -> None:
+    """What docs/networks.md says the guide recommends; of (IA)^3's two rates it names both."""
+    train = loaded(f"experiment=network_{network}").train
+    assert train.network.name == network and (train.unet_lr, train.text_encoder_lr) == rates
+    if ranks is not None:
+        assert (train.network_dim, train.network_alpha, train.conv_dim, train.conv_alpha) == ranks
+    [row] = [line for line in (ROOT / "docs/networks.md").read_text().splitlines() if line.startswith(f"| `{network}`")]
+    told = {"lora": "1e-4", "lokr": "5e-5 to 8e-5", "ia3": "5e-3 to 1e-2 (.0005 to .001)", "dylora": "64/32",
+            "locon": "conv_dim=32 conv_alpha=16", "loha": "32/16, not above 32"}[network]
+    assert told in row
+    assert network != "dylora" or train.network.unit == 4
 
 
 def test_the_command_line_has_the_last_word() -> None:

@@ -13,12 +13,13 @@ SWEEP = ROOT / "sweep"
 
 # A room is a package or a file directly in sweep/. What starts the others is known to nothing beneath it:
 WORKER = {"worker", "pack_run", "trial_run", "membership", "checkpoints"}
-STARTS = {"conductor", "preflight", "entry", *WORKER}
+CONDUCTS = {"conductor", "dispatch", "proposals", "question"}
+STARTS = {*CONDUCTS, "preflight", "entry", *WORKER}
 ABOVE = {"record", "launch", "search", *STARTS}
 
 # room -> rooms it must not import (at the top or inside a function); a room that is not named must not import STARTS
 FORBIDDEN = {
-    "conductor": {"training", "network", "entry", *WORKER},
+    **{room: {"training", "network", "entry", *WORKER} for room in CONDUCTS},
     "preflight": {"training", "network", "launch", "record", "entry", "conductor", *WORKER},
     **{room: {"launch", "record", "search", "conductor", "preflight", "entry"} for room in WORKER},
     "training": {"evaluation", "comparison", *ABOVE},
@@ -40,7 +41,7 @@ ONLY = {
     "schema": {"errors"},
     "lock": {"errors", "files"},
     "comparison": {"trial"},
-    "search": {"config", "errors", "trial", "schema"},
+    "search": {"config", "errors", "trial", "schema", "comparison"},
 }
 ROOMS = sorted({path.stem for path in SWEEP.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
                - {"__init__"})
@@ -79,6 +80,7 @@ def test_imports_point_one_way(room: str) -> None:
 
 
 @pytest.mark.parametrize("module", ["conductor", "preflight", "packing", "config", "comparison", "lock", "search.grid",
+                                    "search.study", "dispatch", "proposals",
                                     "launch.local", "record.diary", "record.terminal", "record.tracker",
                                     "record.wandb_sink", "evaluation.settings", "model.sources",
                                     "identity"])

@@ -73,10 +73,28 @@ def test_batches_are_of_one_bucket_and_buckets_are_mixed() -> None:
     assert order != sorted(order)
 
 
-def test_sd_scripts_odd_folder_with_buckets() -> None:
-    """70 shown in fours: 18 batches in one bucket, 20 in six (five of 10 and one of 20)."""
-    assert BatchPlan((10,) * 7, 4, 1).batches_per_epoch == 18
-    assert BatchPlan((10,) * 7, 4, 1, buckets=(0, 1, 2, 3, 4, 5, 5)).batches_per_epoch == 20
+ODD = [case for case in CASES if case["train"] == "odd"]
+UNTIL_A_STEP = [case for case in CASES if not case["max_train_epochs"] and case["extra"]]
+
+
+@pytest.mark.parametrize("case", ODD, ids=lambda case: "-".join(map(str, [case["batch"], *case["extra"]])))
+def test_step_counts_with_buckets_are_sd_scripts(case: dict) -> None:
+    """Seven photos of 10 repeats; with buckets six shapes, of which one has two photos."""
+    buckets = (0, 1, 2, 3, 4, 5, 5) if "--enable_bucket" in case["extra"] else ()
+    plan = BatchPlan((10,) * 7, case["batch"], 1, buckets=buckets)
+    assert plan.batches_per_epoch == case["batches_per_epoch"]
+    assert plan.num_steps(case["max_train_epochs"], None) == case["total_steps"]
+    sizes = Counter(len(plan.photos_at(batch)) for batch in range(plan.batches_per_epoch))
+    assert {str(k): v for k, v in sizes.items()} == case["batch_size_hist"]
+
+
+@pytest.mark.parametrize("case", UNTIL_A_STEP, ids=lambda case: case["extra"][0])
+def test_a_number_of_steps_ends_within_sd_scripts_epoch(case: dict) -> None:
+    repeats = tuple(photo.repeats for photo in photos(case["train"]))
+    plan = BatchPlan(repeats, case["batch"], 1, case["gradient_accumulation_steps"])
+    steps = plan.num_steps(1, int(case["extra"][0].split("=")[1]))
+    assert steps == case["total_steps"]
+    assert (steps - 1) // plan.steps_per_epoch + 1 == case["num_epochs"]
 
 
 def test_order_depends_on_seed_and_epoch_alone() -> None:

@@ -36,6 +36,14 @@ def test_a_caption_file_replaces_the_folders_words_and_a_missing_one_falls_back(
     assert dataset.skipped == ("1 captions lack the trigger 'alexq': 002.png",)
 
 
+def test_every_caption_without_the_trigger_is_named(tmp_path: Path) -> None:
+    folder = make_photos(tmp_path, num_photos=8)
+    for i in range(1, 8):
+        (folder / "10_alexq man" / f"{i:03d}.txt").write_text("a man on a beach")
+    assert read(folder).skipped == ("7 captions lack the trigger 'alexq': " + ", ".join(f"{i:03d}.png" for i in
+                                                                                         range(1, 8)),)
+
+
 def test_identity_is_of_content_not_of_place(tmp_path: Path) -> None:
     one = read(make_photos(tmp_path / "a", num_photos=3))
     same = read(make_photos(tmp_path / "b", num_photos=3))

@@ -22,10 +22,11 @@ FLOOR, CEILING = 0.1, 0.9
 
 def tiny_scoring(**changes: Any) -> ScoringConfig:
     """Few prompts and steps, for tests that really draw."""
-    prompts = [prompt for prompt in TREE["prompts"] if prompt["screen"]][:3]
-    tree = {**TREE, "prompts": prompts, "sampler": {**TREE["sampler"], "num_steps": 2},
-            "confirm": {**TREE["confirm"], "num_captions": 1, "num_bare": 1},
-            "choice": {**TREE["choice"], "strengths": [1.0, 0.5]}, **changes}
+    prompts = [prompt for prompt in TREE["prompts"] if prompt["stage"] == "screen"][:3]
+    class_prompts = TREE["class_prompts"][:3]
+    tree = {**TREE, "prompts": prompts, "class_prompts": class_prompts, "sampler": {**TREE["sampler"], "num_steps": 2},
+            "confirm": {**TREE["confirm"], "prompts": "all", "num_captions": 1, "num_bare": 1},
+            "choice": {**TREE["choice"], "strengths": [1.0, 0.5], "confirm": 1}, **changes}
     return build(ScoringConfig, tree, "scoring")
 
 
@@ -38,7 +39,7 @@ def probabilities(attribute: str, value: str | None, p: float) -> dict[str, floa
 
 def images(stage: str, face: Callable[[int], float | None], hit: float, *, nearest: float = 1.2,
            look: dict[str, float] = LOOK, natural_hair: float | None = None,
-           broken: tuple[int, ...] = ()) -> MeasuredSet:
+           broken: tuple[int, ...] = (), context: float = 0.5, class_face: float = FLOOR) -> MeasuredSet:
     """One image per cell of a stage. face: by prompt; hit: probability that a prompt's attributes are met."""
     rows = []
     for index in SCORING.prompts_of(stage):
@@ -49,14 +50,17 @@ def images(stage: str, face: Callable[[int], float | None], hit: float, *, neare
             if name == "hair" and natural_hair is not None:
                 probes[name]["black"] = natural_hair
         settings = SCORING.stage(stage)
-        for seed in range(settings.first_seed, settings.first_seed + settings.num_seeds):
+        for seed in range(settings.first_seed, settings.first_seed + settings.num_seeds + (settings.num_varied > 0)):
             # a little difference between prompts, so that intervals have a width
             wobble = 0.02 * ((index * 7 + seed) % 5 - 2)
             similarity = face(index)
             rows.append(Measured(kind="prompt", index=index, seed=seed, is_broken=index in broken,
                                  face=None if similarity is None else similarity + wobble, clip=0.2 + 0.5 * hit,
-                                 probes=probes, nearest=nearest + wobble, nearest_photo=0, look=look))
-    variety = dict.fromkeys(SCORING.prompts_of(stage), 1.0) if SCORING.stage(stage).num_seeds > 1 else {}
+                                 probes=probes, nearest=nearest + wobble, nearest_photo=0, look=look, clones=0,
+                                 nearest_way="whole", context=context + wobble))
+    for index in range(len(SCORING.class_prompts) if SCORING.stage(stage).num_class else 0):
+        rows.append(dataclasses.replace(rows[0], kind="class", index=index, face=class_face + 0.01 * (-1) ** index))
+    variety = dict.fromkeys(SCORING.prompts_of(stage), 1.0) if settings.num_seeds + settings.num_varied > 1 else {}
     return MeasuredSet(images=tuple(rows), variety=variety)
 
 
@@ -66,7 +70,8 @@ def real_photos(**changes: Any) -> RealPhotos:
                               "clothes": probabilities("clothes", "red", 0.1),
                               "glasses": probabilities("glasses", "none", 0.9)},
                       clip=dict.fromkeys(range(len(SCORING.prompts)), 0.2),
-                      unseen_nearest=(1.1, 1.2, 1.3), trained_nearest=(1.1, 1.2, 1.3))
+                      unseen_nearest=(1.1, 1.2, 1.3), trained_nearest=(1.1, 1.2, 1.3),
+                      trained_context=(0.88, 0.9, 0.92), notes=())
     return dataclasses.replace(real, **changes)
 
 

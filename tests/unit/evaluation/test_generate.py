@@ -75,3 +75,13 @@ def test_progress_counts_images(base, targets):
 def test_the_shipped_sampler_is_the_one_of_scores_md():
     sampler = SCORING.sampler
     assert (sampler.name, sampler.num_steps, sampler.guidance_scale) == ("dpmpp_2m_karras", 20, 7)
+
+
+def test_euler_a_draws_its_noise_from_the_rows_own_seed(base, targets, loras):
+    ancestral = Sampler(name="euler_a", num_steps=4, guidance_scale=7.0, negative_prompt="")
+    rows = [Row(loras[0], 1.0, "photo of alexq man", seed) for seed in (1, 2)]
+    together = generate(base, targets, rows, ancestral, resolution=64)
+    alone = generate(base, targets, rows[1:], ancestral, resolution=64)
+    torch.testing.assert_close(together[1:], alone, atol=1e-3, rtol=0)
+    assert float((together[0] - together[1]).abs().max()) > 0.01
+    assert float((together - draw(base, targets, rows)).abs().max()) > 0.01

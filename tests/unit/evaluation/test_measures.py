@@ -6,11 +6,14 @@ import torch
 import torch.nn.functional as F
 
 from sweep.evaluation.adherence import ProbeTable, adherence, contrast_captions, drop_failed_probes, probe
-from sweep.evaluation.backends import load_backends, perceptual_distances
+from sweep.evaluation.backends.interface import squared_distances
+from sweep.evaluation.backends.registry import load_backends
 from sweep.evaluation.burn import burn, log_ratios, looks
+from sweep.evaluation.copies import WHOLE, TrainingPhotos, crop_of
 from sweep.evaluation.diversity import mean_pairwise_distance
+from sweep.evaluation.leak import leak, without_faces
 from sweep.evaluation.likeness import leave_one_out, likeness, mean_pairwise
-from sweep.evaluation.memorisation import memo_gap, memo_rate, memorisation, nearest, normalised_gap, without_duplicates
+from sweep.evaluation.memorisation import memo_gap, memo_rate, memorisation, normalised_gap, without_duplicates
 from tests.unit.evaluation.evaluation_examples import SCORING
 
 
@@ -72,35 +75,67 @@ def test_planted_copies_are_counted_although_the_photos_hold_duplicates(subject_
     photos = torch.stack([load_pixels(photo.path, 64) for photo in subject_dataset.photos])
     fresh = torch.stack([load_pixels(path, 64) for path in subject_dataset.holdout[:12]])
     again = (photos[:4] * 255 + 1).clamp(0, 255) / 255
-    vectors = load_backends(None).perceptual_vectors
-    photos_RP = vectors(torch.cat([photos, again]))
-    kept = without_duplicates(perceptual_distances(photos_RP, photos_RP), SCORING.copies.duplicate_distance)
+    copies = load_backends(SCORING).copies
+    photos_RP = copies.vectors(torch.cat([photos, again]))
+    kept = without_duplicates(squared_distances(photos_RP, photos_RP), SCORING.copies.duplicate_distance)
     assert kept == list(range(14))
-    distances, which = nearest(perceptual_distances(vectors(torch.cat([fresh, again])), photos_RP[kept]))
-    assert memo_rate(distances, SCORING.copies.copy_distance) == 4 / 16
-    assert which[-4:] == [0, 1, 2, 3]
+    found = TrainingPhotos(photos[kept], copies, SCORING.copies).nearest(torch.cat([fresh, again]))
+    assert memo_rate([near.distance for near in found], SCORING.copies.copy_distance) == 4 / 16
+    assert [near.photo for near in found[-4:]] == [0, 1, 2, 3]
+
+
+def test_copies_are_found_mirrored_cropped_and_recoloured(subject_dataset):
+    from sweep.data.cache import load_pixels
+
+    photos = torch.stack([load_pixels(photo.path, 64) for photo in subject_dataset.photos[:6]])
+    index = TrainingPhotos(photos, load_backends(SCORING).copies, SCORING.copies)
+    tinted = (photos * torch.tensor([1.15, 0.95, 0.8]).view(3, 1, 1) + 0.03).clamp(0, 1)
+    changed = {"mirrored": photos.flip(3), "recoloured": tinted,
+               "cropped": torch.cat([crop_of(photo[None], 0.1, (0.1, 0.85)) for photo in photos]), WHOLE: photos}
+    for way, images in changed.items():
+        found = index.nearest(images)
+        assert [near.photo for near in found] == list(range(6)), way
+        assert max(near.distance for near in found) < SCORING.copies.copy_distance, way
+        assert sum(way in near.way for near in found) >= 5, way
+    others = index.nearest(photos, leave_out=range(6))
+    assert all(near.photo != i and near.distance > SCORING.copies.copy_distance for i, near in enumerate(others))
+
+
+def test_leak_is_none_at_the_base_full_at_the_photos_and_unknown_without_anything_in_common():
+    base = np.array([0.5, 0.6, 0.4])
+    assert leak(base, base, [0.9, 0.9], 0.05) == pytest.approx(0)
+    assert leak(base + 0.4, base, [0.9, 0.9], 0.05) == pytest.approx(1)
+    assert np.isnan(leak(base, base, [0.52, 0.5], 0.05)) and np.isnan(leak(base, base, [], 0.05))
+
+
+def test_a_covered_face_leaves_the_rest_of_the_image():
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    covered = without_faces(images, [torch.tensor([[10.0, 10.0, 20.0, 20.0]]), torch.zeros(0, 4)])
+    assert covered[0, :, 10:20, 10:20].unique().tolist() == [0.5]
+    assert torch.equal(covered[0, :, :5], images[0, :, :5]) and torch.equal(covered[1], images[1])
 
 
 def test_perceptual_vectors_give_the_backbones_own_distance():
-    backends = load_backends(None)
+    perceptual = load_backends(SCORING).perceptual
     a, b = torch.rand(2, 3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    ours = perceptual_distances(backends.perceptual_vectors(a), backends.perceptual_vectors(b)).diagonal()
+    ours = squared_distances(perceptual.vectors(a), perceptual.vectors(b)).diagonal()
     with torch.no_grad():
-        torch.testing.assert_close(ours, backends.perceptual.lpips_distance(a, b), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(ours, perceptual.model.lpips_distance(a, b), rtol=1e-4, atol=1e-5)
 
 
 def test_memorisation_is_none_at_unseen_photos_and_full_at_copies():
     unseen = [1.1, 1.3]
     assert normalised_gap(memo_gap([1.2, 1.2], unseen), unseen) == pytest.approx(0)
-    assert memorisation(0.0, normalised_gap(memo_gap([0.0, 0.0], unseen), unseen), 0.25) == 1
-    assert memorisation(0.125, -0.3, 0.25) == 0.5
+    assert memorisation(0.0, normalised_gap(memo_gap([0.0, 0.0], unseen), unseen), 0.0, 0.25) == 1
+    assert memorisation(0.125, -0.3, float("nan"), 0.25) == 0.5
+    assert memorisation(0.0, -0.3, 0.7, 0.25) == 0.7
 
 
 def test_diversity_falls_with_planted_repetition():
     images_BP = torch.randn(4, 50, generator=torch.Generator().manual_seed(0))
     repeated = images_BP[[0, 0, 1, 1]]
     same = images_BP[[0, 0, 0, 0]]
-    values = [mean_pairwise_distance(perceptual_distances(x, x)) for x in (images_BP, repeated, same)]
+    values = [mean_pairwise_distance(squared_distances(x, x)) for x in (images_BP, repeated, same)]
     assert values[0] > values[1] > values[2] == pytest.approx(0, abs=1e-4)
     assert mean_pairwise_distance(torch.zeros(1, 1)) is None
 

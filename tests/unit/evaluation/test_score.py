@@ -3,12 +3,15 @@
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 
 from sweep.errors import ScoringError
 from sweep.evaluation.score import judge
 from sweep.trial import AXES, to_json
 from tests.unit.evaluation.evaluation_examples import CEILING, FLOOR, LOOK, SCORING, anchors, images, real_photos
+
+CONFIRMED = SCORING.prompts_of("confirm")
 
 
 def judged(measured, stage="confirm", **changes):
@@ -54,34 +57,34 @@ def test_floor_and_ceiling_are_the_base_on_the_same_cells():
 
 
 def test_a_broken_image_takes_the_bases_image_of_its_cell_with_it():
-    """Prompt 3 alone has a face that the base draws like the subject's: without it the floor is the others'."""
+    """One prompt alone has a face that the base draws like the subject's: without it the floor is the others'."""
     def face(index):
-        return CEILING if index == 3 else FLOOR
+        return CEILING if index == CONFIRMED[2] else FLOOR
 
     base = {stage: images(stage, face, 0.9) for stage in ("screen", "refine", "confirm")}
     whole = judged(images("confirm", face, 0.9), base=base).details["likeness_floor"]
-    without = judged(images("confirm", face, 0.9, broken=(3,)), base=base).details["likeness_floor"]
+    without = judged(images("confirm", face, 0.9, broken=(CONFIRMED[2],)), base=base).details["likeness_floor"]
     assert without == pytest.approx(FLOOR, abs=0.01) and whole > without + 0.03
 
 
 def test_replicates_are_usefulness_without_each_prompt():
-    scored = judged(images("confirm", lambda i: CEILING if i else FLOOR, 0.9))
-    assert set(scored.replicates) == {str(i) for i in range(16)}
-    assert max(scored.replicates, key=lambda p: scored.replicates[p]) == "0"
+    scored = judged(images("confirm", lambda i: CEILING if i != CONFIRMED[0] else FLOOR, 0.9))
+    assert set(scored.replicates) == {str(i) for i in CONFIRMED}
+    assert max(scored.replicates, key=lambda p: scored.replicates[p]) == str(CONFIRMED[0])
     invalid = judged(images("confirm", lambda _: CEILING, 0.9), real=real_photos(num_faces=0, ceiling_faces=()))
     assert invalid.replicates == {}
 
 
 def test_a_face_that_is_not_found_counts_as_the_floor():
     half = judged(images("confirm", lambda i: CEILING if i % 2 else None, 0.9))
-    share = sum(SCORING.prompts[i].face and i % 2 == 1 for i in range(16)) / sum(p.face for p in SCORING.prompts)
+    share = np.mean([i % 2 == 1 for i in CONFIRMED if SCORING.prompts[i].face])
     assert half.axes["likeness"].value == pytest.approx(share, abs=0.05)
     assert half.details["detect_rate"] == pytest.approx(share)
     assert half.details["face_similarity_detected"] == pytest.approx(CEILING, abs=0.02)
 
 
 def test_copies_are_memorised_whatever_else_is_good():
-    scored = judged(images("confirm", lambda _: CEILING, 0.9, nearest=0.2))
+    scored = judged(images("confirm", lambda _: CEILING, 0.9, nearest=0.06))
     assert scored.axes["memorisation"].value == 1
     assert scored.axes["usefulness"].value == 0
     assert scored.verdict == "memorised"
@@ -106,7 +109,7 @@ def test_screening_leaves_diversity_out_and_says_so():
 
 
 @pytest.mark.parametrize(("real", "words"), [
-    ({"ceiling_faces": (0.09, 0.12, 0.1)}, "cannot tell the subject"),
+    ({"ceiling_faces": (0.09, 0.12, 0.1)}, "cannot tell your subject"),
     ({"num_faces": 2}, "found on 2 of the photos"),
     ({"num_faces": 0, "ceiling_faces": ()}, "found on 0 of the photos"),
     ({"ceiling_faces": (0.9,)}, "leaves a face on 1 of the photos"),
@@ -127,13 +130,46 @@ def test_a_probe_that_the_base_fails_is_dropped_for_all():
 
 def test_broken_images_make_the_file_invalid_above_five_percent():
     few = judged(images("confirm", lambda _: CEILING, 0.9))
-    many = judged(images("confirm", lambda _: CEILING, 0.9, broken=(3,)))
+    many = judged(images("confirm", lambda _: CEILING, 0.9, broken=(CONFIRMED[2],)))
     assert few.verdict == "very good"
     assert many.verdict == "invalid" and "6% of the images are broken" in many.notes[0]
-    every = judged(images("confirm", lambda _: CEILING, 0.9, broken=tuple(range(16))))
+    every = judged(images("confirm", lambda _: CEILING, 0.9, broken=tuple(CONFIRMED)))
     assert every.verdict == "invalid" and all(every.axes[axis].value is None for axis in AXES)
 
 
 def test_anchors_of_another_scoring_are_refused():
     with pytest.raises(ScoringError, match="another prompt set, sampler, backend or base"):
         dataclasses.replace(anchors(), scoring_key="old").check_key("new")
+
+
+def test_clothes_of_the_training_photos_are_a_leak_and_lower_usefulness():
+    scored = judged(images("confirm", lambda _: CEILING, 0.9, context=0.78))
+    assert scored.details["leak"] == pytest.approx(0.7, abs=0.02)
+    assert scored.axes["memorisation"].value == pytest.approx(0.7, abs=0.02)
+    assert "memorised the clothes or the background" in scored.notes
+    clean = judged(images("confirm", lambda _: CEILING, 0.9))
+    assert clean.details["leak"] == pytest.approx(0, abs=0.02)
+    assert clean.axes["usefulness"].value > scored.axes["usefulness"].value + 0.5
+
+
+def test_photos_without_anything_in_common_cannot_leak_and_it_is_said():
+    nothing_shared = real_photos(trained_context=(0.5, 0.51))
+    scored = judged(images("confirm", lambda _: CEILING, 0.9, context=0.78), real=nothing_shared)
+    assert scored.details["leak"] is None and scored.details["leak_low"] is None
+    assert any("leak of clothes and background not measured" in note for note in scored.notes)
+    assert scored.verdict == "very good"
+
+
+def test_a_class_that_looks_like_the_subject_bleeds():
+    scored = judged(images("confirm", lambda _: CEILING, 0.9, class_face=0.6))
+    assert scored.details["bleed"] == pytest.approx(0.5 / 0.8, abs=0.02)
+    assert scored.details["bleed_low"] < scored.details["bleed"] < scored.details["bleed_high"]
+    assert "bleeds into the class" in scored.notes and scored.verdict == "good"
+    clean = judged(images("confirm", lambda _: CEILING, 0.9))
+    assert clean.axes["usefulness"].value * (1 - scored.details["bleed"] / 2) == pytest.approx(
+        scored.axes["usefulness"].value)
+
+
+def test_a_stage_without_class_prompts_says_that_bleed_is_not_known():
+    scored = judged(images("screen", lambda _: CEILING, 0.9), "screen")
+    assert "bleed" not in scored.details and any("bleed into the class not measured" in n for n in scored.notes)

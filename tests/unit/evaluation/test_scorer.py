@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from sweep.errors import AdapterFileError, ScoringError
+from sweep.evaluation import drawing
 from sweep.evaluation import scorer as scorer_module
 from sweep.evaluation.scorer import Scorer, ScoreRequest
 from sweep.files import read_json
@@ -35,13 +36,13 @@ def new_scorer(base, targets, subject_dataset, results):
 def drawn(monkeypatch):
     """How many images have been drawn."""
     counts = []
-    real = scorer_module.generate
+    real = drawing.generate
 
     def counting(base, targets, rows, *arguments, **options):
         counts.append(len(rows))
         return real(base, targets, rows, *arguments, **options)
 
-    monkeypatch.setattr(scorer_module, "generate", counting)
+    monkeypatch.setattr(drawing, "generate", counting)
     return counts
 
 
@@ -66,7 +67,9 @@ def test_other_thresholds_judge_again_without_drawing(new_scorer, requests, draw
     assert after[0].details == before[0].details
 
 
-def test_another_strength_or_damaged_cells_are_drawn(new_scorer, requests, drawn):
+def test_another_strength_or_damaged_cells_are_drawn(new_scorer, requests, drawn, results):
+    from dataclasses import replace
+
     first = new_scorer().screen(requests[:1])[0]
     drawn.clear()
     weaker = ScoreRequest(**{f: getattr(requests[0], f) for f in requests[0].__slots__} | {"strength": 0.5})
@@ -78,8 +81,18 @@ def test_another_strength_or_damaged_cells_are_drawn(new_scorer, requests, drawn
         path.write_text("{")
     drawn.clear()
     again = new_scorer().screen(requests[:1])[0]
-    assert drawn == [3]
-    assert again.details["nearest_prompts"] == pytest.approx(first.details["nearest_prompts"], abs=1e-3)
+    assert drawn == [], "the images themselves are kept"
+    assert replace(again, elapsed_s=0) == replace(first, elapsed_s=0), "and score as they did when they were drawn"
+    (scores / f"{first.score_id}.json").unlink()
+    for path in (scores / "cells").glob("*.json"):
+        path.unlink()
+    kept = sorted((results / "cache" / "images").rglob("*.png"))
+    assert kept
+    for path in kept:
+        path.write_bytes(path.read_bytes()[:100])
+    repaired = new_scorer().screen(requests[:1])[0]
+    assert drawn == [3], "damaged images are drawn again"
+    assert repaired.details["nearest_prompts"] == pytest.approx(first.details["nearest_prompts"], abs=1e-3)
 
 
 def test_a_score_of_another_scoring_is_never_mixed_in(new_scorer, requests):
@@ -124,7 +137,9 @@ def test_a_caller_may_stop_between_groups_and_nothing_drawn_is_lost(
     new_scorer().screen(requests)  # the anchors
     drawn.clear()
     monkeypatch.setattr(scorer_module, "IMAGES_PER_GROUP", 3)  # one file
-    again = [replace(request, scores_dir=tmp_path / "s", images_dir=tmp_path / "i") for request in requests]
+    strength = {"screen": 0.7, "finish": 0.65}[when]  # one that no other test has drawn
+    again = [replace(request, strength=strength, scores_dir=tmp_path / "s", images_dir=tmp_path / "i")
+             for request in requests]
 
     def stop(done, total):
         assert list((tmp_path / "s").rglob("*.json")), "told of a group when it is written"
@@ -190,3 +205,68 @@ def test_copies_in_the_images_are_seen(new_scorer, subject_dataset):
     measured = observer.look(images, cells)
     assert [m.nearest < 0.05 for m in measured.images] == [True] * 3 + [False] * 3
     assert [m.nearest_photo for m in measured.images[:3]] == [0, 1, 2]
+
+
+def test_no_images_are_kept_where_none_are_wanted(base, targets, subject_dataset, requests, tmp_path):
+    from dataclasses import replace
+
+    scorer = Scorer(base, targets, tiny_scoring(keep_images=False), subject_dataset, tmp_path)
+    scorer.screen([replace(requests[0], scores_dir=tmp_path / "s", images_dir=tmp_path / "i")])
+    assert list((tmp_path / "i").glob("*.png")) and not (tmp_path / "cache" / "images").exists()
+
+
+def test_an_arm_surely_worse_on_the_screening_prompts_is_refined_no_further(
+        base, targets, subject_dataset, requests, results, drawn, monkeypatch):
+    from dataclasses import replace
+
+    from sweep.evaluation.score import judge
+    from sweep.trial import Estimate
+
+    prompts = [*[p for p in TREE["prompts"] if p["stage"] == "screen"][:3],
+               *[p for p in TREE["prompts"] if p["stage"] == "refine"][:2]]
+    scoring = tiny_scoring(prompts=prompts, choice={**TREE["choice"], "strengths": [1.0, 0.9, 0.2], "confirm": 1},
+                           confirm={**TREE["confirm"], "prompts": "all", "num_varied": 0, "num_captions": 0,
+                                    "num_bare": 0, "num_class": 0})
+
+    def planted(measured, anchors, scoring, stage):
+        """Usefulness by strength: the strongest arms are alike, the weakest is far below."""
+        judgement = judge(measured, anchors, scoring, stage)
+        worth = 0.2 if strengths.pop() < 0.5 else 0.8
+        usefulness = Estimate(value=worth, low=worth - 0.1, high=worth + 0.1, raw=worth, n=len(measured.images))
+        replicates = {str(m.index): worth + 0.01 * (-1) ** m.index for m in measured.images if m.kind == "prompt"}
+        return replace(judgement, axes={**judgement.axes, "usefulness": usefulness}, replicates=replicates)
+
+    strengths = []
+    real = Scorer._judged
+
+    def judged(self, job, elapsed_s):
+        strengths.append(job.request.strength)
+        score = real(self, job, elapsed_s)
+        strengths.clear()
+        return score
+
+    monkeypatch.setattr(Scorer, "_judged", judged)
+    monkeypatch.setattr(Scorer, "_show", lambda *_: None)
+    monkeypatch.setattr(scorer_module, "judge", planted)
+    folder = results / "early"
+    request = replace(requests[0], scores_dir=folder / "scores", images_dir=folder / "images")
+    progress = []
+    scorer = Scorer(base, targets, scoring, subject_dataset, results)
+    [answer] = scorer.finish([[request]], lambda done, total: progress.append((done, total)))
+    assert answer.strength in (1.0, 0.9) and "0.9, 1 cannot be told apart" in answer.reason
+    assert progress[-1][0] == progress[-1][1] and progress == sorted(progress)
+    paths = [path for path in (folder / "scores").glob("*.json") if not path.name.startswith("answer")]
+    scores = [score_from_json(read_json(path)) for path in paths]
+    counts = {(s.stage, s.strength): s.num_images for s in sorted(scores, key=lambda s: s.num_images)}
+    assert counts == {("screen", 1.0): 3, ("refine", 1.0): 5, ("refine", 0.9): 5, ("refine", 0.2): 3,
+                      ("confirm", 1.0): 5}
+
+
+def test_the_confirmed_arm_has_a_copy_report(new_scorer, requests):
+    import re
+
+    new_scorer().finish([requests])
+    [report] = requests[0].images_dir.glob("*-copies.html")
+    text = report.read_text()
+    assert len(re.findall("<tr><td><img", text.split("<h2>Images</h2>")[1])) == 3 * 2 + 1 + 1 + 3
+    assert "data:image/png;base64," in text and "alexq man" in text

@@ -7,16 +7,8 @@ import pytest
 from sweep.data.folder import read_dataset
 from sweep.errors import ConfigError, ScoringError
 from sweep.evaluation.cells import cells_of
-from sweep.evaluation.settings import (
-    STAGES,
-    ScoringConfig,
-    check_fits,
-    dataset_key,
-    measuring_id,
-    photos_key,
-    reference_photos,
-    scoring_id,
-)
+from sweep.evaluation.keys import dataset_key, measuring_id, photos_key, reference_photos, scoring_id
+from sweep.evaluation.settings import STAGES, ScoringConfig, check_fits
 from sweep.schema import build
 from tests.conftest import dataset_config
 from tests.unit.evaluation.evaluation_examples import SCORING, TREE
@@ -28,9 +20,11 @@ def changed(**changes):
     return build(ScoringConfig, {**TREE, **changes}, "scoring")
 
 
-def test_the_shipped_set_screens_eight_and_ends_on_sixteen():
-    assert len(SCORING.prompts_of("screen")) == 8
-    assert len(SCORING.prompts_of("confirm")) == 16
+def test_the_shipped_set_screens_eight_refines_on_sixteen_and_confirms_on_sixteen_of_which_eight_chose_nothing():
+    stages = {stage: set(SCORING.prompts_of(stage)) for stage in STAGES}
+    assert {stage: len(prompts) for stage, prompts in stages.items()} == {"screen": 8, "refine": 16, "confirm": 16}
+    assert stages["screen"] < stages["refine"] and not stages["screen"] & stages["confirm"]
+    assert len(stages["confirm"] - stages["refine"]) == 8
     for attribute in ("hair", "clothes", "glasses"):
         assert any(attribute in SCORING.prompts[i].probes for i in SCORING.prompts_of("screen"))
 
@@ -107,6 +101,8 @@ def test_too_few_held_out_photos_are_refused():
 @pytest.mark.parametrize(("change", "message"), [
     ({"prompts": [{**TREE["prompts"][0], "text": "photo of a man"}]}, "lacks {subject}"),
     ({"prompts": [{**TREE["prompts"][0], "probes": {"hair": "purple"}}]}, "asks for hair = 'purple'"),
+    ({"class_prompts": ["photo of a man"] * 3}, r"class_prompts\[0\] .* lacks {subject}"),
+    ({"class_prompts": []}, "confirm.num_class = 1, but scoring.class_prompts has 0 prompts"),
     ({"prompts": [{**TREE["prompts"][0], "probes": {"shoes": "red"}}]}, "probes 'shoes'"),
     ({"prompts": TREE["prompts"][:2]}, "at least 3"),
     ({"prompts": [{**p, "face": False} for p in TREE["prompts"]]}, "likeness can't be measured"),
@@ -123,16 +119,17 @@ def test_a_typo_is_refused_with_the_near_match():
 
 def test_the_pocket_scoring_refuses_real_bases():
     check_fits(SCORING, "pocket")
-    with pytest.raises(ScoringError, match="Use scoring=none"):
+    with pytest.raises(ScoringError, match="Use scoring=person"):
         check_fits(SCORING, "sd15")
 
 
 def test_cells_hold_the_trigger_for_a_lora_and_the_class_noun_for_the_base(subject_dataset):
     cells = cells_of(SCORING, "confirm", subject_dataset)
-    assert len(cells) == 16 * 2 + 2 + 4
+    varied = [cell.index for cell in cells if cell.kind == "prompt" and cell.seed == SCORING.confirm.first_seed + 1]
+    assert len(cells) == 16 + 5 + 1 + 3 + 4 and len(set(varied)) == 5
     assert len({cell.key for cell in cells}) == len(cells)
     for cell in cells:
-        assert "alexq man" in cell.text
+        assert ("alexq man" in cell.text) == (cell.kind != "class")
         assert "alexq" not in cell.class_text and "a man" in cell.class_text
     captions = [cell.text for cell in cells if cell.kind == "caption"]
     assert set(captions) <= {photo.caption for photo in subject_dataset.photos}

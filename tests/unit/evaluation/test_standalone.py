@@ -4,7 +4,8 @@ import csv
 
 import pytest
 
-from sweep.errors import AdapterFileError, ConfigError, ScoringError
+from sweep.errors import AdapterFileError, ConfigError, DataError, ScoringError
+from sweep.evaluation.grid import GridConfig, GridSampler, NoGrid
 from sweep.evaluation.lora_files import find_loras
 from sweep.evaluation.settings import NoScoring
 from sweep.evaluation.standalone import EvaluateConfig, evaluate
@@ -17,7 +18,8 @@ def config(lora, results_dir, **changes):
     values = {"lora": None if lora is None else str(lora), "trigger": None, "class_noun": None, "device": "cpu",
               "base_model": BaseModelConfig(name="pocket", path=None, resolution=64), "threads": None, "clip_skip": 1,
               "max_token_length": 75, "dataset": dataset_config(num_images=6),
-              "scoring": tiny_scoring(), "results_dir": str(results_dir)}
+              "scoring": tiny_scoring(), "results_dir": str(results_dir), "images": None, "base_models": (),
+              "grid": NoGrid(name="none")}
     return EvaluateConfig(**{**values, **changes})
 
 
@@ -65,7 +67,7 @@ def test_a_lora_of_another_base_is_told_before_anything_is_drawn(tmp_path):
 def test_a_folder_of_epochs_becomes_a_ranked_table_with_one_file_named(tmp_path, make_lora, capsys):
     for epoch in (1, 2):
         make_lora(tmp_path / "loras" / f"a-{epoch:06d}.safetensors", seed=epoch)
-    answer = evaluate(config(tmp_path / "loras", tmp_path / "results"))
+    [answer] = evaluate(config(tmp_path / "loras", tmp_path / "results"))
     printed = capsys.readouterr().out
     assert f"Use {answer.file} at strength {answer.strength:g}" in printed and answer.reason in printed
     (folder,) = (tmp_path / "results").glob("evaluate-*")
@@ -74,3 +76,94 @@ def test_a_folder_of_epochs_becomes_a_ranked_table_with_one_file_named(tmp_path,
     assert rows[0]["file"] == rows[2]["file"] == answer.file
     assert (folder / "answer.json").exists() and len(list((folder / "images").glob("*.png"))) >= 3
     assert set(TREE["thresholds"]) and {"likeness_low", "usefulness_high", "verdict"} <= set(rows[0])
+
+
+GRID = GridConfig(name="plain", prompts=("photo of {subject} with red hair, portrait",), seeds=(3, 4),
+                  strengths=(1.0, 0.5), guidance_scales=(7.0, 3.0),
+                  sampler=GridSampler(name="euler_a", num_steps=2, negative_prompt=""))
+
+
+def test_a_grid_shows_each_file_strength_guidance_prompt_and_seed_with_its_scores(tmp_path, make_lora, capsys):
+    from PIL import Image
+
+    for epoch in (1, 2):
+        make_lora(tmp_path / "loras" / f"a-{epoch:06d}.safetensors", seed=epoch)
+    assert evaluate(config(tmp_path / "loras", tmp_path / "results", grid=GRID)) == []
+    pages = [line for line in capsys.readouterr().out.splitlines() if line.endswith(".png")]
+    assert len(pages) == 2 and pages[0].endswith("grid-1-seed3.png")
+    with Image.open(pages[0]) as page:
+        assert page.width > 2 * 192 and page.height > 4 * 192, "two strengths, two files at two guidance scales"
+    (folder,) = (tmp_path / "results").glob("evaluate-*")
+    rows = list(csv.DictReader((folder / "grid.csv").open()))
+    assert len(rows) == 2 * 2 * 2 * 2
+    assert {(r["epoch"], r["strength"], r["guidance"], r["seed"]) for r in rows} == {
+        (e, s, g, seed) for e in "12" for s in ("1.0000", "0.5000") for g in ("7.0000", "3.0000") for seed in "34"}
+    assert all(row["prompt"] == "photo of alexq man with red hair, portrait" for row in rows)
+
+
+def test_files_are_scored_on_other_bases_each_with_its_own_anchors(tmp_path, make_lora, capsys):
+    """A second base whose last convolution answers a tenth more."""
+    import shutil
+
+    import safetensors.torch
+
+    from sweep.pocket import WEIGHTS_DIR
+
+    make_lora(tmp_path / "loras" / "a.safetensors")
+    other = tmp_path / "other"
+    shutil.copytree(WEIGHTS_DIR / "sd", other)
+    (path,) = (other / "unet").glob("*.safetensors")
+    tensors = safetensors.torch.load_file(path)
+    tensors["conv_out.weight"] = tensors["conv_out.weight"] * 1.1
+    safetensors.torch.save_file(tensors, path)
+    answers = evaluate(config(tmp_path / "loras", tmp_path / "results", base_models=(str(other),)))
+    assert len(answers) == 2 and answers[0].score.scoring_id != answers[1].score.scoring_id
+    assert len(list((tmp_path / "results" / "cache" / "anchors").glob("*.json"))) == 2
+    assert f"On {other}:" in capsys.readouterr().out
+
+
+def test_images_that_exist_already_are_scored_without_base_or_prompts(tmp_path, subject_dataset, capsys):
+    """Copies of training photos, unseen photos of the subject, strangers: each is told for what it is."""
+    import shutil
+
+    import torch
+    from PIL import Image
+
+    from sweep.pocket.render import render
+    from sweep.pocket.subject import subject_shots
+    from sweep.pocket.world import held_out_people
+
+    def fill(name, paths):
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+        for path in paths:
+            shutil.copy(path, tmp_path / "pictures" / name / path.name)
+
+    fill("copies", [photo.path for photo in subject_dataset.photos[:4]])
+    fill("unseen", subject_dataset.holdout[:4])
+    people = held_out_people()[torch.tensor([92] * 4)]
+    (tmp_path / "pictures" / "strangers").mkdir()
+    for i, image in enumerate(render(people, subject_shots(92, 4)[0]).images_BCHW):
+        Image.fromarray((image * 255).byte().permute(1, 2, 0).numpy()).save(
+            tmp_path / "pictures" / "strangers" / f"{i}.png")
+    changes = {"images": str(tmp_path / "pictures"), "dataset": dataset_config(num_images=14)}
+    assert evaluate(config(None, tmp_path / "results", **changes)) == []
+    (folder,) = (tmp_path / "results").glob("images-*")
+    rows = {row["name"]: row for row in csv.DictReader((folder / "table.csv").open())}
+    assert list(rows)[-1] == "strangers", "the best likeness first"
+    assert float(rows["unseen"]["likeness_raw"]) > 0.7 > float(rows["strangers"]["likeness_raw"])
+    assert [float(rows[name]["memo_rate"]) for name in ("copies", "unseen", "strangers")] == [1, 0, 0]
+    assert len(list(folder.glob("*-copies.html"))) == 3
+    assert "need the prompts and the base" in capsys.readouterr().out
+
+
+def test_images_that_exist_already_have_no_grid(tmp_path):
+    with pytest.raises(ConfigError, match="give lora="):
+        evaluate(config(None, tmp_path / "results", images=str(tmp_path), grid=GRID))
+
+
+def test_a_folder_without_images_is_named(tmp_path):
+    with pytest.raises(DataError, match="holds no images"):
+        evaluate(config(None, tmp_path / "results", images=str(tmp_path)))
+    (tmp_path / "torn.png").write_bytes(b"nonsense")
+    with pytest.raises(DataError, match=r"torn\.png"):
+        evaluate(config(None, tmp_path / "results", images=str(tmp_path)))

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweep.evaluation.verdict import VERDICTS, Point, possible_verdicts, verdict
+from sweep.evaluation.verdict import VERDICTS, Point, additions, possible_verdicts, verdict
 from tests.unit.evaluation.evaluation_examples import SCORING
 
 T = SCORING.thresholds
@@ -12,7 +12,8 @@ near = st.one_of(st.floats(-0.5, 1.5), st.sampled_from([0.1, 0.15, 0.25, 0.4, 0.
 points = st.builds(Point, likeness=near, adherence=near, diversity=st.one_of(st.none(), near),
                    memorisation=st.floats(0, 1), bleed=st.floats(0, 1), is_burnt=st.booleans(),
                    detect_rate=st.floats(0, 1), memo_rate=st.floats(0, 1), memo_gap_low=st.floats(-1, 0.5),
-                   hair=st.one_of(st.none(), near), drift=st.one_of(st.none(), st.floats(-1, 1)))
+                   hair=st.one_of(st.none(), near), drift=st.one_of(st.none(), st.floats(-1, 1)),
+                   leak=near)
 
 
 def by_the_table(p: Point) -> list[str]:
@@ -27,7 +28,8 @@ def by_the_table(p: Point) -> list[str]:
         "mildly overfit": p.likeness >= 0.5 and (p.adherence < 0.8 or (
             p.hair is not None and p.drift is not None and p.hair < 0.6 and p.drift > 0.15)),
         "underfit": p.likeness < 0.6,
-        "very good": p.adherence >= 0.8 and p.likeness >= 0.8 and varied and p.memorisation <= 0.1 and p.bleed < 0.15,
+        "very good": p.adherence >= 0.8 and p.likeness >= 0.8 and varied and p.memorisation <= 0.1
+                     and p.leak < 0.2 and p.bleed < 0.15,
         "good": p.adherence >= 0.8 and varied and p.memorisation <= 0.1,
         "partly copied": p.memorisation > 0.1,
         "low variety": not varied,
@@ -61,6 +63,7 @@ GOOD = {"likeness": 0.85, "adherence": 0.9, "diversity": 0.9, "memorisation": 0.
     ({"diversity": 0.6}, "low variety"),
     ({"memorisation": 0.2, "diversity": 0.6}, "partly copied"),
     ({"bleed": 0.2}, "good"),
+    ({"leak": 0.25}, "good"),
 ])
 def test_words_of_typical_files(change, words):
     assert verdict(Point(**{**GOOD, **change}), T) == words
@@ -70,3 +73,9 @@ def test_unsure_near_a_bound_and_sure_far_from_it():
     point = Point(**{**GOOD, "likeness": 0.78})
     assert possible_verdicts(point, {"likeness": (0.70, 0.86)}, T) == ["very good", "good"]
     assert possible_verdicts(point, {"likeness": (0.77, 0.79)}, T) == ["good"]
+
+
+def test_what_is_added_is_said_only_when_the_interval_is_above_the_bound():
+    point = Point(**GOOD, bleed=0.4, leak=0.4)
+    assert additions(point, {"bleed": (0.31, 0.5), "leak": (0.1, 0.7)}, T) == ["bleeds into the class"]
+    assert len(additions(point, {}, T)) == 2

@@ -15,10 +15,11 @@ import psutil
 import pytest
 from hydra import compose, initialize_config_dir
 
+from sweep.command_line import CONF_DIR
 from sweep.config import load
-from sweep.entry import CONF_DIR
 from sweep.files import read_json, write_json
-from sweep.launch.local import Launcher, LocalLauncher
+from sweep.launch.launcher import Launcher
+from sweep.launch.local import LocalLauncher
 from sweep.launch.settings import LAUNCHERS, MAX_CPU_WORKERS, Local, count_gpus
 from sweep.schema import to_tree
 from sweep.trial import FAILED, PackSpec, Trial, to_json, trial_folder

@@ -18,7 +18,7 @@ CLEARLY = 3.0
 
 def test_likeness_of_the_default_subject_can_be_measured(base, targets, tmp_path: Path) -> None:
     tree = yaml.safe_load((ROOT / "conf" / "scoring" / "pocket.yaml").read_text(encoding="utf-8"))
-    one_seed = {"first_seed": 0, "num_seeds": 1, "num_captions": 0, "num_bare": 0}
+    one_seed = {"first_seed": 0, "num_seeds": 1, "num_varied": 0, "num_captions": 0, "num_bare": 0}
     tree |= {stage: tree[stage] | one_seed for stage in ("screen", "refine", "confirm")}
     tree["validity"]["min_dprime"] = max(CLEARLY, tree["validity"]["min_dprime"])
     scoring = build(ScoringConfig, tree, "scoring")

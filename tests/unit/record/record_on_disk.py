@@ -56,8 +56,8 @@ def make_sweep(results_dir: Path, *, num_trials: int = 6, num_checkpoints: int =
 def _composed() -> dict[str, Any]:
     from hydra import compose, initialize_config_dir
 
+    from sweep.command_line import CONF_DIR
     from sweep.config import load
-    from sweep.entry import CONF_DIR
 
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         tree: dict[str, Any] = to_tree(load(compose("config")).train)

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from record_on_disk import make_sweep
 
-from sweep.entry import CONF_DIR, known_keys
+from sweep.command_line import CONF_DIR, Known
 from sweep.errors import ConfigError
 from sweep.record.facts import Record
 from sweep.record.redact import without_secrets
@@ -129,7 +129,7 @@ def test_trackers_are_chosen_as_a_word_or_a_list(override: list[str], names: lis
 
 
 def test_keys_of_a_tracker_are_known_under_its_name() -> None:
-    assert "tracker.wandb.project" in known_keys("config") and "tracker.project" not in known_keys("config")
+    assert "tracker.wandb.project" in Known("config").keys and "tracker.project" not in Known("config").keys
     with pytest.raises(ConfigError, match='Unknown key "tracker.wandbb".*"wandb"'):
         trackers_from_tree({"wandbb": {}})
     with pytest.raises(ConfigError, match=r"tracker\.wandb\.mode = 'on' is not one of"):
@@ -147,7 +147,7 @@ def test_sync_without_a_key_says_what_to_do(record: Record) -> None:
 def test_the_sweep_of_wandbs_own_agent_drives_train_py() -> None:
     sweep = yaml.safe_load((CONF_DIR.parent / "docs" / "wandb_sweep.yaml").read_text())
     assert sweep["program"] == "train.py" and sweep["command"][-1] == "${args_no_hyphens}"
-    assert set(sweep["parameters"]) <= set(known_keys("config"))
+    assert set(sweep["parameters"]) <= set(Known("config").keys)
 
 
 def test_the_workspace_names_settings_and_scores(record: Record) -> None:

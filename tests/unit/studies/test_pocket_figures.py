@@ -37,7 +37,7 @@ def test_an_attribute_is_judged_where_its_prompt_names_it(studio) -> None:
         rows = torch.tensor(list(seeds))
         return render(people[rows], shots[rows]).images_BCHW
 
-    perfect = SimpleNamespace(draw=draw, backends=studio.backends)
+    perfect = SimpleNamespace(draw=draw, face=studio.face)
     figures, images, prompts = adherence_figures(perfect, WEIGHTS_DIR, 40)
     assert len(images) == len(prompts) == 40
     assert figures["base_scene"] == figures["base_scene"] | {"value": 1.0, "balanced": 1.0, "n": 40}

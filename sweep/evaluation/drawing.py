@@ -1,0 +1,55 @@
+"""Drawing through the gallery: what is there is read, what is missing is drawn in packed batches and kept.
+
+Shapes: B images, C H W pixels in [0, 1].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sweep.evaluation.gallery import Gallery, quantised, read_images, write_image
+from sweep.evaluation.generate import OnProgress, Row, generate
+from sweep.evaluation.keys import drawing_id
+from sweep.evaluation.settings import Sampler, ScoringConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sweep.model.base import Base
+    from sweep.network.targets import Target
+
+
+class Drawer:
+    """Images of one base. clip_skip, max_token_length: how prompts are read, as in training."""
+
+    def __init__(self, base: Base, targets: Sequence[Target], scoring: ScoringConfig, results_dir: Path, *,
+                 clip_skip: int = 1, max_token_length: int = 75, sampler: Sampler | None = None):
+        self.base, self.targets, self.scoring = base, targets, scoring
+        self.sampler = sampler or scoring.sampler
+        self.clip_skip, self.max_token_length = clip_skip, max_token_length
+        self.gallery = Gallery(results_dir, drawing_id(self.sampler, base.identity, base.resolution, clip_skip,
+                                                       max_token_length))
+
+    def draw(self, rows: Sequence[Row], digests: Sequence[str], on_progress: OnProgress | None = None) -> Tensor:
+        """All rows, [B, C, H, W], as 8-bit files hold them.
+
+        digests: SHA-256 of each row's LoRA file, "" for the base alone.
+        """
+        import torch
+
+        paths = [self.gallery.path_of(row, digest) for row, digest in zip(rows, digests, strict=True)]
+        images = read_images(paths) if self.scoring.keep_images else [None] * len(rows)
+        missing = list({paths[i]: i for i in range(len(rows)) if images[i] is None}.values())
+        if missing:
+            drawn = quantised(generate(
+                self.base, self.targets, [rows[i] for i in missing], self.sampler, resolution=self.base.resolution,
+                batch_size=self.scoring.batch_size, clip_skip=self.clip_skip, max_token_length=self.max_token_length,
+                on_progress=on_progress))
+            new = dict(zip([paths[i] for i in missing], drawn, strict=True))
+            if self.scoring.keep_images:
+                for path, image_CHW in new.items():
+                    write_image(path, image_CHW)
+            images = [new[path] if image is None else image for path, image in zip(paths, images, strict=True)]
+        return torch.stack([image for image in images if image is not None])

@@ -1,0 +1,150 @@
+"""What a search tries next: the sampler's proposals as trials of the sweep, within its budgets."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from sweep.errors import ConfigError
+from sweep.preflight import Preflight
+from sweep.record.entry import read_entry
+from sweep.record.facts import trials_of
+from sweep.record.results import is_complete, read_status
+from sweep.record.sweep_log import note
+from sweep.search.composer import flat
+from sweep.search.grid import Cells
+from sweep.search.outcome import Outcome
+from sweep.search.settings import Sampled
+from sweep.search.starts import read_starts
+from sweep.search.study import SweepStudy
+from sweep.trial import FINISHED, Trial
+
+if TYPE_CHECKING:
+    from sweep.conductor import Sweep
+
+_MAX_IN_VAIN = 50  # proposals in a row that train nothing new: then the space is taken for exhausted
+
+
+class Proposals:
+    """Asks the study for trials that are new."""
+
+    def __init__(self, sweep: Sweep, cells: Cells, preflight: Preflight, study: SweepStudy):
+        config = cells.config.search
+        assert isinstance(config, Sampled)
+        self._sweep, self._cells, self._preflight, self._study, self._config = sweep, cells, preflight, study, config
+        self._started_s = time.monotonic()
+        self._is_exhausted = False
+        self._same_as: dict[str, list[int]] = {}  # proposals that wait for a running trial's result
+        if not cells.axes:
+            raise ConfigError(f"search={config.name} has nothing to search over. Add intervals or choices, e.g. "
+                              "'unet_lr=tag(log, interval(1e-5,1e-3))', or search.space in a file.")
+        if len(config.objectives) > 1 and config.pruning.rule != "none":
+            note(sweep.dir, f"several objectives ({', '.join(config.objectives)}): no trial is pruned, as Optuna can't "
+                            "rank unfinished ones; there is no single best trial, see the Pareto front")
+        is_new = study.is_new
+        if config.warm_start:
+            self._warm_start()
+        if is_new and config.start_from is not None:
+            points = read_starts(config.start_from)
+            note(sweep.dir, f"tries {study.enqueue(points)} of {len(points)} points of {config.start_from} first")
+
+    def next(self) -> Trial | None:
+        """A new trial; None if a budget is spent or the space holds nothing new."""
+        for _ in range(_MAX_IN_VAIN):
+            if self._is_exhausted or self._is_spent():
+                return None
+            trial = self._propose()
+            if trial is not None:
+                return trial
+        self._is_exhausted = True
+        note(self._sweep.dir, f"the search ends: {_MAX_IN_VAIN} proposals in a row were trained before or can't work")
+        return None
+
+    def tell(self, trial: Trial, outcome: Outcome) -> None:
+        """A trial has ended: so have the proposals that were the same."""
+        self._study.tell(trial, outcome)
+        for number in self._same_as.pop(trial.train_id, ()):
+            self._study.reject(number, outcome, f"the same as trial {trial.number}")
+
+    def _propose(self) -> Trial | None:
+        number, settings = self._study.ask()
+        try:
+            one = self._preflight.look(self._cells.cell_at(settings))
+        except ConfigError as error:
+            self._study.reject(number, None, str(error))
+            note(self._sweep.dir, f"can't work {settings}: {error}")
+            return None
+        known = self._sweep.known.get(one.trial.train_id)
+        if known is not None and not known.refused:
+            if self._sweep.is_complete(known):
+                self._study.reject(number, self._sweep.outcome(known), f"the same as trial {known.number}")
+            else:
+                self._same_as.setdefault(known.train_id, []).append(number)
+            return None
+        self._sweep.take_in([one])
+        trial = self._sweep.known[one.trial.train_id]
+        if trial.refused:
+            self._study.reject(number, None, trial.refused)
+            return None
+        self._study.assign(number, trial)
+        if self._sweep.is_complete(trial):  # another sweep trained and scored it
+            self.tell(trial, self._sweep.outcome(trial))
+            return None
+        return trial
+
+    def _is_spent(self) -> bool:
+        config, trials = self._config, [trial for trial in self._sweep.known.values() if not trial.refused]
+        if config.num_trials is not None and len(trials) >= config.num_trials:
+            return True
+        if config.wall_hours is not None and time.monotonic() - self._started_s >= config.wall_hours * 3600:
+            return True
+        if config.gpu_hours is None:
+            return False
+        spent_s = sum(read_status(self._sweep.results_dir, trial).attributed_s for trial in trials)
+        return spent_s >= config.gpu_hours * 3600
+
+    def _warm_start(self) -> None:
+        """Trials of earlier sweeps are observations if they differ in nothing but what is searched and the seed."""
+        sweep, names = self._sweep, self._config.warm_start
+        fixed = read_entry(sweep.dir / "sweep.yaml").question
+        folders = sorted(path.parent for path in sweep.results_dir.glob("*/sweep.yaml") if path.parent != sweep.dir)
+        if "auto" not in names:
+            missing = sorted(set(names) - {folder.name for folder in folders})
+            if missing:
+                raise ConfigError(f"search.warm_start names {', '.join(missing)}, which is no sweep in "
+                                  f"{sweep.results_dir}. There are: {', '.join(f.name for f in folders) or 'none'}.")
+            folders = [folder for folder in folders if folder.name in names]
+        for folder in folders:
+            question = read_entry(folder / "sweep.yaml").question
+            if any(question.get(key) != fixed.get(key) for key in ("photos", "base", "scoring")):
+                note(sweep.dir, f"learns nothing from {folder.name}: its photos, base or scoring are others")
+                continue
+            trials = trials_of(folder)
+            learned = sum(self._learn(trial, folder.name) for trial in trials)
+            note(sweep.dir, f"learns from {learned} of {len(trials)} trials of {folder.name}")
+
+    def _learn(self, trial: Trial, name: str) -> bool:
+        sweep = self._sweep
+        if trial.refused or not is_complete(sweep.results_dir, trial, sweep.scoring_id(trial)):
+            return False
+        if read_status(sweep.results_dir, trial).status not in FINISHED or trial.train_id in sweep.known:
+            return False
+        settings = self._as_settings(trial.config)
+        mine = flat(self._preflight.look(self._cells.cell_at(settings)).trial.config)
+        theirs = flat(trial.config)
+        if any(mine.get(key) != theirs.get(key) for key in {*mine, *theirs} - {"seed", "dataset.dir"}):
+            return False
+        return self._study.learn(settings, sweep.outcome(trial), name, trial.train_id)
+
+    def _as_settings(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """A trained config in terms of what is searched; a group stands as its option's name."""
+        found: dict[str, Any] = {}
+        for axis in self._cells.axes:
+            node: Any = config
+            for part in axis.key.split("."):
+                node = node.get(part) if isinstance(node, Mapping) else None
+            node = node.get("name") if isinstance(node, Mapping) else node
+            if node is not None:
+                found[axis.key] = node
+        return self._study.space.inside(found)

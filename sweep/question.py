@@ -1,0 +1,61 @@
+"""What a sweep's name stands for: the settings that all its trials share. Pure functions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sweep.errors import ConfigError, SweepExistsError
+from sweep.files import stable_hash
+from sweep.preflight import Checked
+from sweep.record.entry import SweepEntry
+from sweep.search.composer import flat
+from sweep.search.grid import Cells
+
+NOT_ASKED = ("plan", "validate", "note", "use", "sweep", "pack", "launcher", "tracker", "search", "experiment",
+             "early_stop")
+"""Top-level keys that change no trial, so they may differ when a sweep goes on."""
+PLACES = ("dataset.dir", "dataset.holdout_dir", "base_model.path")
+"""Where things lie; what is in them is compared."""
+
+
+def question_of(cells: Cells, first: Checked) -> dict[str, Any]:
+    """The fixed settings that a sweep's name stands for: flat keys, the content of photos and base (not where they
+    lie), and how it is scored, as one hash (the prompts are long)."""
+    keys = flat({key: value for key, value in cells.fixed.items() if key not in (*NOT_ASKED, "scoring")})
+    swept = {*cells.swept_keys, *(key.split(".")[0] for key in cells.swept_keys)}
+    question = {key: value for key, value in keys.items()
+                if key not in PLACES and key not in swept and key.split(".")[0] not in swept}
+    if not swept & {"dataset", "experiment"}:
+        question["photos"] = first.dataset.content
+    if not swept & {"base_model", "experiment"}:
+        question["base"] = first.base_id
+    scoring = {key: value for key, value in cells.fixed["scoring"].items() if key not in ("batch_size", "keep_images")}
+    question["scoring"] = f"{scoring['name']} {stable_hash(scoring, num_digits=6)}"
+    return question
+
+
+def checked_name(name: str | None) -> str | None:
+    if name is not None and (not re.fullmatch(r"[\w][\w.-]*", name) or name in ("trials", "cache")):
+        raise ConfigError(f"sweep.name={name!r} can't be a folder of results: use letters, digits, '.', '_' and '-', "
+                          "and not 'trials' or 'cache'.")
+    return name
+
+
+def default_name(swept_keys: Sequence[str], question: Mapping[str, Any]) -> str:
+    """A slug of the swept keys and six digits of the question, so that more values extend the same sweep."""
+    slug = "-".join(key.split(".")[-1].split("/")[-1] for key in swept_keys)[:60] or "trial"
+    return f"{slug}-{stable_hash([sorted(swept_keys), question], num_digits=6)}"
+
+
+def refuse_other_question(name: str, before: SweepEntry, now: SweepEntry) -> None:
+    differing = sorted(key for key in {*before.question, *now.question}
+                       if before.question.get(key) != now.question.get(key) and key not in before.swept_keys)
+    lines = [f"{key}: {before.question.get(key)} there, {now.question.get(key)} here" for key in differing]
+    if set(before.swept_keys) != set(now.swept_keys):
+        lines.append(f"swept there: {', '.join(before.swept_keys) or 'nothing'}; here: "
+                     f"{', '.join(now.swept_keys) or 'nothing'}")
+    if lines:
+        raise SweepExistsError(f"The sweep {name!r} stands for another question. What differs:\n  " + "\n  ".join(lines)
+                               + "\nChoose another sweep.name, or repeat its settings to go on with it.")

@@ -1,0 +1,46 @@
+"""What a search is told of a trial: its state, its values and its screened checkpoints, as its folder has them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sweep.trial import DIVERGED, DONE, PRUNED, Score, TrialResult, score_from_json
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Screened:
+    """A checkpoint as pruning sees it. usefulness: None where it is invalid."""
+
+    step: int
+    usefulness: float | None
+    replicates: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """A finished trial. state: "complete", "pruned" or "failed"."""
+
+    state: str
+    axes: Mapping[str, float | None] = field(default_factory=dict)
+    screened: Sequence[Screened] = ()
+    reason: str = ""
+
+
+def screened(score: Score) -> Screened:
+    return Screened(step=score.step, usefulness=score.axes["usefulness"].value, replicates=score.replicates)
+
+
+def screened_rows(rows: Sequence[Mapping[str, Any]]) -> list[Screened]:
+    """Those of a trial's metrics, the newest of each step, oldest first."""
+    newest = {row["step"]: screened(score_from_json(row["score"])) for row in rows if row["kind"] == "score"}
+    return [newest[step] for step in sorted(newest)]
+
+
+def outcome_of(result: TrialResult, seen: Sequence[Screened] = ()) -> Outcome:
+    """A trial that diverged counts as pruned with what it had: a sampler then keeps away from there. One that failed
+    says nothing about its settings."""
+    axes = {} if result.answer is None else {name: axis.value for name, axis in result.answer.score.axes.items()}
+    state = {DONE: "complete", PRUNED: "pruned", DIVERGED: "pruned"}.get(result.status, "failed")
+    return Outcome(state=state, axes=axes, screened=tuple(seen), reason=result.reason)

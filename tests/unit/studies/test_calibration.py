@@ -1,0 +1,35 @@
+"""The calibration study on few prompts; the study itself says more, with more."""
+
+import pytest
+import torch
+
+from studies import calibration
+from studies.planted import COPIES, asked_for, person, strangers, swapped, truth, words_of
+from sweep.pocket.world import ATTRIBUTES
+
+IDENTITY = 31
+
+
+@pytest.fixture(scope="module")
+def subject(base, tmp_path_factory):
+    scoring = calibration.study_scoring(prompts="screen", num_seeds=1)
+    return truth(base, scoring, IDENTITY, tmp_path_factory.mktemp("calibration"))
+
+
+def test_what_a_prompt_says_is_shown(subject) -> None:
+    shots = asked_for(subject.cells, person(IDENTITY, len(subject.cells)), seed=0)
+    for row, cell in enumerate(subject.cells):
+        said = words_of(cell.class_text)
+        assert said and all(ATTRIBUTES[name][int(getattr(shots, name)[row])] == value for name, value in said.items())
+    other = swapped(shots, seed=1)
+    assert not (other.hair_colour == shots.hair_colour).any() and not (other.scene == shots.scene).any()
+    assert torch.equal(other.pose, shots.pose)
+
+
+@pytest.mark.parametrize("case", ["swap", "strangers", "copies", "burn"])
+def test_scores_say_what_is_true(subject, case: str) -> None:
+    found = {"swap": lambda: calibration.swap_case(subject),
+             "strangers": lambda: calibration.stranger_case(subject, strangers(IDENTITY, 3)),
+             "copies": lambda: calibration.copies_case(subject, COPIES),
+             "burn": lambda: calibration.burn_case(subject)}[case]()
+    assert found.holds, found

@@ -1,0 +1,217 @@
+"""What a conductor does with trials whose training takes no time: order, search, pruning, retries, the study."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+
+from sweep.command_line import CONF_DIR
+from sweep.conductor import conduct
+from sweep.errors import ConfigError, TrialsFailedError
+from sweep.search.grid import cells_of
+from sweep.search.storage import _journal
+from sweep.trial import DONE, PRUNED, TrialResult
+from tests.stand_in import StandIn
+
+Sweeper = Callable[..., list[TrialResult]]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def hydra() -> Iterator[None]:
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sweep.dispatch.POLL_S", 0.01)
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Sweeper:
+    """Runs a sweep in `tmp_path` as `train.py -m` would, with a stand-in for training."""
+
+    def run(*arguments: str, stand_in: StandIn | None = None) -> list[TrialResult]:
+        lines = [f"sweep.results_dir={tmp_path}", "sweep.name=s", "tracker=none", "dataset.num_images=4",
+                 "launcher.devices=1", *arguments]
+        launcher = stand_in or StandIn()
+        cells = cells_of(lines, lambda overrides: compose("config", overrides=overrides),
+                         GlobalHydra.instance().config_loader())
+        return conduct(cells, lambda config, folder: launcher)
+
+    return run
+
+
+SEARCH = ("search=tpe", "unet_lr=tag(log,interval(1e-6,1e-2))", "network_dim=choice(8,32,128)",
+          "search.num_startup_trials=4", "pack.max_trials=2")
+
+
+def study_of(folder: Path) -> optuna.Study:
+    storage = optuna.storages.JournalStorage(_journal(folder / "s" / "study.log"))
+    return optuna.load_study(study_name="s", storage=storage)
+
+
+def log_of(folder: Path) -> str:
+    return (folder / "s" / "sweep.log").read_text()
+
+
+def test_a_grid_is_a_study_and_covers_its_space_early(tmp_path: Path, sweep: Sweeper) -> None:
+    stand_in = StandIn()
+    results = sweep("network_dim=4,8,16", "unet_lr=1e-5,1e-4,1e-3", "pack.max_trials=3", stand_in=stand_in)
+    assert [result.status for result in results] == [DONE] * 9
+    first = {(results[n - 1].trial.settings["network_dim"], results[n - 1].trial.settings["unet_lr"])
+             for n in stand_in.started[0]}
+    assert {dim for dim, _ in first} == {4, 8, 16} and {rate for _, rate in first} == {1e-5, 1e-4, 1e-3}
+    study = study_of(tmp_path)
+    assert {trial.user_attrs["trial"] for trial in study.trials} == set(range(1, 10))
+    assert study.best_params == {"network_dim": 16, "unet_lr": 1e-4}
+    assert optuna.importance.get_param_importances(study)
+    assert stand_in.is_closed
+
+
+def test_a_search_asks_for_as_many_as_it_may_and_goes_on_from_there(tmp_path: Path, sweep: Sweeper) -> None:
+    first = StandIn()
+    results = sweep(*SEARCH, "search.num_trials=7", "search.pruning.rule=none", stand_in=first)
+    assert len(results) == 7 and {result.status for result in results} == {DONE}
+    assert max(map(len, first.started)) <= 2
+    again = StandIn()
+    results = sweep(*SEARCH, "search.num_trials=12", "search.pruning.rule=none", stand_in=again)
+    assert len(results) == 12
+    assert {n for pack in again.started for n in pack} <= set(range(8, 13)), "what is trained is not trained again"
+    study = study_of(tmp_path)
+    told = [trial for trial in study.trials if "train_id" in trial.user_attrs]
+    assert len(told) == 12 and all(trial.state == optuna.trial.TrialState.COMPLETE for trial in told)
+    assert len({trial.user_attrs["train_id"] for trial in told}) == 12
+
+
+@pytest.mark.parametrize("harm", ["lost", "damaged"])
+def test_a_study_is_built_again_from_the_folders(tmp_path: Path, sweep: Sweeper, harm: str) -> None:
+    sweep(*SEARCH, "search.num_trials=6", "search.pruning.rule=none")
+    before = {trial.user_attrs["train_id"]: (trial.params, trial.values) for trial in study_of(tmp_path).trials}
+    path = tmp_path / "s" / "study.log"
+    if harm == "lost":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:200] + b'{"op_code": 99}\n{"nonsense\n')
+    sweep(*SEARCH, "search.num_trials=6", "search.pruning.rule=none", stand_in=StandIn())
+    after = {trial.user_attrs["train_id"]: (trial.params, trial.values) for trial in study_of(tmp_path).trials
+             if "train_id" in trial.user_attrs}
+    assert after == before
+
+
+def test_more_choices_extend_a_search(tmp_path: Path, sweep: Sweeper) -> None:
+    sweep("search=tpe", "network_dim=choice(8,32)", "unet_lr=tag(log,interval(1e-5,1e-3))", "search.num_trials=4")
+    results = sweep("search=tpe", "network_dim=choice(8,32,64)", "unet_lr=tag(log,interval(1e-6,1e-3))",
+                    "search.num_trials=8")
+    assert len(results) == 8 and "its choices are others now" in log_of(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["tpe", "random", "qmc", "gp", "cmaes", "nsga2"])
+def test_every_sampler(sweep: Sweeper, name: str) -> None:
+    results = sweep(f"search={name}", *SEARCH[1:], "search.num_trials=8", "search.num_startup_trials=3",
+                    "search.population_size=3")
+    assert len(results) == 8
+    assert all(1e-6 <= result.trial.config["unet_lr"] <= 1e-2 for result in results)
+
+
+def test_a_condition_a_start_and_a_finite_space(tmp_path: Path, sweep: Sweeper) -> None:
+    results = sweep("search=random", "optimizer=adamw,prodigy", "network_dim=8,32", "unet_lr=choice(1e-4,1e-3)",
+                    "text_encoder_lr=choice(1e-4)", "search.when={unet_lr:{optimizer:[adamw]},"
+                    "text_encoder_lr:{optimizer:[adamw]}}", "search.start_from=seeds", "search.num_trials=50")
+    kinds = sorted((r.trial.settings["optimizer"], r.trial.settings["network_dim"], r.trial.settings.get("unet_lr"))
+                   for r in results)
+    assert len(kinds) == 6, "adamw 2 x 2, prodigy 2 without a rate of its own"
+    assert all((rate is None) == (name == "prodigy") for name, _, rate in kinds)
+    assert all(r.trial.config["unet_lr"] == 1.0 for r in results if r.trial.settings["optimizer"] == "prodigy")
+    assert results[0].trial.settings == {"optimizer": "adamw", "network_dim": 32, "unet_lr": 1e-4,
+                                         "text_encoder_lr": 1e-4}, "the seeds' own point comes first"
+    assert "proposals in a row" in log_of(tmp_path)
+
+
+def test_pruning_frees_a_place_and_says_what_it_saved(tmp_path: Path, sweep: Sweeper) -> None:
+    stand_in = StandIn(is_gradual=True, num_checkpoints=10)
+    results = sweep(*SEARCH, "search.num_trials=12", "max_train_steps=100", stand_in=stand_in)
+    assert len(results) == 12
+    pruned = [result for result in results if result.status == PRUNED]
+    assert pruned and all("usefulness is lower by" in result.reason and result.step < 100 for result in pruned)
+    best = max(results, key=lambda result: result.answer.score.axes["usefulness"].value or 0)
+    assert best.status == DONE
+    assert len(stand_in.started) < 6, "trials joined a running pack"
+    saved = sum(100 - result.step for result in pruned)
+    assert f"pruning saved {saved} of 1200 steps, in {len(pruned)} of 12 trials" in log_of(tmp_path)
+    states = {trial.user_attrs.get("trial"): trial.state.name for trial in study_of(tmp_path).trials}
+    assert all(states[result.trial.number] == "PRUNED" for result in pruned)
+
+
+@pytest.mark.parametrize("rule", ["median", "halving", "hyperband"])
+def test_optunas_own_pruners(sweep: Sweeper, rule: str) -> None:
+    results = sweep(*SEARCH, f"search.pruning.rule={rule}", "search.num_trials=16", "max_train_steps=100",
+                    stand_in=StandIn(is_gradual=True, num_checkpoints=10))
+    assert any(result.status == PRUNED and rule in result.reason for result in results)
+
+
+def test_a_grid_with_early_stop(sweep: Sweeper) -> None:
+    falling = StandIn(is_gradual=True, num_checkpoints=10, curve=lambda trial, done: 0.9 - abs(done - 0.3))
+    [one] = sweep("max_train_steps=100", "early_stop=2", stand_in=falling)
+    assert one.status == PRUNED and one.step in (60, 70) and "has fallen from 0.90 to 0.70" in one.reason
+
+
+def test_several_objectives(tmp_path: Path, sweep: Sweeper) -> None:
+    sweep("search=nsga2", *SEARCH[1:], "search.objectives=[likeness,memorisation]", "search.num_trials=6")
+    assert [direction.name for direction in study_of(tmp_path).directions] == ["MAXIMIZE", "MINIMIZE"]
+    assert "no trial is pruned" in log_of(tmp_path)
+    with pytest.raises(ConfigError, match="maximises one objective"):
+        sweep("search=cmaes", *SEARCH[1:], "search.objectives=[likeness,adherence]", "sweep.name=other")
+
+
+def test_constraints_and_warm_start(tmp_path: Path, sweep: Sweeper) -> None:
+    sweep("unet_lr=1e-5,1e-4,1e-3", "network_dim=8,32", "sweep.name=earlier")
+    sweep(*SEARCH, "search.warm_start=[auto]", "search.max_memorisation=0.5", "search.num_trials=5")
+    assert "learns from 6 of 6 trials of earlier" in log_of(tmp_path)
+    trials = study_of(tmp_path).trials
+    assert sum(trial.user_attrs.get("sweep") == "earlier" for trial in trials) == 6
+    assert all(trial.values[0] - 0.5 == pytest.approx(trial.constraints["max_memorisation"]) for trial in trials)
+
+
+def test_a_lost_worker_is_tried_again_and_its_companions_go_on(tmp_path: Path, sweep: Sweeper) -> None:
+    stand_in = StandIn(dies={2: 9})
+    with pytest.raises(TrialsFailedError, match="1 of 3 trials failed: 2") as error:
+        sweep("network_dim=4,8,16", stand_in=stand_in)
+    assert "train.log" in str(error.value) and "python" in str(error.value)
+    assert sorted(map(sorted, stand_in.started)) == [[1], [1, 2, 3], [1, 2, 3], [2], [3]]
+    with (tmp_path / "s" / "trials.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["status"] for row in rows] == ["done", "failed", "done"]
+    assert "exit code -9" in rows[1]["reason"] and "tried 3 times" in rows[1]["reason"]
+    again = sweep("network_dim=4,8,16")
+    assert [result.status for result in again] == [DONE] * 3
+
+
+def test_a_failed_trial_is_a_row_and_the_rest_goes_on(sweep: Sweeper, capsys: Any) -> None:
+    with pytest.raises(TrialsFailedError):
+        sweep("network_dim=4,8", stand_in=StandIn(fails={1: "No space left on device"}))
+    assert "No space left on device" in capsys.readouterr().out
+    assert [r.status for r in sweep("network_dim=4,8", stand_in=StandIn())] == [DONE, DONE]
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (("unet_lr=interval(1e-5,1e-3)",), "search=tpe"),
+    (("search=tpe", "search.num_trials=3"), "nothing to search over"),
+    (("search=tpe", "network_dim=4,8", "search.when={conv_dim:{network:[locon]}}"), "conv_dim, which is not searched"),
+    (("search=tpe", "network_dim=4,8", "search.start_from=nowhere"), "one of: seeds"),
+    (("search=tpe", "network_dim=4,8", "search.warm_start=[nowhere]"), "which is no sweep in"),
+    (("search=tpe", "network_dim=4,8", "search.storage_file=postgresql://me:secret@host/db"), "not the URL"),
+])
+def test_what_cannot_be_searched(sweep: Sweeper, arguments: tuple[str, ...], message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as error:
+        sweep(*arguments)
+    assert "secret" not in str(error.value)
+
+

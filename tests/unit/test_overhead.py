@@ -1,0 +1,92 @@
+"""What a conductor costs per trial: time that stays flat, memory, and a plan that starts at once."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+# Runs a grid of argv[1] trials with a stand-in for training; says seconds per thousand of them and kB per trial.
+GRID = """
+import resource, sys, time
+from pathlib import Path
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from sweep.conductor import conduct
+from sweep.command_line import CONF_DIR
+from sweep.search.grid import cells_of
+from tests.stand_in import StandIn
+
+num_trials, folder = int(sys.argv[1]), Path(sys.argv[2])
+marks = []
+
+class Marking(StandIn):
+    def start(self, spec):
+        marks.append(time.perf_counter())
+        super().start(spec)
+
+def memory_kb():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+    def run(num, name):
+        lines = [f"sweep.results_dir={folder}", f"sweep.name={name}", "tracker=none", "scoring=none",
+                 "launcher.devices=1",
+                 "dataset.num_images=4", "unet_lr=1e-5,2e-5,5e-5,1e-4,2e-4", "network_dim=4,8", "pack.max_trials=10",
+                 f"seed=range({num // 10})"]
+        loader = GlobalHydra.instance().config_loader()
+        launcher = Marking(num_checkpoints=1)
+        conduct(cells_of(lines, lambda o: compose("config", overrides=o), loader), lambda config, folder: launcher)
+    run(10, "warm-up")
+    before_kb, started = memory_kb(), time.perf_counter()
+    marks.clear()
+    run(num_trials, "whole")
+    whole_s = time.perf_counter() - started
+per = len(marks) // 10
+early, late = marks[per] - marks[0], marks[-1] - marks[-1 - per]
+print("RESULT", 1000 * whole_s / num_trials, late / early, (memory_kb() - before_kb) / num_trials, file=sys.stderr)
+"""
+
+
+def measured(num_trials: int, folder: Path) -> tuple[float, float, float]:
+    """(ms per trial, time of the last tenth over the first's, kB per trial)."""
+    run = subprocess.run([sys.executable, "-c", GRID, str(num_trials), str(folder)], cwd=ROOT, capture_output=True,
+                         text=True)
+    assert run.returncode == 0, run.stderr[-2000:]
+    ms, ratio, kb = run.stderr.rsplit("RESULT", 1)[1].split()
+    return float(ms), float(ratio), float(kb)
+
+
+def test_a_trial_costs_little(tmp_path: Path) -> None:
+    ms, ratio, _ = measured(300, tmp_path)
+    assert ms <= 40, "20 on an idle machine; the bound leaves room for a busy one"
+    assert ratio < 3
+
+
+@pytest.mark.slow
+def test_ten_thousand_trials(tmp_path: Path) -> None:
+    ms, ratio, kb = measured(10_000, tmp_path)
+    assert ms <= 20 and ratio < 1.5 and kb <= 20
+
+
+def test_a_plan_of_a_thousand_cells_loads_no_torch_and_takes_seconds(tmp_path: Path) -> None:
+    code = ("import runpy, sys\nsys.argv = ['train.py', *sys.argv[1:]]\n"
+            "try:\n  runpy.run_path('train.py', run_name='__main__')\n"
+            "except SystemExit as end:\n  assert not end.code, end.code\n"
+            "assert not {'torch', 'optuna'} & set(sys.modules)")
+    before_s = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+    started = time.perf_counter()
+    run = subprocess.run([sys.executable, "-c", code, "-m", "network_dim=range(1,11)",
+                          "unet_lr=1e-5,2e-5,3e-5,4e-5,5e-5", "seed=range(20)", "plan=true",
+                          f"sweep.results_dir={tmp_path}"], cwd=ROOT, capture_output=True, text=True)
+    wall_s = time.perf_counter() - started
+    assert run.returncode == 0, run.stderr
+    assert "1000 trials" in run.stdout and "LoRA files" in run.stdout
+    spent_s = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before_s
+    assert min(wall_s, spent_s) < 5, f"{wall_s:.1f} s"
