@@ -35,6 +35,7 @@ from studies.planted import (
 )
 from sweep.command_line import CONF_DIR
 from sweep.errors import ScoringError
+from sweep.evaluation.memorisation import memo_rate
 from sweep.evaluation.settings import ScoringConfig
 from sweep.files import write_json, write_text
 from sweep.model.base import Base, BaseModelConfig
@@ -50,6 +51,8 @@ FRACS = (0.0, 0.25, 0.5, 0.75, 1.0)
 CONTRASTS = (1.0, 1.2, 1.5, 2.0, 3.0)
 COMMON_CLOTHES = ("green", "hoodie")
 NUM_STRANGERS = 6
+NUM_COPIES = 100
+NUM_DRAWS = 4
 MAX_SWAP, MAX_STRANGER, MAX_RATE_ERROR = 0.05, 0.15, 0.10
 
 
@@ -99,16 +102,18 @@ def all_cases(base: Base, scoring: ScoringConfig, identity: int, folder: Path,
     true = truth(base, scoring, identity, folder)
     hooded = truth(base, scoring, identity, folder, clothes=COMMON_CLOTHES)
     others = strangers(identity, num_strangers)
-    return [swap_case(true), stranger_case(true, others), mixture_case(true, others), adherence_case(true),
-            *(copies_case(true, (way,)) for way in COPIES), copies_case(true, COPIES), leak_case(hooded),
+    return [swap_case(true), stranger_case(true, others), place_case(true, others), mixture_case(true, others),
+            adherence_case(true), *(copies_case(true, (way,)) for way in COPIES),
+            copies_case(true, COPIES), leak_case(hooded),
             diversity_case(true), burn_case(true)]
 
 
 def swap_case(true: Truth) -> Case:
     """Likeness belongs to the person, whatever the picture shows beside."""
     people = person(true.identity, len(true.cells))
-    shots = asked_for(true.cells, people, seed=1)
-    plain, changed = (likeness(true, people, which) for which in (shots, swapped(shots, seed=2)))
+    draws = [asked_for(true.cells, people, seed) for seed in range(NUM_DRAWS)]
+    plain = statistics.fmean(likeness(true, people, shots) for shots in draws)
+    changed = statistics.fmean(likeness(true, people, swapped(shots, seed)) for seed, shots in enumerate(draws))
     return Case("likeness: every attribute swapped", true.identity, (0.0, 1.0), (plain, changed),
                 f"differ by at most {MAX_SWAP}", abs(plain - changed) <= MAX_SWAP)
 
@@ -121,6 +126,18 @@ def stranger_case(true: Truth, others: Sequence[int]) -> Case:
     return Case("likeness: strangers in the subject's hair, clothes and scenes", true.identity,
                 tuple(map(float, others)), tuple(found), f"mean below {MAX_STRANGER}",
                 statistics.fmean(found) < MAX_STRANGER)
+
+
+def place_case(true: Truth, others: Sequence[int]) -> Case:
+    """What the subject's hair, clothes and scenes add to the likeness of strangers: nothing, if only faces count."""
+    num = len(true.cells)
+    place = in_the_photos_place(true.train, num, seed=3)
+    place = replace(place, glasses=torch.zeros_like(place.glasses), hat=torch.zeros_like(place.hat))
+    found = [likeness(true, person(other, num), place)
+             - likeness(true, person(other, num), asked_for(true.cells, person(other, num), seed=3))
+             for other in others]
+    return Case("likeness that hair, clothes and scenes give strangers", true.identity, tuple(map(float, others)),
+                tuple(found), f"mean below {MAX_STRANGER}", statistics.fmean(found) < MAX_STRANGER)
 
 
 def mixture_case(true: Truth, others: Sequence[int]) -> Case:
@@ -143,7 +160,7 @@ def adherence_case(true: Truth) -> Case:
 
 def copies_case(true: Truth, ways: Sequence[str]) -> Case:
     """Copies among fresh renders of the photos' own scenes, which are none."""
-    num = len(true.cells)
+    num = NUM_COPIES
     hard = true.show(person(true.identity, num), in_the_photos_place(true.train, num, seed=7))
     shares = [copied(true.photos_RCHW, num, way, seed=8 + i) for i, way in enumerate(ways)]
     copies = true.drawn(torch.stack([shares[row % len(ways)][row] for row in range(num)]))
@@ -152,7 +169,8 @@ def copies_case(true: Truth, ways: Sequence[str]) -> Case:
     for rate in RATES:
         is_copy = order < round(rate * num)
         images = torch.where(is_copy[:, None, None, None], copies, hard)
-        found.append(true.judge(images).details["memo_rate"] or 0.0)
+        near = true.scorer.observer.photos.nearest(images)
+        found.append(memo_rate([one.distance for one in near], true.scorer.scoring.copies.copy_distance))
         planted.append(float(is_copy.double().mean()))
     kind = ways[0] if len(ways) == 1 else "of all kinds"
     return Case(f"memo_rate: share of copies, {kind}", true.identity, tuple(planted), tuple(found),
@@ -221,7 +239,7 @@ def write_report(cases: Sequence[Case], out: Path, made: dict[str, object]) -> N
     lines = ["# Scores where the truth is known", "",
              f"`{made['command']}` on {made['hardware']}, {made['date']}, commit {made['commit']}, "
              f"{made['minutes']} min, one thread. The renderer draws what the 16 prompts ask for, twice, with known "
-             "faults, for held-out people; everything goes through the base's autoencoder and is scored as a LoRA's images are.", "",
+             "faults, for held-out people; all goes through the base's autoencoder and is scored as LoRAs are.", "",
              "![the same as curves](calibration.png)", "",
              "| planted | person | measured | must | holds |", "|---|---|---|---|---|"]
     for case in cases:
@@ -239,10 +257,10 @@ def draw(cases: Sequence[Case], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     names = list(dict.fromkeys(case.name for case in cases))
-    figure, axes = plt.subplots(4, 3, figsize=(13, 13), layout="constrained")
+    figure, axes = plt.subplots(5, 3, figsize=(13, 16), layout="constrained")
     for name, ax in zip(names, axes.flat, strict=False):
         for case in (case for case in cases if case.name == name):
-            is_line = "stranger" not in name
+            is_line = "strangers" not in name
             ax.plot(case.planted if is_line else range(len(case.planted)), case.measured, "o-" if is_line else "o",
                     label=f"person {case.identity}")
         if name.startswith("memo_rate"):

@@ -22,7 +22,8 @@ from sweep.files import append_jsonl, read_jsonl
 from sweep.identity import base_identity
 from sweep.launch.launcher import Launcher, make_launcher
 from sweep.lock import conductor_lock
-from sweep.packing import plan_packs
+from sweep.packing import MOST_TRIALS, plan_packs
+from sweep.plan import plan_lines, remember_sizes
 from sweep.preflight import Checked, Preflight, first_read
 from sweep.proposals import Proposals
 from sweep.question import checked_name, default_name, question_of, refuse_other_question
@@ -38,6 +39,7 @@ from sweep.record.terminal import make_view, say, show_plan, show_results
 from sweep.record.tracker import Tracker, make_tracker
 from sweep.record.use import check_use, copy_chosen
 from sweep.record.views import write_views
+from sweep.room import known_room, largest
 from sweep.schema import to_tree
 from sweep.search.grid import Cells
 from sweep.search.outcome import Outcome, outcome_of, screened_rows
@@ -46,6 +48,7 @@ from sweep.search.study import SweepStudy
 from sweep.train_config import train_from_tree
 from sweep.trial import DONE, FAILED, FINISHED, PRUNED, Trial, TrialResult, to_json, trial_folder
 
+_NUM_ROUNDS = 8  # a pack's trials are at most so many for each of its places
 LauncherMaker = Callable[[Any, Path], Launcher]
 
 
@@ -167,8 +170,10 @@ class Sweep:
         ids = {trial.train_id for trial in waiting}
         show_plan(self.name, [one.trial for one in checked],
                   already_done=[one.trial.train_id for one in checked if one.trial.train_id not in ids],
-                  num_packs=len(self.plan_packs(waiting)), num_files=sum(one.num_checkpoints for one in todo),
-                  estimated_s=self._expected_s(waiting))
+                  num_packs=len(packs := self.plan_packs(waiting)), num_files=sum(one.num_checkpoints for one in todo),
+                  estimated_s=self._expected_s(waiting), room=self._room(waiting))
+        for line in plan_lines(self.results_dir, todo, packs, self.config.pack.max_trials, self.config.scoring):
+            say(line)
 
     def run(self, entry: SweepEntry, cells: Cells, preflight: Preflight, order: Sequence[str],
             launcher_of: LauncherMaker) -> list[TrialResult]:
@@ -180,7 +185,7 @@ class Sweep:
         ids = {trial.train_id for trial in todo}
         packs = self.plan_packs(todo)
         show_plan(self.name, trials, already_done=[t.train_id for t in trials if t.train_id not in ids],
-                  num_packs=len(packs), estimated_s=self._expected_s(todo))
+                  num_packs=len(packs), estimated_s=self._expected_s(todo), room=self._room(todo))
         study = SweepStudy(self.dir, self.config.search, cells.axes, cells.fixed)
         study.reconcile(trials, {trial.train_id: self.outcome(trial) for trial in trials if trial.train_id not in ids})
         if study.lost:
@@ -214,6 +219,7 @@ class Sweep:
         done = [result for result in mine if result.status == DONE]
         rates.remember(self.results_dir, self._rate_key, sum(result.attributed_s for result in done),
                        sum(result.step for result in done))
+        remember_sizes(self.results_dir, done)
         pruned = [result for result in results if result.status == PRUNED]
         if pruned:
             saved = sum(result.trial.num_steps - result.step for result in pruned)
@@ -239,7 +245,8 @@ class Sweep:
             if memberships:
                 earlier[(*memberships[-1]["members"], *memberships[-1].get("waiting", {}))] = None
         return plan_packs(todo, [list(members) for members in earlier],
-                          num_workers=num_workers or self.config.launcher.num_workers)
+                          num_workers=num_workers or self.config.launcher.num_workers,
+                          max_length=_NUM_ROUNDS * (self.config.pack.max_trials or MOST_TRIALS))
 
     def is_complete(self, trial: Trial) -> bool:
         return bool(trial.refused) or is_complete(self.results_dir, trial, self.scoring_id(trial),
@@ -273,6 +280,15 @@ class Sweep:
         """Wall time of what is to do, from what earlier trials cost here; None if there were none."""
         total_s = rates.expected_s(self.results_dir, self._rate_key, sum(trial.num_steps for trial in todo))
         return None if total_s is None else total_s / self.config.launcher.num_workers
+
+    def _room(self, todo: Sequence[Trial]) -> str:
+        """How many train at a time, as asked for or as found for trials like the largest of these before."""
+        asked = self.config.pack.max_trials
+        found = known_room(self.results_dir, largest(todo)) if todo else None
+        if found is None:
+            return "" if asked is None or not todo else f"up to {min(asked, len(todo))} at a time"
+        num = min(asked or found.max_trials, len(todo))
+        return f"up to {num} at a time in {num * found.gib_each:.1f} GiB"
 
     @property
     def _rate_key(self) -> str:

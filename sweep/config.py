@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 class PackConfig:
     """How trials share a worker. Alters no result beyond rounding."""
 
-    max_trials: int = bounds(1, 1024)
+    max_trials: int | None = bounds(1, 1024)
     save_state_every_n_steps: int = bounds(1)
     max_retries: int = bounds(0, 100)
 

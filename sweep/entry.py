@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from sweep.command_line import Known, check_command_line, explained
 from sweep.errors import SweepError, TrialsFailedError
 
 TRIALS_FAILED, USER_ERROR, INTERRUPTED = 1, 2, 130
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 _DEFERRED: list[SweepError] = []
 
 
@@ -31,6 +33,11 @@ def run_guarded(main: Callable[[], object], config_name: str) -> int:
         return TRIALS_FAILED
     except (SweepError, HydraException, OmegaConfBaseException) as error:
         print(f"error: {explained(error, known)}", file=sys.stderr)
+        return USER_ERROR
+    except OSError as error:
+        if error.errno not in _OF_THE_DISK:
+            raise
+        print(f"error: {error}. What is trained is kept; mend it, and the same command goes on.", file=sys.stderr)
         return USER_ERROR
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)

@@ -17,7 +17,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -39,6 +39,7 @@ class Holder:
     started: str  # when it took the lock, for people
     command: str
     token: str  # tells this lock from every other one, also of the same process
+    owner: str = ""  # on whose behalf: of a trial's lock, the sweep whose conductor started the worker
 
 
 class FolderLock:
@@ -71,16 +72,27 @@ def conductor_lock(sweep_dir: Path) -> FolderLock:
         f"sweep.name. {_if_gone(path)}"))
 
 
-def trial_lock(trial_dir: Path) -> FolderLock:
-    """Hold a trial's folder against other workers. Raises LockedError naming the process that trains it."""
+def trial_lock(trial_dir: Path, owner: str = "") -> FolderLock:
+    """Hold a trial's folder against other workers. Raises LockedError naming the process that trains it.
+
+    owner: a sweep starts a trial again only when it knows its worker's end; so the owner's own lock that was left on
+    another machine, where no process can be asked, is a dead one's.
+    """
     path = _trial_lock_path(trial_dir)
     return _held(path, lambda holder: (
-        f"The trial {trial_dir.name} is being trained by {_named(holder)}. Wait for it or stop it. {_if_gone(path)}"))
+        f"The trial {trial_dir.name} is being trained by {_named(holder)}. Wait for it or stop it. {_if_gone(path)}"),
+        owner)
 
 
 def try_trial_lock(trial_dir: Path) -> FolderLock | None:
     """Hold a trial's folder against other workers; None if another process trains it."""
     taken = _take(_trial_lock_path(trial_dir))
+    return taken if isinstance(taken, FolderLock) else None
+
+
+def try_lock(path: Path) -> FolderLock | None:
+    """Hold the lock of that path; None if another process holds it."""
+    taken = _take(path)
     return taken if isinstance(taken, FolderLock) else None
 
 
@@ -102,17 +114,17 @@ def _if_gone(path: Path) -> str:
     return f"If that machine is gone for good, delete the folder {path}."
 
 
-def _held(path: Path, refusal: Callable[[Holder], str]) -> FolderLock:
-    taken = _take(path)
+def _held(path: Path, refusal: Callable[[Holder], str], owner: str = "") -> FolderLock:
+    taken = _take(path, owner)
     if isinstance(taken, Holder):
         raise LockedError(refusal(taken))
     return taken
 
 
-def _take(path: Path) -> FolderLock | Holder:
+def _take(path: Path, owner: str = "") -> FolderLock | Holder:
     """The lock, or the live process that holds it. A holder that died on this machine is taken over from."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    me = _this_process()
+    me = replace(_this_process(), owner=owner)
     give_up_s = time.monotonic() + _CLEARING_S
     while not _create(path, me):
         try:
@@ -121,15 +133,15 @@ def _take(path: Path) -> FolderLock | Holder:
             with contextlib.suppress(OSError):
                 path.rmdir()
             continue
-        if holder is not None and _is_alive(holder):
+        if holder is not None and _is_alive(holder, owner):
             return holder
-        clearing = _clear(path)
+        clearing = _clear(path, owner)
         if clearing is not None and time.monotonic() > give_up_s:
             return clearing
     return FolderLock(path, me.token)
 
 
-def _clear(path: Path) -> Holder | None:
+def _clear(path: Path, owner: str) -> Holder | None:
     """Remove a dead holder's lock, or say who is at it.
 
     Under a lock of its own: of two processes that judged the same holder dead, the slower one would else remove the
@@ -142,7 +154,7 @@ def _clear(path: Path) -> Holder | None:
         return guard
     with guard, contextlib.suppress(FileNotFoundError):
         holder = _read(path)
-        if holder is None or not _is_alive(holder):
+        if holder is None or not _is_alive(holder, owner):
             _remove(path)
     return None
 
@@ -185,13 +197,13 @@ def _this_process() -> Holder:
                   token=secrets.token_hex(4))
 
 
-def _is_alive(holder: Holder) -> bool:
+def _is_alive(holder: Holder, owner: str) -> bool:
     """A holder that can't be asked, because it is on another machine or another user's, counts as alive. A process id
     that was given out again is told by its time of start."""
     import psutil
 
     if holder.host != socket.gethostname():
-        return True
+        return not owner or holder.owner != owner
     try:
         process = psutil.Process(holder.pid)
         return process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - holder.process_started) < 1

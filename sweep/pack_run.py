@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import math
 import secrets
+import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -22,10 +23,11 @@ from sweep.files import append_jsonl, read_json
 from sweep.membership import Change, changes_after, joining_trials, log_change, prune_reason, read_changes
 from sweep.model.base import Base
 from sweep.network.targets import Target
-from sweep.packing import bank_order
+from sweep.packing import MOST_TRIALS, bank_order
 from sweep.reg_images import draw_missing
+from sweep.room import Room, largest, note_room
 from sweep.training.loop import StepRow, train
-from sweep.training.memory import is_out_of_memory
+from sweep.training.memory import is_out_of_memory, num_that_fit, trial_bytes
 from sweep.training.pack import Member, Pack
 from sweep.training.state import (
     Position,
@@ -45,8 +47,9 @@ from sweep.trial_run import TrialRun, attributed_s
 if TYPE_CHECKING:
     from sweep.evaluation.scorer import Scorer
 
+STOP_ASKED = threading.Event()
+"""Set when the system asks this process to end (SIGTERM): as good as a control file that says stop."""
 STATUS_EVERY_S = 1.0  # how often a running trial's status.json is renewed
-_MANY = 10**6
 LOOK_EVERY_S = 0.25  # how often the conductor's wishes (prune, more trials) are looked for
 ScorerOf = Callable[[TrialRun], "Scorer | None"]
 Admit = Callable[[Trial], TrialRun | None]
@@ -70,7 +73,8 @@ class PackRun:
         self.waiting: dict[str, int] = {}  # who has no place, with the step to go on from
         self.position = Position()
         self.pending: list[Change] = []  # what an earlier run did after its last save
-        self.max_trials = spec.max_trials or _MANY
+        self.max_trials = spec.max_trials or MOST_TRIALS
+        self._ready: dict[str, Member] = {}  # made for the probe, not in a pack yet
         self._scorer_of, self._more, self._admit = scorer_of, more, admit
         self._control = Path(spec.control)
         self._known = [trial.train_id for trial in spec.trials]
@@ -84,9 +88,13 @@ class PackRun:
 
         Where memory runs out, the pack goes on from its last save with half as many places.
         """
+        is_known = self.spec.max_trials is not None
         while True:
             pack = Pack(self.base, self.targets, [])
             try:
+                if not is_known:
+                    is_known = True  # also if it fails: then there is room for one at most, or not even that
+                    self._probe()
                 self._resume(pack)
                 self._train(pack)
                 return
@@ -173,6 +181,19 @@ class PackRun:
         return self._held_out_of[key]
 
     # -- membership
+
+    def _probe(self) -> None:
+        """As many places as there is memory for trials like the largest one."""
+        run = self.by_id[largest([run.trial for run in self.by_id.values()]).train_id]
+        self.placed = [run.trial.train_id]
+        member = self._member(run)
+        if member is None:
+            return
+        self._ready[member.train_id] = member
+        each = trial_bytes(self.base, self.targets, member)
+        self.max_trials = min(MOST_TRIALS, num_that_fit(self.base.device, each, self.spec.threads))
+        run.say(f"a trial like this takes {each / 2**30:.2f} GiB: places for {self.max_trials} at a time")
+        note_room(Path(self.spec.results_dir), run.trial, Room(gib_each=each / 2**30, max_trials=self.max_trials))
 
     def _resume(self, pack: Pack) -> None:
         """Bring an empty pack to where the newest complete save left it; all others wait for a place."""
@@ -300,7 +321,7 @@ class PackRun:
         if not (finished or pruned or too_many or joining):
             return None
         order = sorted(steps, key=lambda i: bank_order(self.by_id[i].trial))
-        limit = self.max_trials if self.max_trials < (self.spec.max_trials or _MANY) else None
+        limit = self.max_trials if self.max_trials < (self.spec.max_trials or MOST_TRIALS) else None
         return Change(history=self.position.history, number=self._newest_change + 1, after=self.position.change,
                       update=self.position.update, members={i: steps[i] for i in order}, waiting=waiting,
                       pruned=pruned, max_trials=limit)
@@ -351,6 +372,8 @@ class PackRun:
 
     def _member(self, run: TrialRun) -> Member | None:
         """A trial ready for the pack; None if its photos can't be read, which is then its result."""
+        if run.trial.train_id in self._ready:
+            return self._ready.pop(run.trial.train_id)
         try:
             draw_missing(self.base, run.dataset, say=run.say, on_progress=partial(self._note_drawing, run))
             return member_of(run, self.base, Path(self.spec.results_dir))
@@ -365,7 +388,7 @@ class PackRun:
 
     def _note_drawing(self, run: TrialRun, num_done: int, num_all: int) -> None:
         """Regularisation images that no trial has needed before; what has been drawn is kept."""
-        run.update(phase="drawing" if num_done < num_all else "training")
+        run.update(status=RUNNING, phase="drawing" if num_done < num_all else "training")
         self._stop_if_asked(num_done, num_all)
 
     # -- scoring
@@ -433,7 +456,8 @@ class PackRun:
         return {i: run.folder.state for i, run in self.by_id.items()}
 
     def _is_stop_asked(self) -> bool:
-        return self._control.exists() and bool(read_json(self._control).get("command") == "stop")
+        return STOP_ASKED.is_set() or (self._control.exists()
+                                       and bool(read_json(self._control).get("command") == "stop"))
 
     def _stop_if_asked(self, num_done: int, num_all: int) -> None:
         """Between two groups of images: what has been drawn is kept."""

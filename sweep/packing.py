@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 
 from sweep.files import stable_hash
 from sweep.trial import Trial
 
+MOST_TRIALS = 32
+"""Where pack.max_trials leaves it to the memory: more hardly gain, and a sweep's first answers come later."""
 
-def plan_packs(trials: Sequence[Trial], earlier: Sequence[Sequence[str]] = (), *,
-               num_workers: int = 1) -> list[list[Trial]]:
+
+def plan_packs(trials: Sequence[Trial], earlier: Sequence[Sequence[str]] = (), *, num_workers: int = 1,
+               max_length: int | None = None) -> list[list[Trial]]:
     """Split trials into packs, in the order in which they come.
 
     Trials of a pack agree on what one forward pass shares: the base, its precision, the resolution, how captions are
@@ -19,6 +23,8 @@ def plan_packs(trials: Sequence[Trial], earlier: Sequence[Sequence[str]] = (), *
     earlier: packs (train ids, those with a place first) that were interrupted; their trials stay together and in their
     order, since a resume repeats them. A trial that several of them name goes with the largest.
     num_workers: trials are shared out among so many packs at least, so that no worker is idle.
+    max_length: more trials than this for each worker are shared out in several rounds, since a worker opens all trials
+    of its pack, and its conductor looks at all of them. None = one round.
     """
     waiting = {trial.train_id: trial for trial in trials}
     packs: list[list[Trial]] = []
@@ -28,22 +34,28 @@ def plan_packs(trials: Sequence[Trial], earlier: Sequence[Sequence[str]] = (), *
     rank = {trial.train_id: position for position, trial in enumerate(trials)}
     fresh = sorted(waiting.values(), key=lambda trial: (_shared_key(trial), rank[trial.train_id]))
     for _, group in groupby(fresh, key=_shared_key):
-        packs += [sorted(part, key=lambda trial: rank[trial.train_id])
-                  for part in _shared_out(list(group), num_workers)]
+        alike = list(group)
+        length = num_workers * max_length if max_length else len(alike)
+        for start in range(0, len(alike), length):
+            packs += [sorted(part, key=lambda trial: rank[trial.train_id])
+                      for part in _shared_out(alike[start:start + length], num_workers)]
     return sorted(packs, key=lambda pack: min(rank[trial.train_id] for trial in pack))
 
 
 def _shared_out(trials: Sequence[Trial], num_parts: int) -> list[list[Trial]]:
     """Even parts by steps: each trial, the longest first, goes where the least is to do (Graham 1969)."""
     parts: list[list[Trial]] = [[] for _ in range(min(num_parts, len(trials)))]
+    loads = [(0, number) for number in range(len(parts))]
     for trial in sorted(trials, key=lambda trial: -trial.num_steps):
-        min(parts, key=lambda part: sum(each.num_steps for each in part)).append(trial)
+        num_steps, number = loads[0]
+        parts[number].append(trial)
+        heapq.heapreplace(loads, (num_steps + trial.num_steps, number))
     return parts
 
 
 def places(pack: Sequence[Trial], max_trials: int | None) -> int | None:
     """How many of a pack share a pass. Of trials of one length as many in each round: 9 at 8 run as 5 and 4. None = as
-    many as memory holds."""
+    many as memory holds, up to MOST_TRIALS."""
     if max_trials is None or len({trial.num_steps for trial in pack}) > 1:
         return max_trials
     num_rounds = -(-len(pack) // max_trials)

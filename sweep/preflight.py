@@ -91,7 +91,7 @@ class Preflight:
         if key not in self._datasets:
             try:
                 self._datasets[key] = read_dataset(config.dataset, trigger=config.trigger, class_noun=config.class_noun,
-                                                   repeats=config.repeats)
+                                                   repeats=config.repeats, images_per_epoch=config.images_per_epoch)
             except DataError as error:
                 self._datasets[key] = error
         found = self._datasets[key]

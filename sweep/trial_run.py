@@ -66,7 +66,7 @@ def open_trial(trial: Trial, spec: PackSpec, *, waits: bool = True) -> TrialRun 
     waits: False = raise LockedError if another worker trains it.
     """
     folder = trial_folder(Path(spec.results_dir), trial.train_id)
-    lock = _locked(folder) if waits else trial_lock(folder.root)
+    lock = _locked(folder, spec.control) if waits else trial_lock(folder.root, spec.control)
     run = None
     try:
         run = _opened(trial, folder, lock, Path(spec.results_dir))
@@ -76,13 +76,13 @@ def open_trial(trial: Trial, spec: PackSpec, *, waits: bool = True) -> TrialRun 
     return run
 
 
-def _locked(folder: TrialFolder) -> FolderLock:
+def _locked(folder: TrialFolder, owner: str) -> FolderLock:
     """The trial's lock; while another worker has it, its log says whom this one waits for."""
     folder.root.mkdir(parents=True, exist_ok=True)
     has_said = False
     while True:
         try:
-            return trial_lock(folder.root)
+            return trial_lock(folder.root, owner)
         except LockedError as error:
             if not has_said:
                 _say(folder, f"waiting: {error}")

@@ -4,7 +4,8 @@
     python -m sweep.worker -                 packs whose paths come on standard input; the base stays loaded
 
 A worker and the conductor meet only in files: the pack's spec, the trials' folders, and a control file that may say
-"stop". Everything here can be killed at any moment and run again.
+"stop". Everything here can be killed at any moment and run again; SIGTERM, as a cluster sends it before it takes a
+machine back, saves first and ends with exit code 143.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from sweep.identity import base_identity
 from sweep.model.base import Base
 from sweep.model.loading import load_base
 from sweep.network.targets import Target, find_targets
-from sweep.pack_run import PackRun, Stopped
+from sweep.pack_run import STOP_ASKED, PackRun, Stopped
 from sweep.packing import can_share
 from sweep.schema import build_family, to_tree
 from sweep.train_config import TrainConfig
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
     import torch
 
     from sweep.evaluation.scorer import Scorer
+
+
+TERMINATED = 143  # the exit code of a process that was asked to end: 128 + SIGTERM
 
 
 class Worker:
@@ -155,10 +159,15 @@ def _is_as_asked(run: TrialRun, base: Base) -> bool:
 def main(arguments: Sequence[str]) -> int:
     """Run the packs named on the command line or on standard input. Answers each on standard output when it is done."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the conductor's to understand
+    for name in ("SIGTERM", "SIGUSR2"):  # SLURM sends the latter to a job's children too when its time is nearly over
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), lambda *_: STOP_ASKED.set())
     answers, sys.stdout = sys.stdout, sys.stderr  # a library's stray print must not be taken for an answer
     worker = Worker()
     for path in _paths_from_stdin() if list(arguments) == ["-"] else arguments:
         worker.run(pack_spec_from_json(read_json(Path(path))), Path(path))
+        if STOP_ASKED.is_set():
+            return TERMINATED
         print(path, file=answers, flush=True)
     return 0
 

@@ -10,6 +10,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+CLUSTERS = {"postgres": "needs PostgreSQL's initdb; run with: .venv/bin/pytest -m postgres -n 0",
+            "ray": "needs Ray; run with: .venv/bin/pytest -m ray -n 0",
+            "slurm": "needs a SLURM of this machine, tests/clusters/slurm.sh; run with: .venv/bin/pytest -m slurm -n 0"}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for name, text in CLUSTERS.items():
+        config.addinivalue_line("markers", f"{name}: {text}")
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from sweep.launch.settings import Local
+from sweep.launch.settings import Local, Ray, Slurm
 
 
 class Launcher(Protocol):
@@ -33,8 +33,16 @@ class Launcher(Protocol):
         """End all workers; the ones that still run are killed."""
 
 
-def make_launcher(config: Local, sweep_dir: Path) -> Launcher:
+def make_launcher(config: Local | Ray | Slurm, sweep_dir: Path) -> Launcher:
     """The launcher of a config; logs of workers go into the sweep's folder."""
+    if isinstance(config, Ray):
+        from sweep.launch.ray import RayLauncher
+
+        return RayLauncher(config, sweep_dir)
+    if isinstance(config, Slurm):
+        from sweep.launch.slurm import SlurmLauncher
+
+        return SlurmLauncher(config, sweep_dir)
     from sweep.launch.local import LocalLauncher
 
     return LocalLauncher(config, sweep_dir)

@@ -92,6 +92,7 @@ class _Slot:
         self._process.kill()
         self._process.wait()
         _close_stdin(self._process)
+        self._process = None
 
     def _has_answered(self, spec: Path) -> bool:
         """Whether the worker named the pack. Other lines are what a library said as it was loaded."""

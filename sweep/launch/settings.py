@@ -6,6 +6,7 @@ import os
 import subprocess
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 from sweep.schema import bounds, one_of
 
@@ -46,4 +47,50 @@ def count_gpus() -> int:
     return sum(line.startswith("GPU ") for line in told.splitlines())
 
 
-LAUNCHERS: dict[str, type] = {"local": Local}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ray:
+    """Packs as tasks of a Ray cluster whose machines all see the results folder, the photos and this code."""
+
+    name: str
+    address: str | None
+    # of a running cluster, "auto" = the one of this machine; null = start one here that ends with the sweep
+    devices: int | None = bounds(1, 4096)
+    # packs at a time; null = as many as the cluster has GPUs (with device=cpu: CPUs / threads) when the sweep starts
+    device: str = one_of("cpu", "cuda")
+    threads: int | None = bounds(1, 4096)
+    # CPUs of each pack; null = 1
+
+    @property
+    def num_workers(self) -> int:
+        """For the plan; the cluster itself is asked when the sweep starts."""
+        return self.devices or 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slurm:
+    """Packs as jobs of a SLURM cluster whose machines all see the results folder, the photos and this code."""
+
+    name: str
+    devices: int = bounds(1, 4096)
+    # jobs at a time; those that start together are one array
+    device: str = one_of("cpu", "cuda")
+    # cuda = each job asks for one GPU
+    threads: int | None = bounds(1, 4096)
+    # CPUs of each job; null = 1
+    memory_gb: float = bounds(above=0)
+    time_limit_min: int = bounds(1)
+    grace_s: int = bounds(10, 3600)
+    # so long before its time is over a job is told to save, and put into the queue again
+    max_timeouts: int = bounds(0, 1000)
+    # how often a job may run out of time
+    partition: str | None
+    account: str | None
+    options: dict[str, Any]
+    # any others of sbatch
+
+    @property
+    def num_workers(self) -> int:
+        return self.devices
+
+
+LAUNCHERS: dict[str, type] = {"local": Local, "ray": Ray, "slurm": Slurm}

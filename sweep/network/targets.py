@@ -61,7 +61,8 @@ def find_targets(base: Base) -> list[Target]:
     UNet: Linear and convolution layers inside transformer blocks' containers, ResNet blocks, down- and upsamplers. Text
     encoders: attention and MLP Linears. Of SD 1.5's, a plain LoRA takes 192 + 72; of SDXL's, 722 + 264 (kohya's sets).
     """
-    prefixes = ("lora_te",) if len(base.text_encoders) == 1 else ("lora_te1", "lora_te2")
+    num_texts = len(base.text_encoders)
+    prefixes = ("lora_te",) if num_texts == 1 else ("lora_te1", "lora_te2")[:num_texts]
     targets = list(_unet_targets(base.unet, is_ldm=base.family == "sdxl"))
     for index, (prefix, text_encoder) in enumerate(zip(prefixes, base.text_encoders, strict=True)):
         targets += _text_encoder_targets(text_encoder, prefix, "text_encoder" + ("_2" if index else ""))

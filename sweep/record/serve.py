@@ -7,7 +7,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from sweep.files import stable_hash
+from sweep.files import read_json, stable_hash
 from sweep.record.command import run_command
 from sweep.record.facts import find_sweep, read_record
 from sweep.record.report import report_html
@@ -36,12 +36,23 @@ class LiveReport:
             return "text/html; charset=utf-8", self._made[1]
 
     def _state(self) -> str:
-        """What a new checkpoint, score, note or ending changes; single steps do not, or the page would never rest."""
+        """What a new checkpoint, score, note or ending changes, and each twentieth of a trial's steps: with every step
+        the page would never rest."""
         paths = [*self._dir.glob("*.jsonl"), self._dir / "views.json"]
         for trial in (self._dir.parent / "trials").glob("*"):
             paths += [trial / "notes.jsonl", *trial.glob("scores/*.json"), *trial.glob("checkpoints/*")]
         facts = [(path.name, path.stat().st_size) for path in sorted(paths) if path.exists()]
-        return stable_hash(facts)
+        running = sorted(self._dir.parent.glob("trials/*/status.json"))
+        return stable_hash([facts, [_twentieths(path) for path in running]])
+
+
+def _twentieths(status: Path) -> int:
+    """How far a trial is."""
+    try:
+        now = read_json(status)
+        return 20 * int(now["step"]) // max(1, int(now["num_steps"]))
+    except (OSError, ValueError, KeyError):
+        return 0  # just being replaced, or of another version
 
 
 def live_server(sweep_dir: Path, port: int) -> LocalServer:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sweep.errors import ConfigError
-from sweep.schema import build, near_match, one_of
+from sweep.schema import bounds, build, near_match, one_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +21,8 @@ class WandbConfig:
     # the user or team; null = the key's own
     mode: str = one_of("auto", "online", "offline")
     # auto = online if there is an API key, else offline into results/<sweep>/wandb
+    wait_s: int = bounds(1, 86_400)
+    # how long the end of a sweep may wait for what is unsent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

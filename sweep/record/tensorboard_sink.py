@@ -34,8 +34,8 @@ class TensorboardSink:
             raise ConfigError("tracker=tensorboard needs the package tensorboard: pip install tensorboard") from error
         self._entry, self._dir = entry, sweep_dir.resolve() / FOLDER
 
-    def marks_path(self, trial: Trial) -> Path:
-        return self._dir / self._name(trial) / "shown.json"
+    def shown_path(self, trial: Trial) -> Path:
+        return self._dir / self._name(trial) / "shown.jsonl"
 
     def open(self, trial: Trial) -> TensorboardRun:
         return TensorboardRun(self._dir / self._name(trial), trial)
@@ -49,6 +49,8 @@ class TensorboardSink:
 
 class TensorboardRun:
     """See `sweep.record.exporter.Run`."""
+
+    num_there: int | None = None  # event files can't tell without being read
 
     def __init__(self, folder: Path, trial: Trial) -> None:
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
@@ -66,7 +68,7 @@ class TensorboardRun:
             score = row["score"]
             self._image(f"{score['stage']}/sheet", folder.images / f"{score['score_id']}.png", step)
 
-    def end(self, result: TrialResult, folder: TrialFolder) -> None:
+    def log_end(self, result: TrialResult, folder: TrialFolder) -> None:
         """The answer's figures as `answer/...`, which the HParams tab shows beside the settings."""
         ending = summary_of(result)
         for name in AXES:
@@ -74,6 +76,9 @@ class TensorboardRun:
                 self._scalar(f"answer/{name}", ending[name], result.step)
         self._text("answer/verdict", f"{ending.get('verdict', result.status)} {ending.get('file', '')} "
                                      f"{result.reason}".strip(), result.step)
+
+    def summarise(self, result: TrialResult, sweeps: list[str]) -> None:
+        """All is in the rows."""
 
     def finish(self) -> None:
         self._writer.close()

@@ -212,10 +212,12 @@ class LiveView:
 
 
 def show_plan(name: str, trials: Sequence[Trial], *, already_done: Sequence[str] = (), num_packs: int | None = None,
-              num_files: int | None = None, estimated_s: float | None = None, stream: TextIO | None = None) -> None:
+              num_files: int | None = None, estimated_s: float | None = None, room: str = "",
+              stream: TextIO | None = None) -> None:
     """What would run, in how many steps, files and minutes. What isn't known is left out.
 
-    already_done: train_ids of trials that have been trained before, by this sweep or another.
+    already_done: train_ids of trials that have been trained before, by this sweep or another. room: how many train at a
+    time, and what they take.
     """
     todo = [trial for trial in trials if trial.train_id not in already_done and not trial.refused]
     num_refused = sum(bool(trial.refused) for trial in trials)
@@ -229,6 +231,8 @@ def show_plan(name: str, trials: Sequence[Trial], *, already_done: Sequence[str]
     parts = [f"{sum(t.num_steps for t in todo)} steps"]
     if num_packs is not None:
         parts.append(_count(num_packs, "pack"))
+    if room:
+        parts.append(room)
     if num_files is not None:
         parts.append(_count(num_files, "LoRA file"))
     if estimated_s is not None:

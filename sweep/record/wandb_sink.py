@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sweep.errors import ConfigError
 from sweep.files import read_json, stable_hash, write_json
 from sweep.record.best import best_results, choice_of
 from sweep.record.card import PUBLISH
@@ -25,42 +26,47 @@ from sweep.trial import AXES, Trial, TrialFolder, TrialResult, trial_folder
 if TYPE_CHECKING:
     import wandb
 
-_INIT_TIMEOUT_S = 30
-_FINISH_TIMEOUT_S = 120
+_INIT_TIMEOUT_S = 60
+_ASK_TIMEOUT_S = 20
+# wandb asks two things before a run begins and repeats each until it is answered, after 2, 4, 8, 16 ... seconds: five
+# losses in a row would outlast the limit above. With this between them a dozen tries fit in.
+_MAX_WAIT_S = 5.0
 _MAX_TAG_CHARS = 64  # wandb refuses longer tags
 
 
 class WandbSink:
-    """See `sweep.record.exporter.Sink`."""
+    """See `sweep.record.exporter.Sink`. mode: "online" or "offline"; keeps_offline: what can't be sent becomes an
+    offline run, so that wandb's own tools can show it."""
 
     name = "wandb"
-    patience_s = float(_INIT_TIMEOUT_S + _FINISH_TIMEOUT_S)
 
-    def __init__(self, config: WandbConfig, mode: str, entry: SweepEntry, sweep_dir: Path, results_dir: Path) -> None:
-        self._config, self._mode, self._entry, self._has_begun = config, mode, entry, False
+    def __init__(self, config: WandbConfig, mode: str, entry: SweepEntry, sweep_dir: Path, results_dir: Path, *,
+                 keeps_offline: bool = True) -> None:
+        self._config, self._mode, self._entry, self._keeps_offline = config, mode, entry, keeps_offline
         self._sweep_dir, self._results_dir = sweep_dir.resolve(), results_dir.resolve()
+        self.patience_s = float(config.wait_s)
+        write_json(target_path(self._sweep_dir), {"project": config.project, "entity": config.entity})
 
-    def marks_path(self, trial: Trial) -> Path:
+    def shown_path(self, trial: Trial) -> Path:
         """In the trial's folder: its run is one and the same whichever sweep shows it."""
-        place = stable_hash([self._config.entity, self._config.project], num_digits=6)
-        return trial_folder(self._results_dir, trial.train_id).root / f"shown-wandb-{place}.json"
+        place = stable_hash([self._config.entity, self._config.project, *filter(None, [_id_of_agent()])], num_digits=6)
+        return trial_folder(self._results_dir, trial.train_id).root / f"shown-wandb-{place}.jsonl"
 
     def open(self, trial: Trial) -> WandbRun:
         run = self._init(id=_id_of_agent() or trial.train_id, name=f"{self._entry.name}-{trial.number:03d}",
                          job_type="trial", config=flat(to_tree(trial.config)))
-        return WandbRun(run, self._entry.name)
+        if self._mode == "offline":
+            return WandbRun(run, None)
+        # A run that goes on tells only the highest step it heard of, also in a summary that came before its rows.
+        return WandbRun(run, self.num_rows_there(trial) if run.starting_step else 0, self._offline_parts(run.id))
 
     def conclude(self, record: Record) -> None:
         """A run of the sweep itself: the table of trials, the answer, and the chosen file as an artifact with its card.
         Shown again only if it says something else."""
+        if self.is_concluded(record) or _id_of_agent():
+            return
         import wandb
 
-        csv = self._sweep_dir / "trials.csv"
-        shown = self._sweep_dir / "wandb" / "concluded.json"
-        state = stable_hash(csv.read_text(encoding="utf-8") if csv.exists() else "")
-        is_shown = shown.exists() and read_json(shown) == state
-        if is_shown or _id_of_agent() or not any(result.answer for result in record.results):
-            return
         asked = {"command": record.entry.command, "swept": list(record.entry.swept_keys), **flat(record.entry.question)}
         run = self._init(id=f"sweep-{stable_hash(record.entry.name)}", name=record.entry.name, job_type="sweep",
                          config=asked)
@@ -74,10 +80,43 @@ class WandbSink:
                                       description=(folder / "README.md").read_text(encoding="utf-8"))
             artifact.add_dir(str(folder))
             run.log_artifact(artifact, aliases=["chosen", re.sub(r"\W+", "-", best.answer.score.verdict)])
-        run.finish()
-        write_json(shown, state)
+        WandbRun(run, None, self._offline_parts(run.id) if self._mode == "online" else ()).finish()
         if self._mode == "online":
             save_workspace(run.entity, self._config.project, record.entry)
+        write_json(self._concluded_path, self._conclusion())
+
+    def is_concluded(self, record: Record) -> bool:
+        """Whether there is nothing new to say about the sweep as a whole."""
+        path = self._concluded_path
+        said = read_json(path) if path.exists() else {}
+        is_said = said in (self._conclusion(), {**self._conclusion(), "mode": "online"})
+        return is_said or not any(result.answer for result in record.results)
+
+    def num_rows_there(self, trial: Trial) -> int:
+        """How many rows of a trial W&B holds; 0 if it does not know the run. Raises ConfigError without an answer."""
+        import wandb
+
+        run_id = _id_of_agent() or trial.train_id
+        path = "/".join(filter(None, (self._config.entity, self._config.project, run_id)))
+        try:
+            return int(wandb.Api(timeout=_ASK_TIMEOUT_S).run(path).historyLineCount)
+        except wandb.errors.CommError as error:
+            if "not find run" in str(error):
+                return 0
+            raise ConfigError(f"Weights & Biases can't be asked what it holds: {error}. Nothing is lost; try again "
+                              "later.") from error
+
+    @property
+    def _concluded_path(self) -> Path:
+        return self._sweep_dir / "wandb" / "concluded.json"
+
+    def _conclusion(self) -> dict[str, str]:
+        csv = self._sweep_dir / "trials.csv"
+        return {"mode": self._mode, "trials": stable_hash(csv.read_text(encoding="utf-8") if csv.exists() else "")}
+
+    def _offline_parts(self, run_id: str) -> list[Path]:
+        """What was kept offline of a run, by any sweep."""
+        return sorted(self._results_dir.glob(f"*/wandb/offline-run-*-{run_id}*"))
 
     def _init(self, **about: Any) -> wandb.Run:
         """A run, online if that is wanted and the first one gets through; else it and all later ones are kept offline.
@@ -87,14 +126,14 @@ class WandbSink:
         try:
             run = self._init_in(self._mode, **about)
         except wandb.errors.CommError as error:
-            if self._mode != "online" or self._has_begun:
+            if self._mode != "online" or not self._keeps_offline:
                 raise
             self._mode = "offline"
             note(self._sweep_dir, f"wandb can't be reached, {error}: its runs are kept offline; python -m "
                                   f"sweep.record.sync {self._entry.name} sends them")
             wandb.teardown()  # it would hold the run's id
             run = self._init_in("offline", **about)
-        self._has_begun = True
+        self._keeps_offline = False  # wandb would have to be torn down, and with it the runs that are open
         return run
 
     def _init_in(self, mode: str, **about: Any) -> wandb.Run:
@@ -102,8 +141,12 @@ class WandbSink:
 
         wandb_dir = self._sweep_dir / "wandb"
         wandb_dir.mkdir(parents=True, exist_ok=True)  # without it wandb falls back to a temporary folder
-        settings = wandb.Settings(init_timeout=_INIT_TIMEOUT_S, finish_timeout=_FINISH_TIMEOUT_S, silent=True,
-                                  console="off", symlink=False, disable_git=True, x_disable_stats=True)
+        wait_s = self._config.wait_s
+        settings = wandb.Settings(
+            init_timeout=min(_INIT_TIMEOUT_S, wait_s), finish_timeout=wait_s, finish_timeout_raises=True,
+            x_graphql_retry_wait_max_seconds=_MAX_WAIT_S, x_file_stream_retry_wait_max_seconds=_MAX_WAIT_S,
+            x_file_transfer_retry_wait_max_seconds=_MAX_WAIT_S, silent=True, console="off", symlink=False,
+            disable_git=True, x_disable_stats=True)
         run = wandb.init(
             project=self._config.project, entity=self._config.entity, group=self._entry.name, dir=str(self._sweep_dir),
             mode="online" if mode == "online" else "offline", reinit="create_new", settings=settings,
@@ -113,16 +156,24 @@ class WandbSink:
         return run
 
 
+def target_path(sweep_dir: Path) -> Path:
+    """Where it is kept to which project a sweep's runs belong, for those who send them later."""
+    return sweep_dir / "wandb" / "target.json"
+
+
 def _id_of_agent() -> str | None:
     """The run that `wandb agent` began for this process of one trial (docs/wandb_sweep.yaml)."""
     return os.environ.get("WANDB_RUN_ID") if os.environ.get("WANDB_SWEEP_ID") else None
 
 
 class WandbRun:
-    """See `sweep.record.exporter.Run`."""
+    """See `sweep.record.exporter.Run`. Each row is one of W&B's history, whose number W&B tells when a run goes on.
 
-    def __init__(self, run: wandb.Run, sweep_name: str) -> None:
-        self._run, self._sweep_name = run, sweep_name
+    superseded: what was kept offline of a run that is online now.
+    """
+
+    def __init__(self, run: wandb.Run, num_there: int | None, superseded: Sequence[Path] = ()) -> None:
+        self._run, self.num_there, self._superseded = run, num_there, superseded
         self._last: tuple[int, float] | None = None
 
     def log(self, row: Mapping[str, Any], folder: TrialFolder) -> None:
@@ -134,26 +185,30 @@ class WandbRun:
             self._last = step, spent_s
         self._run.log(shown)
 
-    def end(self, result: TrialResult, folder: TrialFolder) -> None:
-        if result.scores:
-            self._run.log({"step": result.step, "scores": _score_table(result, folder)})
-        samples = _sample_table(result, folder)
-        if samples is not None:
-            self._run.log({"step": result.step, "samples": samples})
+    def log_end(self, result: TrialResult, folder: TrialFolder) -> None:
+        tables = {"scores": _score_table(result, folder), "samples": _sample_table(result, folder)}
+        self._run.log({"step": result.step, "status": result.status} | {k: v for k, v in tables.items() if v})
+
+    def summarise(self, result: TrialResult, sweeps: list[str]) -> None:
+        earlier = {self._run.summary.get("verdict"), self._run.summary.get("status")}
+        others = [tag for tag in self._run.tags or () if tag not in earlier]  # a user's own are kept
+        ours = [tag_of(result), *(f"sweep:{name}"[:_MAX_TAG_CHARS] for name in sweeps)]
         self._run.summary.update(summary_of(result))
-        kept = [tag for tag in self._run.tags or () if tag != "failed" and not tag.startswith("sweep:")]
-        others = [tag for tag in self._run.tags or () if tag.startswith("sweep:")]
-        mine = f"sweep:{self._sweep_name}"[:_MAX_TAG_CHARS]
-        self._run.tags = tuple(dict.fromkeys([*kept, tag_of(result), *others, mine]))
+        self._run.tags = tuple(dict.fromkeys([*others, *ours]))
 
     def finish(self) -> None:
         self._run.finish()
+        for part in self._superseded:  # all its rows went up from the trial's own record
+            for written in part.glob("*.wandb"):
+                written.with_suffix(".wandb.synced").touch()  # wandb's own mark: `wandb sync` passes it over
 
 
-def _score_table(result: TrialResult, folder: TrialFolder) -> wandb.Table:
+def _score_table(result: TrialResult, folder: TrialFolder) -> wandb.Table | None:
     """Every score of a trial, with its contact sheet."""
     import wandb
 
+    if not result.scores:
+        return None
     rows = []
     for score in result.scores:
         sheet = folder.images / f"{score.score_id}.png"

@@ -55,14 +55,15 @@ def patiently(act: Callable[..., _T], *arguments: Any, **named: Any) -> _T:
     """What `act` returns for its arguments, tried again for a minute while the database is away."""
     import time
 
-    from sqlalchemy.exc import DBAPIError
+    from sqlalchemy.exc import DBAPIError, PendingRollbackError
 
     for wait_s in _WAITS_S:
         try:
             return act(*arguments, **named)
         except Exception as error:
             causes = (error, error.__cause__, error.__context__)
-            if not any(isinstance(cause, DBAPIError) for cause in causes):
+            # Pending rollbacks: Optuna's session met the end of its connection in the middle of a transaction.
+            if not any(isinstance(cause, DBAPIError | PendingRollbackError) for cause in causes):
                 raise
             time.sleep(wait_s)
     try:

@@ -12,6 +12,7 @@ import pytest
 from record_on_disk import make_sweep
 
 from sweep.errors import ConfigError
+from sweep.files import read_json, write_json
 from sweep.record.facts import read_record
 from sweep.record.notes import add_note
 from sweep.record.rate import rating_server
@@ -55,6 +56,16 @@ def test_the_live_report_changes_its_version_with_the_record(sweep_dir: Path) ->
         add_note(sweep_dir, "a thought meanwhile")
         assert asked(server, "/version") != before
         assert "a thought meanwhile" in asked(server, "/")[1]
+
+
+def test_the_live_report_follows_the_steps_but_not_each_of_them(sweep_dir: Path) -> None:
+    status = next(sweep_dir.parent.glob("trials/*/status.json"))
+    with running(live_server(sweep_dir, 0)) as server:
+        versions = []
+        for step in (0, 1, 49, 50, 51, 1000):
+            write_json(status, {**read_json(status), "step": step, "num_steps": 1000})
+            versions.append(asked(server, "/version")[1])
+    assert versions[0] == versions[1] == versions[2] != versions[3] == versions[4] != versions[5]
 
 
 def test_only_this_machine_and_its_own_pages_are_answered(sweep_dir: Path) -> None:

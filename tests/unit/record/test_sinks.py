@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from sweep.record.facts import Record
 from sweep.record.redact import without_secrets
 from sweep.record.settings import TensorboardConfig, TrackersConfig, WandbConfig, trackers_from_tree
 from sweep.record.sweep_log import SWEEP_LOG, note
-from sweep.record.sync import sync, unsent
+from sweep.record.sync import sync
 from sweep.record.tracker import make_tracker
 from sweep.record.views import write_views
 
@@ -55,7 +56,7 @@ def records_of(part: Path) -> list[dict[str, Any]]:
 def test_an_offline_sweep_holds_every_metric_table_image_and_key(record: Record,
                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_API_KEY", SECRET)
-    shown(record, WandbConfig(name="wandb", project="p", entity=None, mode="offline"))
+    shown(record, WandbConfig(name="wandb", project="p", entity=None, mode="offline", wait_s=60))
     [part] = (record.dir / "wandb").glob(f"offline-run-*-{record.results[0].trial.train_id}")
     records = records_of(part)
     keys = {key for r in records if r["type"] == "history" for key in r["history"]["item"]}
@@ -109,7 +110,7 @@ def test_tensorboard_reads_back_scalars_images_and_settings(record: Record) -> N
 
 
 def test_both_trackers_at_once(record: Record) -> None:
-    shown(record, WandbConfig(name="wandb", project="p", entity=None, mode="offline"),
+    shown(record, WandbConfig(name="wandb", project="p", entity=None, mode="offline", wait_s=60),
           TensorboardConfig(name="tensorboard"))
     assert len(list((record.dir / "wandb").glob("offline-run-*"))) == 3
     assert len(list((record.dir / "tensorboard").iterdir())) == 2
@@ -133,21 +134,27 @@ def test_keys_of_a_tracker_are_known_under_its_name() -> None:
     with pytest.raises(ConfigError, match='Unknown key "tracker.wandbb".*"wandb"'):
         trackers_from_tree({"wandbb": {}})
     with pytest.raises(ConfigError, match=r"tracker\.wandb\.mode = 'on' is not one of"):
-        trackers_from_tree({"wandb": {"name": "wandb", "project": "p", "entity": None, "mode": "on"}})
+        trackers_from_tree({"wandb": {"name": "wandb", "project": "p", "entity": None, "mode": "on", "wait_s": 60}})
 
 
 def test_sync_without_a_key_says_what_to_do(record: Record) -> None:
-    assert sync(record.dir) == (0, [])
-    (record.dir / "wandb" / "offline-run-20261121_000000-x").mkdir(parents=True)
-    assert len(unsent(record.dir)) == 1
     with pytest.raises(ConfigError, match="wandb login"):
         sync(record.dir)
 
 
-def test_the_sweep_of_wandbs_own_agent_drives_train_py() -> None:
+def test_the_command_of_wandbs_own_agent_is_one_of_train_py(command: Callable[..., subprocess.CompletedProcess[str]],
+                                                           monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command line as the agent fills it in: `${args_no_hyphens}` becomes one `key=value` for each parameter."""
     sweep = yaml.safe_load((CONF_DIR.parent / "docs" / "wandb_sweep.yaml").read_text())
-    assert sweep["program"] == "train.py" and sweep["command"][-1] == "${args_no_hyphens}"
-    assert set(sweep["parameters"]) <= set(Known("config").keys)
+    asked = {key: str(given["values"][-1] if "values" in given else given["max"])
+             for key, given in sweep["parameters"].items()}
+    filled = {"${env}": [], "${program}": [sweep["program"]], "python": [],
+              "${args_no_hyphens}": [f"{key}={value}" for key, value in asked.items()]}
+    line = [word for part in sweep["command"] for word in filled[part]]
+    monkeypatch.setenv("WANDB_SWEEP_ID", "sweep1")
+    done = command(*line, "plan=true")
+    assert done.returncode == 0, done.stderr
+    assert "1 trial" in done.stdout, done.stdout
 
 
 def test_the_workspace_names_settings_and_scores(record: Record) -> None:

@@ -10,9 +10,10 @@ from record_examples import entry, result, score
 
 from sweep.errors import ConfigError
 from sweep.files import append_jsonl
-from sweep.record.exporter import Follower, Marks
+from sweep.record.exporter import Follower
 from sweep.record.payload import flat, payload, summary_of, tag_of
 from sweep.record.settings import TRACKERS, NoTracker, TrackersConfig, WandbConfig
+from sweep.record.shown import Shown, key_of
 from sweep.record.sweep_log import SWEEP_LOG
 from sweep.record.tracker import Tracker, make_tracker, wandb_mode
 from sweep.schema import build
@@ -29,7 +30,7 @@ def _no_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def _config(mode: str = "auto") -> WandbConfig:
-    return WandbConfig(name="wandb", project="p", entity=None, mode=mode)
+    return WandbConfig(name="wandb", project="p", entity=None, mode=mode, wait_s=60)
 
 
 def _only(mode: str = "auto") -> TrackersConfig:
@@ -69,29 +70,45 @@ def test_a_follower_reads_each_whole_row_once(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     follower = Follower(path)
     assert follower.new_rows() == []
-    path.write_text('{"step": 1}\n{"step": 2}\n{"st')
+    path.write_text('{"kind": "train", "step": 1}\n{"kind": "train", "step": 2}\n{"st')
     assert [row["step"] for row in follower.new_rows()] == [1, 2]
-    path.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n')
+    path.write_text('{"kind": "train", "step": 1}\n{"kind": "train", "step": 2}\n{"kind": "train", "step": 3}\n')
     assert [row["step"] for row in follower.new_rows()] == [3]
     assert follower.new_rows() == []
 
 
 def test_a_follower_notices_a_file_that_was_cut_back_and_grew_again(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    path.write_text('{"step": 1, "t": 1}\n{"step": 2, "t": 2}\n')
+    path.write_text("".join(f'{{"kind": "train", "step": {step}, "t": {step}}}\n' for step in (1, 2)))
     follower = Follower(path)
     follower.new_rows()
-    path.write_text('{"step": 1, "t": 1}\n{"step": 2, "t": 22}\n{"step": 3, "t": 3}\n{"step": 4, "t": 4}\n')
+    path.write_text("".join(f'{{"kind": "train", "step": {step}, "t": {step * 11}}}\n' for step in (1, 2, 3, 4)))
     assert {3, 4} <= {row["step"] for row in follower.new_rows()}
 
 
-def test_rows_of_a_rewound_trial_are_new_only_beyond_what_was_shown() -> None:
-    marks = Marks()
-    train = [{"kind": "train", "step": step} for step in (1, 2, 3, 2, 3, 4)]
-    assert [marks.take(row) for row in train] == [True, True, True, False, False, True]
-    first = {"kind": "score", "step": 2, "score": {"score_id": "a"}}
-    other_strength = {"kind": "score", "step": 2, "score": {"score_id": "b"}}
-    assert [marks.take(row) for row in (first, other_strength, first)] == [True, True, False]
+def test_rows_of_a_rewound_trial_are_new_only_beyond_what_was_shown(tmp_path: Path) -> None:
+    shown = Shown(tmp_path / "shown.jsonl")
+    shown.add([key_of({"kind": "train", "step": step}) for step in (1, 2, 3)])
+    assert key_of({"kind": "train", "step": 3}) in shown and key_of({"kind": "train", "step": 4}) not in shown
+    shown.add([key_of({"kind": "score", "step": 2, "score": {"score_id": "a"}})])
+    assert key_of({"kind": "score", "step": 2, "score": {"score_id": "b"}}) not in shown, "another strength"
+
+
+def test_what_never_came_is_forgotten_and_the_list_outlives_a_kill(tmp_path: Path) -> None:
+    path = tmp_path / "shown.jsonl"
+    shown = Shown(path)
+    shown.add(["train:1", "train:2", "train:3"])
+    shown.end("alex", is_final=True)
+    with path.open("a") as file:
+        file.write('{"row": "trai')  # killed while writing
+    again = Shown(path)
+    assert again.keys == ["train:1", "train:2", "train:3"] and again.is_final
+    again.keep(2)
+    again.add(["train:3"])
+    again.confirm(3)
+    for read in (again, Shown(path)):
+        assert (read.keys, read.sweeps, read.is_final) == (["train:1", "train:2", "train:3"], ["alex"], False)
+        assert read.num_confirmed == 3 and "train:3" in read and "train:4" not in read
 
 
 def test_score_rows_are_named_by_stage_and_leave_out_the_unknown() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import random
 import re
 import socket
 import threading
@@ -17,11 +18,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 ENTITY = "somebody"
+_REFUSALS = {"refuse": 503, "forbid": 403}
+_TIME = "2026-11-21T00:00:00Z"
 
 
 @dataclass
 class Seen:
-    """history: run -> offset -> row. summary, buckets: run -> the newest. files: path -> bytes. faults: those made."""
+    """history: run -> offset -> row. summary, buckets: run -> the newest. files: path -> bytes. faults: those made.
+    completed: the runs whose stream was ended."""
 
     history: dict[str, dict[int, dict[str, Any]]] = field(default_factory=dict)
     summary: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -31,15 +35,22 @@ class Seen:
     views: list[dict[str, Any]] = field(default_factory=list)
     operations: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
+    completed: list[str] = field(default_factory=list)
 
 
 class StandIn(ThreadingHTTPServer):
-    """faults: every so manieth request is treated so: {"drop": 7, "refuse": 5, "delay": 3}."""
+    """faults: kind -> share of the requests treated so, drawn anew for each from one seed. Not every n-th: a request
+    that is repeated in step with others would meet its fault for ever.
+
+    drop: the connection is closed. refuse: 503. forbid: 403, which nobody repeats. delay: answered late. hang: never.
+    """
 
     daemon_threads = True
 
-    def __init__(self, faults: dict[str, int] | None = None, delay_s: float = 0.2) -> None:
-        self.faults, self.delay_s, self.count, self.seen = faults or {}, delay_s, 0, Seen()
+    def __init__(self, faults: dict[str, float] | None = None, delay_s: float = 0.2) -> None:
+        self.faults, self.delay_s, self.seen = faults or {}, delay_s, Seen()
+        self.chance = random.Random(0)
+        self.is_closing = threading.Event()
         self.lock = threading.Lock()
         super().__init__(("127.0.0.1", 0), _Handler)
 
@@ -52,8 +63,7 @@ class StandIn(ThreadingHTTPServer):
 
     def fault(self) -> str:
         with self.lock:
-            self.count += 1
-            found = next((kind for kind, every in self.faults.items() if self.count % every == 0), "")
+            found = next((kind for kind, share in self.faults.items() if self.chance.random() < share), "")
             if found:
                 self.seen.faults.append(found)
             return found
@@ -91,9 +101,11 @@ class _Handler(BaseHTTPRequestHandler):
         if fault == "drop":
             self.close_connection = True
             self.connection.shutdown(socket.SHUT_RDWR)
-        if fault == "refuse":
-            self._send({"errors": [{"message": "try later"}]}, 503)
-        return fault in ("drop", "refuse")
+        if fault == "hang":
+            self.server.is_closing.wait()
+        if fault in _REFUSALS:
+            self._send({"errors": [{"message": fault}]}, _REFUSALS[fault])
+        return fault in ("drop", "hang", *_REFUSALS)
 
     def _stream(self, run: str, body: dict[str, Any]) -> None:
         with self.server.lock:
@@ -104,6 +116,8 @@ class _Handler(BaseHTTPRequestHandler):
                     kept.update({part["offset"] + i: row for i, row in enumerate(rows)})
                 elif name == "wandb-summary.json" and rows:
                     self.server.seen.summary[run] = rows[-1]
+            if body.get("complete"):
+                self.server.seen.completed.append(run)
 
     def _graphql(self, body: dict[str, Any]) -> dict[str, Any]:
         query, variables = body["query"], body.get("variables") or {}
@@ -122,9 +136,18 @@ class _Handler(BaseHTTPRequestHandler):
             kept.update({key: value for key, value in given.items() if value is not None})
             bucket = {"id": f"id-{run}", "name": run, "displayName": given.get("displayName") or run,
                       "description": None, "config": given.get("config") or "{}", "sweepName": None,
-                      "historyLineCount": 0,
+                      "historyLineCount": self._num_rows(run),
                       "project": {"id": "p1", "name": given.get("project") or "p", "entity": entity}}
             return {"upsertBucket": {"bucket": bucket, "inserted": True}}
+        if name in ("Run", "RunHistoryKeys"):
+            bucket = self._bucket(given["name"])
+            keys = {"sets": [], "keys": {}, "lastStep": self._num_rows(given["name"]) - 1}
+            run = bucket and {**bucket, "id": given["name"], "projectId": "1", "sweepName": None, "state": "finished",
+                              "config": json.dumps({}), "historyKeys": keys, "createdAt": _TIME,
+                              "user": {"name": ENTITY, "username": ENTITY}}
+            return {"project": {"run": run}}
+        if name == "RunResumeStatus":
+            return {"model": {"name": given["project"], "entity": entity, "bucket": self._bucket(given["name"])}}
         if name == "CreateRunFiles":
             files = [{"name": file, "uploadUrl": f"{url}/upload/{given.get('run')}/{file}"} for file in given["files"]]
             return {"createRunFiles": {"runID": "r", "uploadHeaders": [], "files": files}}
@@ -158,6 +181,22 @@ class _Handler(BaseHTTPRequestHandler):
         return {"viewer": viewer, "serverInfo": server, "model": None, "project": None, "__type": None,
                 "QueryType": {"fields": []}, "MutationType": {"fields": []}, "TypeInfo": None, "entity": None,
                 "organization": None, "artifactCollectionType": None, "updateRun": {}, "createProject": None}
+
+    def _num_rows(self, run: str) -> int:
+        """A row is kept by its offset: who goes on with a run must begin behind what is there, or overwrites it."""
+        return max(self.server.seen.history.get(run, {}), default=-1) + 1
+
+    def _bucket(self, run: str) -> dict[str, Any] | None:
+        """A run as those who resume it are told; None for a new one."""
+        seen = self.server.seen
+        if run not in seen.buckets:
+            return None
+        kept, rows = seen.buckets[run], seen.history.get(run, {})
+        tail = [json.dumps(row) for _, row in sorted(rows.items())[-1:]]
+        return {"name": run, "displayName": kept.get("displayName") or run, "logLineCount": 0, "eventsLineCount": 0,
+                "historyLineCount": self._num_rows(run), "historyTail": json.dumps(tail), "eventsTail": "[]",
+                "summaryMetrics": json.dumps(seen.summary.get(run, {})), "config": kept.get("config") or "{}",
+                "tags": kept.get("tags") or [], "notes": None, "wandbConfig": json.dumps({"t": 1})}
 
     def _send(self, tree: Any, status: int = 200) -> None:
         body = json.dumps(tree).encode()

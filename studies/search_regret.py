@@ -1,0 +1,276 @@
+"""Is a search worth it, and does pruning lose the best? `python -m studies.search_regret`.
+
+60 settings on the pocket base, each trained twice (two seeds), every checkpoint screened and the answer confirmed on
+fresh noise: the table. It is an ordinary sweep, so a kill loses nothing: the same command goes on. Then searches are
+replayed on it, with the sampler, the duplicates and the pruning rule of a real one, and a look-up for training:
+
+    regret   the table's best mean over seeds, less the mean of the setting whose observed value (one seed, drawn per
+             search) was the best after n trials; TPE against random
+    pruning  all settings in random order, eight at a time, by the rule of conf/search/tpe.yaml: the share of steps that
+             is not trained, and how often the best setting of the seed that is seen is given up
+
+Writes search_regret.json and .md into results/search/. Intervals are 90 %, by bootstrap over searches: they say how
+sure the replay is, not how another subject would come out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sweep.command_line import CONF_DIR
+from sweep.files import read_json, read_jsonl, write_json, write_text
+from sweep.record.provenance import commit, hardware
+from sweep.schema import build, build_family
+from sweep.search.outcome import Outcome, Screened, screened_rows
+from sweep.search.pruning import behind
+from sweep.search.settings import SEARCHES, Pruning
+from sweep.search.study import SweepStudy
+from sweep.trial import DONE, Trial, answer_from_json, trial_folder
+
+WORK = Path("results/search-table")
+OUT = Path("results/search")
+TABLE = "table.json"
+SEEDS = (1, 2)
+RATES = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3)
+DIMS = (4, 32, 128)
+TEXT_RATES = (0.0, 5e-5)
+SCHEDULERS = ("constant", "cosine")
+NUM_STEPS, SAVE_EVERY = 1200, 200
+SWEEP = [f"unet_lr={','.join(map(str, RATES))}", f"network_dim={','.join(map(str, DIMS))}",
+         f"text_encoder_lr={','.join(map(str, TEXT_RATES))}", f"scheduler={','.join(SCHEDULERS)}",
+         f"seed={','.join(map(str, SEEDS))}", f"max_train_steps={NUM_STEPS}", f"save_every_n_steps={SAVE_EVERY}",
+         "save_every_n_epochs=100000", "dataset.num_images=14", "tracker=none", "sweep.name=table",
+         f"sweep.results_dir={WORK}"]
+# What a search of the same settings would be given; a proposal stands for the nearest one of the table.
+SPACE = ["unet_lr=tag(log,interval(3e-5,3e-3))", "network_dim=tag(log,int(interval(4,128)))",
+         "text_encoder_lr=choice(0.0,5e-5)", "scheduler=choice(constant,cosine)"]
+BUDGETS = (10, 20, 30)
+NUM_STARTUP = 5  # trials drawn at random before TPE learns; at conf's 10 it would be random itself up to 10
+PACK = 8  # trials that train at a time in the replay of pruning
+NUM_RESAMPLED = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One training: its confirmed usefulness, None if it can't be known, and its checkpoints."""
+
+    value: float | None
+    screened: tuple[Screened, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A row of the table. runs: by seed."""
+
+    settings: Mapping[str, Any]
+    runs: tuple[Run, ...]
+
+    @property
+    def mean(self) -> float | None:
+        values = [run.value for run in self.runs if run.value is not None]
+        return statistics.mean(values) if len(values) == len(self.runs) else None
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Record what is missing of the table, replay, report."""
+    parser = argparse.ArgumentParser(description="Is a search worth it, and does pruning lose the best?")
+    parser.add_argument("--searches", type=int, default=200, help="replayed searches of each kind")
+    parser.add_argument("--replay-only", action="store_true", help="train nothing; read the table that is there")
+    asked = parser.parse_args(arguments)
+    if not asked.replay_only:
+        subprocess.run([sys.executable, "train.py", "-m", *SWEEP], check=True)
+        write_json(OUT / TABLE, [_row_to_json(row) for row in recorded(WORK)])
+    table = [_row_from_json(row) for row in read_json(OUT / TABLE)]
+    found = {"regret": regrets(table, asked.searches), "pruning": pruned(table, asked.searches)}
+    write_json(OUT / "search_regret.json", {**found, "searches": asked.searches, "commit": commit(),
+                                            "hardware": hardware()})
+    write_text(OUT / "search_regret.md", report(found, table, asked.searches))
+
+
+def recorded(results_dir: Path) -> list[Setting]:
+    """The table from the sweep's folders. Raises ValueError for a trial that has not ended well."""
+    runs: dict[str, dict[int, Run]] = {}
+    settings: dict[str, dict[str, Any]] = {}
+    for row in read_jsonl(results_dir / "table" / "trials.jsonl"):
+        trial = Trial(**row)
+        folder = trial_folder(results_dir, trial.train_id)
+        answers = list(folder.scores.glob("answer-*.json"))
+        if read_json(folder.status)["status"] != DONE or len(answers) != 1:
+            raise ValueError(f"Trial {trial.number} is not done; the same command goes on with it.")
+        value = answer_from_json(read_json(answers[0])).score.axes["usefulness"].value
+        mine = {key: part for key, part in trial.settings.items() if key != "seed"}
+        settings[repr(mine)] = mine
+        runs.setdefault(repr(mine), {})[trial.config["seed"]] = Run(
+            value, tuple(screened_rows(list(read_jsonl(folder.metrics)))))
+    return [Setting(settings[key], tuple(runs[key][seed] for seed in SEEDS)) for key in settings]
+
+
+# -- regret
+
+def regrets(table: Sequence[Setting], num_searches: int) -> dict[str, Any]:
+    """Medians by sampler and budget, and of TPE's less random's, with intervals."""
+    by_sampler = {name: [search(table, name, seed) for seed in range(num_searches)] for name in ("tpe", "random")}
+    found: dict[str, Any] = {}
+    for place, budget in enumerate(BUDGETS):
+        tpe, rand = ([one[place] for one in by_sampler[name]] for name in ("tpe", "random"))
+        found[str(budget)] = {
+            "tpe": _bootstrap(_median_of(tpe), num_searches), "random": _bootstrap(_median_of(rand), num_searches),
+            "tpe less random": _bootstrap(_median_gap(tpe, rand), num_searches),
+            "mean": {"tpe": statistics.mean(tpe), "random": statistics.mean(rand)}}
+    return found
+
+
+def _median_of(values: Sequence[float]) -> Callable[[Sequence[int]], float]:
+    return lambda drawn: statistics.median(values[i] for i in drawn)
+
+
+def _median_gap(one: Sequence[float], other: Sequence[float]) -> Callable[[Sequence[int]], float]:
+    return lambda drawn: _median_of(one)(drawn) - _median_of(other)(drawn)
+
+
+def search(table: Sequence[Setting], sampler: str, seed: int) -> list[float]:
+    """One replayed search: its regret after each budget. As in a real one, a setting that was tried counts once."""
+    draw = random.Random(f"{sampler} {seed}")
+    best = max(row.mean for row in table if row.mean is not None)
+    tried: dict[int, Trial] = {}
+    seen: dict[int, float | None] = {}
+    found: list[float] = []
+    with tempfile.TemporaryDirectory() as folder:
+        config = build_family(SEARCHES, {**_conf("tpe"), "name": sampler, "seed": seed,
+                                         "num_startup_trials": NUM_STARTUP}, "search")
+        study = SweepStudy(Path(folder) / "replay", config, _axes(), {})
+        while len(found) < len(BUDGETS):
+            number, proposed = study.ask()
+            row = nearest(table, proposed)
+            if row in tried:
+                study.reject(number, _outcome(seen[row]), "tried before")
+                continue
+            tried[row] = Trial(number=len(tried) + 1, train_id=str(row), settings=proposed, config={}, num_steps=1)
+            seen[row] = table[row].runs[draw.randrange(len(table[row].runs))].value
+            study.assign(number, tried[row])
+            study.tell(tried[row], _outcome(seen[row]))
+            if len(tried) in BUDGETS:
+                known = {i: value for i, value in seen.items() if value is not None}
+                mean = table[max(known, key=lambda i: known[i])].mean if known else None
+                found.append(best - mean if mean is not None else best)
+    return found
+
+
+def nearest(table: Sequence[Setting], proposed: Mapping[str, Any]) -> int:
+    """The row that a proposal stands for; rates and ranks by their ratio."""
+    def distance(row: int) -> float:
+        mine = table[row].settings
+        far = sum(10.0 for key in ("text_encoder_lr", "scheduler") if mine[key] != proposed[key])
+        return far + sum(abs(math.log(mine[key] / proposed[key])) for key in ("unet_lr", "network_dim"))
+
+    return min(range(len(table)), key=distance)
+
+
+def _outcome(value: float | None) -> Outcome:
+    return Outcome(state="pruned") if value is None else Outcome(state="complete", axes={"usefulness": value})
+
+
+def _axes() -> list[Any]:
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
+    from sweep.search.axes import read_axes
+
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        return read_axes(SPACE, GlobalHydra.instance().config_loader())
+
+
+def _conf(name: str) -> dict[str, Any]:
+    import yaml
+
+    tree: dict[str, Any] = yaml.safe_load((CONF_DIR / "search" / f"{name}.yaml").read_text(encoding="utf-8"))
+    return tree
+
+
+# -- pruning
+
+def pruned(table: Sequence[Setting], num_sweeps: int) -> dict[str, Any]:
+    """What the paired rule saves, and how often it gives up the best setting."""
+    rule = build(Pruning, _conf("tpe")["pruning"])
+    sweeps = [prune(table, rule, seed) for seed in range(num_sweeps)]
+    return {"saved_frac": _bootstrap(lambda drawn: statistics.mean(sweeps[i][0] for i in drawn), num_sweeps),
+            "lost_best_frac": _bootstrap(lambda drawn: statistics.mean(float(sweeps[i][1]) for i in drawn), num_sweeps)}
+
+
+def prune(table: Sequence[Setting], rule: Pruning, seed: int) -> tuple[float, bool]:
+    """One replayed sweep: (share of the steps that were saved, whether the best of what is seen was given up)."""
+    draw = random.Random(f"prune {seed}")
+    runs = [row.runs[draw.randrange(len(row.runs))] for row in table]
+    waiting = draw.sample(range(len(runs)), len(runs))
+    seen: dict[int, list[Screened]] = {}
+    live: list[int] = []
+    given_up: set[int] = set()
+    while waiting or live:
+        while waiting and len(live) < PACK:
+            live.append(waiting.pop(0))
+        for i in live:
+            seen[i] = list(runs[i].screened[:len(seen.get(i, [])) + 1])
+        for i in list(live):
+            if len(seen[i]) == len(runs[i].screened):
+                live.remove(i)
+            elif behind(rule, seen[i], {j: rows for j, rows in seen.items() if j != i}):
+                given_up.add(i)
+                live.remove(i)
+    trained = sum(rows[-1].step for rows in seen.values())
+    whole = sum(run.screened[-1].step for run in runs)
+    values = {i: run.value for i, run in enumerate(runs) if run.value is not None}
+    best = max(values, key=lambda i: values[i])
+    return 1 - trained / whole, best in given_up
+
+
+# -- figures
+
+def _bootstrap(statistic: Callable[[Sequence[int]], float], n: int) -> dict[str, float]:
+    """The statistic of all n searches with its 90 % interval (Efron 1979, percentiles)."""
+    draw = random.Random(0)
+    values = sorted(statistic(draw.choices(range(n), k=n)) for _ in range(NUM_RESAMPLED))
+    return {"value": statistic(range(n)), "low": values[NUM_RESAMPLED // 20], "high": values[-NUM_RESAMPLED // 20],
+            "n": n}
+
+
+def report(found: Mapping[str, Any], table: Sequence[Setting], num_searches: int) -> str:
+    """The figures as a page."""
+    def shown(one: Mapping[str, float]) -> str:
+        return f"{one['value']:.3f} [{one['low']:.3f}, {one['high']:.3f}]"
+
+    lines = ["# Is a search worth it?", "",
+             f"{len(table)} settings x {len(SEEDS)} seeds, {num_searches} replayed searches each; median regret in "
+             "usefulness with 90 % intervals.", "",
+             "| trials | TPE | random | TPE less random |", "|---|---|---|---|"]
+    for budget, row in found["regret"].items():
+        lines.append(f"| {budget} | {shown(row['tpe'])} | {shown(row['random'])} | {shown(row['tpe less random'])} |")
+    saved, lost = found["pruning"]["saved_frac"], found["pruning"]["lost_best_frac"]
+    lines += ["", f"Pruning by the paired rule saves {shown(saved)} of the steps and gives up the best setting in "
+              f"{shown(lost)} of the sweeps.", "", "    python -m studies.search_regret", ""]
+    return "\n".join(lines)
+
+
+def _row_to_json(row: Setting) -> dict[str, Any]:
+    return {"settings": dict(row.settings),
+            "runs": [{"value": run.value, "screened": [
+                {"step": one.step, "usefulness": one.usefulness, "replicates": dict(one.replicates)}
+                for one in run.screened]} for run in row.runs]}
+
+
+def _row_from_json(tree: Mapping[str, Any]) -> Setting:
+    return Setting(tree["settings"], tuple(
+        Run(run["value"], tuple(Screened(**one) for one in run["screened"])) for run in tree["runs"]))
+
+
+if __name__ == "__main__":
+    main()

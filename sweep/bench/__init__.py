@@ -1,0 +1,1 @@
+"""What training in packs costs, measured: `python -m sweep.bench --help`."""

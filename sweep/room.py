@@ -1,0 +1,54 @@
+"""How many trials a worker found room for, kept so that the next plan can say it without loading anything."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from sweep.files import read_json, write_json
+from sweep.trial import Trial
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Room:
+    """gib_each: what one more trial takes. max_trials: how many shared a pass for that reason."""
+
+    gib_each: float
+    max_trials: int
+
+
+def largest(trials: Sequence[Trial]) -> Trial:
+    """The one that room is made for."""
+    return max(trials, key=lambda trial: (trial.config["train_batch_size"], trial.config["network_dim"]))
+
+
+def note_room(results_dir: Path, trial: Trial, room: Room) -> None:
+    write_json(_path(results_dir), {**_notes(results_dir), _key(trial): asdict(room)})
+
+
+def known_room(results_dir: Path, trial: Trial) -> Room | None:
+    """As found at the last time for trials like this; None before the first."""
+    found = _notes(results_dir).get(_key(trial))
+    return None if found is None else Room(**found)
+
+
+def _key(trial: Trial) -> str:
+    config = trial.config
+    base = config["base_model"]
+    return (f"{base['name']} {base['resolution']}px precision={config['mixed_precision']} "
+            f"batch={config['train_batch_size']} {config['network']['name']} rank={config['network_dim']}"
+            f"{' checkpointing' if config['gradient_checkpointing'] else ''}")
+
+
+def _notes(results_dir: Path) -> dict[str, Any]:
+    try:
+        notes: dict[str, Any] = read_json(_path(results_dir))
+        return notes
+    except (FileNotFoundError, ValueError):
+        return {}
+
+
+def _path(results_dir: Path) -> Path:
+    return results_dir / "cache" / "room.json"

@@ -1,0 +1,61 @@
+"""The replay, on a table whose best setting is known."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+from pathlib import Path
+
+import pytest
+
+from studies import search_regret as study
+from sweep.files import write_json
+from sweep.search.outcome import Screened
+
+
+def made_table(noise: float = 0.01) -> list[study.Setting]:
+    """Best at a rate of 3e-4 and dim 32, with a trained text encoder; the schedule changes nothing."""
+    draw = random.Random(0)
+
+    def run(rate: float, dim: int, text_rate: float) -> study.Run:
+        value = 0.8 - 0.25 * abs(math.log10(rate / 3e-4)) - 0.05 * abs(math.log2(dim / 32)) + 0.1 * (text_rate > 0)
+        value += draw.gauss(0, noise)
+        steps = [200 * (1 + i) for i in range(6)]
+        seen = [Screened(step=step, usefulness=value * step / 1200,
+                         replicates={f"p{p}": value * step / 1200 + draw.gauss(0, 0.003) for p in range(8)})
+                for step in steps]
+        return study.Run(value, tuple(seen))
+
+    return [study.Setting({"unet_lr": rate, "network_dim": dim, "text_encoder_lr": text, "scheduler": schedule},
+                          tuple(run(rate, dim, text) for _ in study.SEEDS))
+            for rate, dim, text, schedule in itertools.product(study.RATES, study.DIMS, study.TEXT_RATES,
+                                                               study.SCHEDULERS)]
+
+
+@pytest.mark.slow
+def test_a_search_learns_and_random_does_not() -> None:
+    table = made_table()
+    assert len(table) == 60
+    found = study.regrets(table, 8)
+    assert found["30"]["tpe"]["value"] <= found["10"]["tpe"]["value"]
+    assert found["20"]["mean"]["tpe"] < found["20"]["mean"]["random"]
+
+
+def test_a_proposal_stands_for_the_nearest_setting() -> None:
+    table = made_table()
+    row = study.nearest(table, {"unet_lr": 2.4e-4, "network_dim": 70, "text_encoder_lr": 0.0, "scheduler": "cosine"})
+    assert table[row].settings == {"unet_lr": 3e-4, "network_dim": 128, "text_encoder_lr": 0.0, "scheduler": "cosine"}
+
+
+def test_clear_differences_are_pruned_and_the_best_is_kept() -> None:
+    found = study.pruned(made_table(), 10)
+    assert found["saved_frac"]["value"] > 0.3 and found["lost_best_frac"]["value"] == 0
+
+
+def test_the_report_is_written_from_the_table_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study, "OUT", tmp_path)
+    monkeypatch.setattr(study, "BUDGETS", (2, 4))
+    write_json(tmp_path / study.TABLE, [study._row_to_json(row) for row in made_table()])
+    study.main(["--replay-only", "--searches", "2"])
+    assert "60 settings x 2 seeds" in (tmp_path / "search_regret.md").read_text()
