@@ -70,7 +70,7 @@ def conduct(cells: Cells, launcher_of: LauncherMaker = make_launcher) -> list[Tr
     name = checked_name(config.sweep.name) or default_name(cells.swept_keys, question)
     for line in headlines([(one.dataset, train_from_tree(one.trial.config), one.trial.num_steps)
                            for one in checked or [first] if one.dataset.photos]):
-        print(line)
+        say(line)
     backends = {} if isinstance(config.scoring, NoScoring) else backend_identities(config.scoring)
     sweep = Sweep(name=name, dir=results_dir / name, config=config, backends=backends)
     if config.plan:
