@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -23,17 +24,16 @@ from sweep.identity import base_identity
 from sweep.launch.launcher import Launcher, make_launcher
 from sweep.lock import conductor_lock
 from sweep.packing import MOST_TRIALS, plan_packs
-from sweep.plan import plan_lines, remember_sizes
+from sweep.plan import expected_s, plan_lines, remember_costs, remember_sizes
 from sweep.preflight import Checked, Preflight, first_read
 from sweep.proposals import Proposals
 from sweep.question import checked_name, default_name, question_of, refuse_other_question
-from sweep.record import rates
 from sweep.record.entry import SweepEntry, read_entry, write_entry
 from sweep.record.facts import Facts, Record, add_facts, without_mended
 from sweep.record.notes import add_note, read_notes
 from sweep.record.provenance import commit, hardware, versions
 from sweep.record.redact import without_secrets
-from sweep.record.results import is_complete, read_result
+from sweep.record.results import is_complete, read_result, read_status
 from sweep.record.sweep_log import note, notes
 from sweep.record.terminal import make_view, say, show_plan, show_results
 from sweep.record.tracker import Tracker, make_tracker
@@ -72,12 +72,15 @@ def conduct(cells: Cells, launcher_of: LauncherMaker = make_launcher) -> list[Tr
                            for one in checked or [first] if one.dataset.photos]):
         say(line)
     backends = {} if isinstance(config.scoring, NoScoring) else backend_identities(config.scoring)
-    sweep = Sweep(name=name, dir=results_dir / name, config=config, backends=backends)
+    sweep = Sweep(name=name, dir=results_dir / name, config=config, backends=backends,
+                  num_checkpoints={one.trial.train_id: one.num_checkpoints for one in checked})
     if config.plan:
+        sweep.entry(cells, first, question)  # a name that stands for another question is refused
         sweep.show_plan(checked)
         return []
     with conductor_lock(sweep.dir):
-        entry = sweep.open(cells, first, question)
+        entry = sweep.entry(cells, first, question)
+        sweep.open(entry, first.dataset.skipped)
         sweep.take_in(checked)
         results = sweep.run(entry, cells, preflight, _in_order(cells, checked), launcher_of)
     failed = [result for result in results if result.status == FAILED]
@@ -99,30 +102,35 @@ class Sweep:
     config: RunConfig
     backends: dict[str, str]  # hash of the weights that score, by role; empty if the sweep does not score
     known: dict[str, Trial] = field(default_factory=dict)  # by train_id, in the order of their numbers
+    num_checkpoints: dict[str, int] = field(default_factory=dict)  # by train_id, of the cells looked at
     scoring_ids: dict[Any, str] = field(default_factory=dict)  # of the photos and bases seen so far
 
     @property
     def results_dir(self) -> Path:
         return self.dir.parent
 
-    def open(self, cells: Cells, first: Checked, question: dict[str, Any]) -> SweepEntry:
-        """Write down what is asked. Raises SweepExistsError if the name stands for another question."""
+    def entry(self, cells: Cells, first: Checked, question: dict[str, Any]) -> SweepEntry:
+        """What is asked. Raises SweepExistsError if the name stands for another question."""
         entry = SweepEntry(
             name=self.name, command=_command(), question=question, note=self.config.note,
             started=datetime.now(UTC).isoformat(timespec="seconds"), swept_keys=tuple(cells.swept_keys),
             trigger=first.dataset.trigger, class_noun=first.dataset.class_noun, num_photos=len(first.dataset.photos),
             base_model=self.config.train.base_model.name, dataset=self.config.train.dataset.dir or "the pocket's own",
             hardware=hardware(), versions=versions(), commit=commit())
-        if self._entry_path.exists():
-            before = read_entry(self._entry_path)
-            refuse_other_question(self.name, before, entry)
-            if before.note and entry.note and entry.note not in (before.note, *read_notes(self.dir)):
-                add_note(self.dir, entry.note)  # beside the first one
-            entry = replace(entry, started=before.started, note=before.note or entry.note)
+        if not self._entry_path.exists():
+            return entry
+        before = read_entry(self._entry_path)
+        refuse_other_question(self.name, before, entry)
+        return replace(entry, started=before.started, note=before.note or entry.note)
+
+    def open(self, entry: SweepEntry, skipped: Sequence[str]) -> None:
+        """Write down what is asked. skipped: what was left out of the photos, in words."""
+        note_now = self.config.note
+        if self._entry_path.exists() and note_now and note_now not in (entry.note, *read_notes(self.dir)):
+            add_note(self.dir, note_now)  # beside the first one
         write_entry(self._entry_path, entry)
         self.known = {row["train_id"]: Trial(**row) for row in read_jsonl(self._trials_path)}
-        notes(self.dir, first.dataset.skipped)
-        return entry
+        notes(self.dir, skipped)
 
     def take_in(self, checked: Sequence[Checked]) -> None:
         """Write down trials that are new, with the next numbers."""
@@ -168,7 +176,7 @@ class Sweep:
         todo = [one for one in checked if not self.is_complete(one.trial)]
         waiting = [one.trial for one in todo]
         ids = {trial.train_id for trial in waiting}
-        show_plan(self.name, [one.trial for one in checked],
+        show_plan(self.name, [one.trial for one in checked], steps_left=self._steps_left,
                   already_done=[one.trial.train_id for one in checked if one.trial.train_id not in ids],
                   num_packs=len(packs := self.plan_packs(waiting)), estimated_s=self._expected_s(waiting),
                   num_files=sum(one.num_checkpoints for one in todo), room=self._room(waiting))
@@ -184,8 +192,9 @@ class Sweep:
                       key=lambda trial: rank.get(trial.train_id, len(rank) + trial.number))
         ids = {trial.train_id for trial in todo}
         packs = self.plan_packs(todo)
-        show_plan(self.name, trials, already_done=[t.train_id for t in trials if t.train_id not in ids],
-                  num_packs=len(packs), estimated_s=self._expected_s(todo), room=self._room(todo))
+        show_plan(self.name, trials, steps_left=self._steps_left,
+                  already_done=[t.train_id for t in trials if t.train_id not in ids], num_packs=len(packs),
+                  estimated_s=self._expected_s(todo), room=self._room(todo))
         study = SweepStudy(self.dir, self.config.search, cells.axes, cells.fixed)
         study.reconcile(trials, {trial.train_id: self.outcome(trial) for trial in trials if trial.train_id not in ids})
         if study.lost:
@@ -217,8 +226,7 @@ class Sweep:
         results = [read_result(self.results_dir, trial, self.scoring_id(trial)) for trial in self.trials()]
         mine = [result for result in results if result.trial.train_id not in complete]
         done = [result for result in mine if result.status == DONE]
-        rates.remember(self.results_dir, self._rate_key, sum(result.attributed_s for result in done),
-                       sum(result.step for result in done))
+        remember_costs(self.results_dir, self._rate_key, done)
         remember_sizes(self.results_dir, done)
         pruned = [result for result in results if result.status == PRUNED]
         if pruned:
@@ -278,8 +286,14 @@ class Sweep:
 
     def _expected_s(self, todo: Sequence[Trial]) -> float | None:
         """Wall time of what is to do, from what earlier trials cost here; None if there were none."""
-        total_s = rates.expected_s(self.results_dir, self._rate_key, sum(trial.num_steps for trial in todo))
-        return None if total_s is None else total_s / self.config.launcher.num_workers
+        checkpoints = sum(math.ceil(self.num_checkpoints.get(trial.train_id, 1) * self._steps_left(trial)
+                                    / max(trial.num_steps, 1)) for trial in todo)
+        total_s = expected_s(self.results_dir, self._rate_key, num_trials=len(todo), num_checkpoints=checkpoints,
+                             num_steps=sum(self._steps_left(trial) for trial in todo))
+        return None if total_s is None else total_s / min(self.config.launcher.num_workers, max(len(todo), 1))
+
+    def _steps_left(self, trial: Trial) -> int:
+        return trial.num_steps - read_status(self.results_dir, trial).step
 
     def _room(self, todo: Sequence[Trial]) -> str:
         """How many train at a time, as asked for or as found for trials like the largest of these before."""

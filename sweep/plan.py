@@ -1,4 +1,4 @@
-"""What a sweep will cost beside its steps: files, images, packs. For `plan=true`; imports no torch."""
+"""What a sweep will cost: time, files, images, packs. For `plan=true`; imports no torch."""
 
 from __future__ import annotations
 
@@ -8,9 +8,40 @@ from pathlib import Path
 
 from sweep.evaluation.cells import cells_of
 from sweep.evaluation.settings import NoScoring, ScoringConfig
+from sweep.files import read_jsonl
 from sweep.preflight import Checked
 from sweep.record import rates
 from sweep.trial import Trial, TrialResult, trial_folder
+
+
+def expected_s(results_dir: Path, key: str, *, num_steps: int, num_checkpoints: int, num_trials: int) -> float | None:
+    """Seconds of one worker, from what steps, screened checkpoints and last scorings cost here before; None before the
+    first measurement. key: what these depend on most: base, resolution, device, scoring."""
+    parts = [rates.expected(results_dir, f"{key} {unit}", number) for unit, number in
+             (("step", num_steps), ("checkpoint", num_checkpoints), ("trial", num_trials))]
+    known = [part for part in parts if part is not None]
+    return sum(known) if len(known) == len(parts) else None
+
+
+def remember_costs(results_dir: Path, key: str, done: Sequence[TrialResult]) -> None:
+    """Tell the time of finished trials' parts apart by their metrics, whose rows say what was spent until then."""
+    training_s = screening_s = last_s = 0.0
+    num_steps = num_checkpoints = 0
+    for result in done:
+        before_s = 0.0
+        for row in read_jsonl(trial_folder(results_dir, result.trial.train_id).metrics):
+            if "attributed_s" not in row:
+                continue
+            spent_s, before_s = row["attributed_s"] - before_s, row["attributed_s"]
+            if row["kind"] == "score":
+                screening_s, num_checkpoints = screening_s + spent_s, num_checkpoints + 1
+            else:
+                training_s += spent_s
+        num_steps += result.step
+        last_s += max(0.0, result.attributed_s - before_s)
+    rates.remember(results_dir, f"{key} step", training_s, num_steps)
+    rates.remember(results_dir, f"{key} checkpoint", screening_s, num_checkpoints or len(done))
+    rates.remember(results_dir, f"{key} trial", last_s, len(done))
 
 
 def plan_lines(results_dir: Path, todo: Sequence[Checked], packs: Sequence[Sequence[Trial]],
@@ -22,7 +53,7 @@ def plan_lines(results_dir: Path, todo: Sequence[Checked], packs: Sequence[Seque
     lines = [f"packs: {sizes} trials"]
     if not isinstance(scoring, NoScoring):
         lines.append(f"scoring: about {sum(_num_images(scoring, one) for one in todo)} images")
-    num_bytes = [rates.expected_s(results_dir, _bytes_key(one.trial), _size(one.trial) * one.num_checkpoints)
+    num_bytes = [rates.expected(results_dir, _bytes_key(one.trial), _size(one.trial) * one.num_checkpoints)
                  for one in todo]
     known = [each for each in num_bytes if each is not None]
     if len(known) == len(num_bytes):

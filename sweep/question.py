@@ -36,10 +36,13 @@ def question_of(cells: Cells, first: Checked) -> dict[str, Any]:
     return question
 
 
+_TAKEN = ("trials", "cache", "pocket")  # what else stands in results/
+
+
 def checked_name(name: str | None) -> str | None:
-    if name is not None and (not re.fullmatch(r"[\w][\w.-]*", name) or name in ("trials", "cache")):
+    if name is not None and (not re.fullmatch(r"[\w][\w.-]*", name) or name in _TAKEN):
         raise ConfigError(f"sweep.name={name!r} can't be a folder of results: use letters, digits, '.', '_' and '-', "
-                          "and not 'trials' or 'cache'.")
+                          f"and not one of {', '.join(_TAKEN)}.")
     return name
 
 

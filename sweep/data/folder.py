@@ -127,7 +127,7 @@ def read_dataset(config: DatasetConfig, *, trigger: str | None, class_noun: str 
     if not subsets:
         _raise_problems(root, found)
         raise DataError(f"{root} holds no photos ({', '.join(IMAGE_SUFFIXES)}), neither itself nor in subfolders "
-                        "named <repeats>_<trigger> <class>, e.g. \"10_alexq man\".")
+                        f"named <repeats>_<trigger> <class>, e.g. \"10_alexq man\".{_where_photos_are(root)}")
     words = subsets[0][1].split()
     trigger = trigger or (words[0] if words else "")
     class_noun = class_noun or " ".join(words[1:]) or "person"
@@ -168,6 +168,9 @@ def _roots(config: DatasetConfig, found: _Findings) -> tuple[Path, Path | None]:
         root, reg = SUBJECT_DIR / "train", None
     else:
         root = Path(config.dir).expanduser()
+        if root.is_file():
+            raise DataError(f"dataset.dir={config.dir} is a file. Give the folder that it lies in: "
+                            f"dataset.dir={Path(config.dir).parent}")
         if not root.is_dir():
             raise DataError(f"dataset.dir={config.dir}: there is no such folder. Give the folder that holds your "
                             "photos, or <repeats>_<trigger> <class> subfolders of them.")
@@ -189,6 +192,18 @@ def _roots(config: DatasetConfig, found: _Findings) -> tuple[Path, Path | None]:
         raise DataError(f"dataset.reg_dir={config.reg_dir}: there is no such folder. Give one with <repeats>_<class> "
                         "subfolders of regularisation images, or none.")
     return root, reg
+
+
+def _where_photos_are(root: Path) -> str:
+    """What to type if the photos are one level off; empty if they are nowhere near."""
+    for folder in sorted(path for path in root.iterdir() if path.is_dir()):
+        if any(SUBSET_NAME.match(path.name) for path in folder.iterdir() if path.is_dir()):
+            holdout = f" dataset.holdout_dir={root / 'holdout'}" if (root / "holdout").is_dir() else ""
+            return f" Its subfolder {folder.name} has such subfolders: dataset.dir={folder}{holdout}"
+        if any(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.iterdir()):
+            return (f" There are photos in \"{folder.name}\": put the repeats before its name, \"10_{folder.name}\", "
+                    f"or give it as a plain folder: dataset.dir=\"{folder}\" trigger=WORD")
+    return ""
 
 
 def _subsets(root: Path, found: _Findings, ignored: Sequence[Path] = ()) -> Iterator[tuple[Path, str, int]]:
@@ -270,7 +285,8 @@ def _read_holdout(config: DatasetConfig, photos: Sequence[Photo], class_noun: st
                         "the subject that are not trained on, or null.")
     held_out = [photo for photo, _ in _read_subset(folder, f"{trigger} {class_noun}", 1, config, found)]
     if not held_out:
-        raise DataError(f"dataset.holdout_dir={config.holdout_dir} holds no photos ({', '.join(IMAGE_SUFFIXES)}).")
+        raise DataError(f"dataset.holdout_dir={config.holdout_dir} holds no photos ({', '.join(IMAGE_SUFFIXES)}). "
+                        "Held-out photos lie in the folder itself, not in subfolders.")
     trained_on = {p.sha256: p.path for p in photos if p.sha256}
     leaks = [f"{p.path} is {trained_on[p.sha256]}" for p in held_out if p.sha256 in trained_on]
     if leaks:

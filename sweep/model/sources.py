@@ -104,6 +104,10 @@ def variant(path: Path) -> str:
     return words[0].split("-")[0] if words else ""
 
 
+_EXAMPLES = {"sd15": "stable-diffusion-v1-5/stable-diffusion-v1-5", "sd2": "stabilityai/stable-diffusion-2-1",
+             "sdxl": "stabilityai/stable-diffusion-xl-base-1.0", "file": "REPOSITORY FILE.safetensors"}
+
+
 def _located(config: BaseModelConfig) -> Path:
     given = config.path
     if given is None and config.name in EMBEDDED:
@@ -113,8 +117,8 @@ def _located(config: BaseModelConfig) -> Path:
     if given is None:
         raise ModelError(f"base_model={config.name} needs base_model.path=FOLDER (a model in diffusers layout), a hub "
                          "id that lies in the hub's cache, or a .safetensors checkpoint. Nothing is downloaded without "
-                         "being asked for; get one with, e.g.: "
-                         "hf download stable-diffusion-v1-5/stable-diffusion-v1-5 --local-dir FOLDER")
+                         f"being asked for; get one with, e.g.: hf download {_EXAMPLES[config.name]} "
+                         "--local-dir FOLDER")
     path = Path(given).expanduser()
     if path.exists():
         return path

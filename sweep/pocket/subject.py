@@ -203,6 +203,8 @@ def main(arguments: list[str] | None = None) -> None:
     except ValueError as error:
         parser.error(str(error))
     print(f"{options.num_photos} photos in {train}, {NUM_HOLDOUT} held out in {options.out / 'holdout'}")
+    print(f'train on them: python train.py dataset.dir="{options.out / "train"}" '
+          f'dataset.holdout_dir="{options.out / "holdout"}"')
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How long a trial-step took here before, scoring included, so that a plan can say how long a sweep will take."""
+"""What one unit of work cost here before, so that a plan can say what a sweep will cost."""
 
 from __future__ import annotations
 
@@ -7,19 +7,16 @@ from pathlib import Path
 from sweep.files import read_json, write_json
 
 
-def expected_s(results_dir: Path, key: str, num_steps: int) -> float | None:
-    """Seconds that so many trial-steps would take one worker; None before the first measurement.
-
-    key: what the rate depends on most: base, resolution, device, scoring.
-    """
+def expected(results_dir: Path, key: str, num_units: int) -> float | None:
+    """Seconds (or what else was remembered) of so many units; None before the first measurement."""
     rate = _rates(results_dir).get(key)
-    return None if rate is None else rate * num_steps
+    return None if rate is None else rate * num_units
 
 
-def remember(results_dir: Path, key: str, elapsed_s: float, num_steps: int) -> None:
+def remember(results_dir: Path, key: str, spent: float, num_units: int) -> None:
     """Take the newest measurement for the truth: machines change."""
-    if num_steps > 0:
-        write_json(_path(results_dir), {**_rates(results_dir), key: elapsed_s / num_steps})
+    if num_units > 0:
+        write_json(_path(results_dir), {**_rates(results_dir), key: spent / num_units})
 
 
 def _rates(results_dir: Path) -> dict[str, float]:

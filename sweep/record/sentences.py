@@ -73,7 +73,7 @@ def results_sentence(result: TrialResult) -> str:
         if result.status == REFUSED:
             return f"None. It was refused before anything ran{because}"
         if result.status == DONE:
-            return "Trained, not scored."
+            return f"Trained, not scored. Its files: `{_checkpoints(result)}`."
         return f"None yet: {result.status} at {place}."
     score = result.answer.score
     figures = ", ".join(f"{name} {figure(score.axes.get(name))}" for name in AXES)
@@ -88,7 +88,7 @@ def results_sentence(result: TrialResult) -> str:
 def use_sentence(answer: Answer) -> str:
     """Which file of one trial, at which strength."""
     why = _sentence(answer.reason)
-    use = f"`{answer.file}` (epoch {answer.epoch}) at {answer.strength:g}: `{prompt_tag(answer)}`."
+    use = f"`{answer.file}` ({_when(answer)}) at {answer.strength:g}: `{prompt_tag(answer)}`."
     return f"{use} {why[:1].upper()}{why[1:]}".rstrip()
 
 
@@ -97,17 +97,26 @@ def prompt_tag(answer: Answer) -> str:
     return f"<lora:{Path(answer.file).stem}:{answer.strength:g}>"
 
 
+def _when(answer: Answer) -> str:
+    """Which of a trial's files: by epoch, before the first one's end by step."""
+    return f"epoch {answer.epoch}" if answer.epoch else f"step {answer.score.step}"
+
+
+def _checkpoints(result: TrialResult) -> str:
+    return f"trials/{result.trial.train_id}/checkpoints"
+
+
 def file_place(result: TrialResult) -> str:
     """Where a trial's file lies, seen from the results folder."""
     assert result.answer is not None
-    return f"trials/{result.trial.train_id}/checkpoints/{result.answer.file}"
+    return f"{_checkpoints(result)}/{result.answer.file}"
 
 
 def answer_sentence(entry: SweepEntry, results: Sequence[TrialResult], results_dir: str = "results") -> str:
     """The one answer of a sweep: file, strength, what to write in the prompt, how sure. A tie names no winner."""
     best, ties = best_results(results)
     if best is None or best.answer is None:
-        return _nothing_to_name(results)
+        return _nothing_to_name(results, results_dir)
     if ties:
         return _tie_sentence(entry, sorted([best, *ties], key=lambda r: r.trial.number), results_dir)
     score = best.answer.score
@@ -116,7 +125,7 @@ def answer_sentence(entry: SweepEntry, results: Sequence[TrialResult], results_d
     how_sure = ((f"on the same prompts it beats the file of {_each_of(rivals)} by more than chance; picked as the best "
                  f"of {rivals + 1}, its own figure leans high") if rivals
                 else "nothing else was scored to compare it with")
-    return (f"{start} `{results_dir}/{file_place(best)}` (trial {best.trial.number}, epoch {best.answer.epoch}) at "
+    return (f"{start} `{results_dir}/{file_place(best)}` (trial {best.trial.number}, {_when(best.answer)}) at "
             f"strength {best.answer.strength:g}: write {_prompt(entry, best.answer)}. "
             f"Usefulness {figure(usefulness(best))}; {how_sure}.")
 
@@ -207,7 +216,7 @@ def _tie_sentence(entry: SweepEntry, tied: Sequence[TrialResult], results_dir: s
     return f"{start}: {len(tied)} trials can't be told apart, take any of them. {named}{more}."
 
 
-def _nothing_to_name(results: Sequence[TrialResult]) -> str:
+def _nothing_to_name(results: Sequence[TrialResult], results_dir: str) -> str:
     if not results:
         return "No trial has run yet, so there is no file to name."
     failed = sum(r.status in (FAILED, DIVERGED, REFUSED) for r in results)
@@ -218,7 +227,10 @@ def _nothing_to_name(results: Sequence[TrialResult]) -> str:
         axis = result.answer.score.axes.get("usefulness") if result.answer else None
         if axis is not None and not axis.is_valid:
             return f"No file to name: usefulness can't be known ({axis.reason or 'no reason was recorded'})."
-    return "No file to name: no trial has been scored."
+    trained = [r for r in results if r.status == DONE]
+    where = ", ".join(f"`{results_dir}/{_checkpoints(result)}` (trial {result.trial.number})" for result in trained[:3])
+    more = f" and those of {len(trained) - 3} more" if len(trained) > 3 else ""
+    return "No file to name: no trial has been scored." + (f" The files lie in {where}{more}." if trained else "")
 
 
 def _prompt(entry: SweepEntry, answer: Answer) -> str:

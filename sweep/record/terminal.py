@@ -211,12 +211,14 @@ class LiveView:
         return Group(Text("\n".join(lines), no_wrap=True, overflow="crop"), Text(standing.summary()))
 
 
-def show_plan(name: str, trials: Sequence[Trial], *, already_done: Sequence[str] = (), num_packs: int | None = None,
+def show_plan(name: str, trials: Sequence[Trial], *, already_done: Sequence[str] = (),
+              steps_left: Callable[[Trial], int] = lambda trial: trial.num_steps, num_packs: int | None = None,
               num_files: int | None = None, estimated_s: float | None = None, room: str = "",
               stream: TextIO | None = None) -> None:
     """What would run, in how many steps, files and minutes. What isn't known is left out.
 
-    already_done: train_ids of trials that have been trained before, by this sweep or another. room: how many train at a
+    already_done: train_ids of trials that have been trained before, by this sweep or another. steps_left: of a trial
+    that was interrupted fewer than all. room: how many train at a
     time, and what they take.
     """
     todo = [trial for trial in trials if trial.train_id not in already_done and not trial.refused]
@@ -225,10 +227,12 @@ def show_plan(name: str, trials: Sequence[Trial], *, already_done: Sequence[str]
     num_done = len(trials) - len(todo) - num_refused
     say(f"sweep {name}: {_count(len(trials), 'trial')}, {num_done} already done{refused}", stream)
     for trial in trials:
-        state = "done" if trial.train_id in already_done else f"{trial.num_steps} steps"
+        left = steps_left(trial)
+        state = f"{left} of {trial.num_steps} steps left" if left < trial.num_steps else f"{trial.num_steps} steps"
+        state = "done" if trial.train_id in already_done else state
         state = f"refused: {' '.join(trial.refused.split())}" if trial.refused else state
         say(f"  {label(trial)}: {state}", stream)
-    parts = [f"{sum(t.num_steps for t in todo)} steps"]
+    parts = [f"{sum(map(steps_left, todo))} steps"]
     if num_packs is not None:
         parts.append(_count(num_packs, "pack"))
     if room:

@@ -115,3 +115,16 @@ def test_an_epoch_of_so_many_steps_repeats_each_folder_as_needed(photo_folder: P
     assert {photo.subset: photo.repeats for photo in dataset.photos} == {"10_alexq man": 250, "2_alexq in armour": 333}
     few = read_dataset(config, trigger=None, class_noun=None, repeats=None, images_per_epoch=1)
     assert {photo.repeats for photo in few.photos} == {1}
+
+
+def test_photos_that_lie_one_level_off_are_pointed_at(tmp_path: Path) -> None:
+    make_photos(tmp_path / "me" / "train")
+    (tmp_path / "me" / "holdout").mkdir()
+    with pytest.raises(DataError, match=r"dataset\.dir=.*me/train dataset\.holdout_dir=.*me/holdout"):
+        read(tmp_path / "me")
+    (tmp_path / "you").mkdir()
+    (tmp_path / "me" / "train" / "10_alexq man").rename(tmp_path / "you" / "zz man")
+    with pytest.raises(DataError, match='"10_zz man"'):
+        read(tmp_path / "you")
+    with pytest.raises(DataError, match="is a file"):
+        read(next((tmp_path / "you" / "zz man").glob("*.png")))

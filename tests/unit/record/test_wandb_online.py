@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import wandb
 from record_on_disk import make_sweep
 from wandb_stand_in import StandIn
 
-import wandb
 from sweep.files import read_jsonl, sha256_of
 from sweep.record.entry import write_entry
 from sweep.record.facts import Record, read_record
