@@ -23,7 +23,7 @@ from sweep.identity import base_identity
 from sweep.launch.launcher import Launcher, make_launcher
 from sweep.lock import conductor_lock
 from sweep.packing import MOST_TRIALS, plan_packs
-from sweep.plan import plan_lines, remember_sizes
+from sweep.plan import plan_lines, remember_sizes, room_said
 from sweep.preflight import Checked, Preflight, first_read
 from sweep.proposals import Proposals
 from sweep.question import checked_name, default_name, question_of, refuse_other_question
@@ -39,7 +39,6 @@ from sweep.record.terminal import make_view, say, show_plan, show_results
 from sweep.record.tracker import Tracker, make_tracker
 from sweep.record.use import check_use, copy_chosen
 from sweep.record.views import write_views
-from sweep.room import known_room, largest
 from sweep.schema import to_tree
 from sweep.search.grid import Cells
 from sweep.search.outcome import Outcome, outcome_of, screened_rows
@@ -171,7 +170,8 @@ class Sweep:
         show_plan(self.name, [one.trial for one in checked],
                   already_done=[one.trial.train_id for one in checked if one.trial.train_id not in ids],
                   num_packs=len(packs := self.plan_packs(waiting)), estimated_s=self._expected_s(waiting),
-                  num_files=sum(one.num_checkpoints for one in todo), room=self._room(waiting))
+                  num_files=sum(one.num_checkpoints for one in todo),
+                  room=room_said(self.results_dir, self.config.pack.max_trials, waiting))
         for line in plan_lines(self.results_dir, todo, packs, self.config.scoring):
             say(line)
 
@@ -185,7 +185,8 @@ class Sweep:
         ids = {trial.train_id for trial in todo}
         packs = self.plan_packs(todo)
         show_plan(self.name, trials, already_done=[t.train_id for t in trials if t.train_id not in ids],
-                  num_packs=len(packs), estimated_s=self._expected_s(todo), room=self._room(todo))
+                  num_packs=len(packs), estimated_s=self._expected_s(todo),
+                  room=room_said(self.results_dir, self.config.pack.max_trials, todo))
         study = SweepStudy(self.dir, self.config.search, cells.axes, cells.fixed)
         study.reconcile(trials, {trial.train_id: self.outcome(trial) for trial in trials if trial.train_id not in ids})
         if study.lost:
@@ -280,15 +281,6 @@ class Sweep:
         """Wall time of what is to do, from what earlier trials cost here; None if there were none."""
         total_s = rates.expected_s(self.results_dir, self._rate_key, sum(trial.num_steps for trial in todo))
         return None if total_s is None else total_s / self.config.launcher.num_workers
-
-    def _room(self, todo: Sequence[Trial]) -> str:
-        """How many train at a time, as asked for or as found for trials like the largest of these before."""
-        asked = self.config.pack.max_trials
-        found = known_room(self.results_dir, largest(todo)) if todo else None
-        if found is None:
-            return "" if asked is None or not todo else f"up to {min(asked, len(todo))} at a time"
-        num = min(asked or found.max_trials, len(todo))
-        return f"up to {num} at a time in {num * found.gib_each:.1f} GiB"
 
     @property
     def _rate_key(self) -> str:
