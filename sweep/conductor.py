@@ -24,7 +24,7 @@ from sweep.identity import base_identity
 from sweep.launch.launcher import Launcher, make_launcher
 from sweep.lock import conductor_lock
 from sweep.packing import MOST_TRIALS, plan_packs
-from sweep.plan import expected_s, plan_lines, remember_costs, remember_sizes
+from sweep.plan import expected_s, plan_lines, remember_costs, remember_sizes, room_said
 from sweep.preflight import Checked, Preflight, first_read
 from sweep.proposals import Proposals
 from sweep.question import checked_name, default_name, question_of, refuse_other_question
@@ -39,7 +39,6 @@ from sweep.record.terminal import make_view, say, show_plan, show_results
 from sweep.record.tracker import Tracker, make_tracker
 from sweep.record.use import check_use, copy_chosen
 from sweep.record.views import write_views
-from sweep.room import known_room, largest
 from sweep.schema import to_tree
 from sweep.search.grid import Cells
 from sweep.search.outcome import Outcome, outcome_of, screened_rows
@@ -179,7 +178,8 @@ class Sweep:
         show_plan(self.name, [one.trial for one in checked], steps_left=self._steps_left,
                   already_done=[one.trial.train_id for one in checked if one.trial.train_id not in ids],
                   num_packs=len(packs := self.plan_packs(waiting)), estimated_s=self._expected_s(waiting),
-                  num_files=sum(one.num_checkpoints for one in todo), room=self._room(waiting))
+                  num_files=sum(one.num_checkpoints for one in todo),
+                  room=room_said(self.results_dir, self.config.pack.max_trials, waiting))
         for line in plan_lines(self.results_dir, todo, packs, self.config.scoring):
             say(line)
 
@@ -194,7 +194,8 @@ class Sweep:
         packs = self.plan_packs(todo)
         show_plan(self.name, trials, steps_left=self._steps_left,
                   already_done=[t.train_id for t in trials if t.train_id not in ids], num_packs=len(packs),
-                  estimated_s=self._expected_s(todo), room=self._room(todo))
+                  estimated_s=self._expected_s(todo),
+                  room=room_said(self.results_dir, self.config.pack.max_trials, todo))
         study = SweepStudy(self.dir, self.config.search, cells.axes, cells.fixed)
         study.reconcile(trials, {trial.train_id: self.outcome(trial) for trial in trials if trial.train_id not in ids})
         if study.lost:
@@ -294,15 +295,6 @@ class Sweep:
 
     def _steps_left(self, trial: Trial) -> int:
         return trial.num_steps - read_status(self.results_dir, trial).step
-
-    def _room(self, todo: Sequence[Trial]) -> str:
-        """How many train at a time, as asked for or as found for trials like the largest of these before."""
-        asked = self.config.pack.max_trials
-        found = known_room(self.results_dir, largest(todo)) if todo else None
-        if found is None:
-            return "" if asked is None or not todo else f"up to {min(asked, len(todo))} at a time"
-        num = min(asked or found.max_trials, len(todo))
-        return f"up to {num} at a time in {num * found.gib_each:.1f} GiB"
 
     @property
     def _rate_key(self) -> str:

@@ -11,6 +11,7 @@ from sweep.evaluation.settings import NoScoring, ScoringConfig
 from sweep.files import read_jsonl
 from sweep.preflight import Checked
 from sweep.record import rates
+from sweep.room import known_room, largest
 from sweep.trial import Trial, TrialResult, trial_folder
 
 
@@ -59,6 +60,15 @@ def plan_lines(results_dir: Path, todo: Sequence[Checked], packs: Sequence[Seque
     if len(known) == len(num_bytes):
         lines.append(f"LoRA files: about {sum(known) / 1e9:.2g} GB")
     return lines
+
+
+def room_said(results_dir: Path, asked: int | None, todo: Sequence[Trial]) -> str:
+    """How many train at a time, as asked for or as found for trials like the largest of these before."""
+    found = known_room(results_dir, largest(todo)) if todo else None
+    if found is None:
+        return "" if asked is None or not todo else f"up to {min(asked, len(todo))} at a time"
+    num = min(asked or found.max_trials, len(todo))
+    return f"up to {num} at a time in {num * found.gib_each:.1f} GiB"
 
 
 def remember_sizes(results_dir: Path, done: Sequence[TrialResult]) -> None:

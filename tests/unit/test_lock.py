@@ -192,3 +192,15 @@ def test_a_lock_that_was_deleted_by_hand_and_taken_by_another_is_not_released(tm
     with trial_lock(tmp_path):
         mine.release()
         assert try_trial_lock(tmp_path) is None
+
+
+def test_its_own_lock_left_on_another_machine_is_a_dead_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sweep starts a trial again only when it knows its worker's end; another sweep's worker may well be alive."""
+    monkeypatch.setattr("socket.gethostname", lambda: "node-1")
+    trial_lock(tmp_path, "results/one/control.json")
+    monkeypatch.setattr("socket.gethostname", lambda: "node-2")
+    with pytest.raises(LockedError, match="on node-1"):
+        trial_lock(tmp_path, "results/two/control.json")
+    with pytest.raises(LockedError):
+        trial_lock(tmp_path)
+    trial_lock(tmp_path, "results/one/control.json").release()
