@@ -32,11 +32,6 @@ class Said:
     not_one_of: tuple[str, ...] = ()  # instead: any verdict but these says the same
     better_than: int | None = None  # instead: the usefulness of this one is higher than that one's
 
-    @property
-    def note(self) -> str:
-        return f"The diary of Alex_LoRA{self.number}: {self.words}" + (
-            " One of the four least bad." if self.number in LEAST_BAD else "")
-
 
 SAID = (
     Said(number=1, words="captions; has not memorised the input clothes.", not_one_of=(MEMORISED, COPIED)),

@@ -119,5 +119,5 @@ def test_arms_are_commands_that_a_user_would_type() -> None:
         config: RunConfig = loaded(*(part for part in command[5:] if not part.startswith("dataset.holdout_dir")))
         assert config.train.base_model.name == "pocket"
     eleven = loaded("experiment=alex/alex_lora1", *ELEVEN[1:])
-    assert eleven.sweep.name == "alex" and eleven.note.startswith("The eleven trainings of the diary, with its own")
+    assert eleven.sweep.name == "alex" and eleven.note.startswith("Alex_LoRA1: ")
     assert number_of("alex/alex_lora11") == 11
