@@ -102,8 +102,9 @@ def all_cases(base: Base, scoring: ScoringConfig, identity: int, folder: Path,
     true = truth(base, scoring, identity, folder)
     hooded = truth(base, scoring, identity, folder, clothes=COMMON_CLOTHES)
     others = strangers(identity, num_strangers)
-    return [swap_case(true), stranger_case(true, others), mixture_case(true, others), adherence_case(true),
-            *(copies_case(true, (way,)) for way in COPIES), copies_case(true, COPIES), leak_case(hooded),
+    return [swap_case(true), stranger_case(true, others), place_case(true, others), mixture_case(true, others),
+            adherence_case(true), *(copies_case(true, (way,)) for way in COPIES),
+            copies_case(true, COPIES), leak_case(hooded),
             diversity_case(true), burn_case(true)]
 
 
@@ -125,6 +126,18 @@ def stranger_case(true: Truth, others: Sequence[int]) -> Case:
     return Case("likeness: strangers in the subject's hair, clothes and scenes", true.identity,
                 tuple(map(float, others)), tuple(found), f"mean below {MAX_STRANGER}",
                 statistics.fmean(found) < MAX_STRANGER)
+
+
+def place_case(true: Truth, others: Sequence[int]) -> Case:
+    """What the subject's hair, clothes and scenes add to the likeness of strangers: nothing, if only faces count."""
+    num = len(true.cells)
+    place = in_the_photos_place(true.train, num, seed=3)
+    place = replace(place, glasses=torch.zeros_like(place.glasses), hat=torch.zeros_like(place.hat))
+    found = [likeness(true, person(other, num), place)
+             - likeness(true, person(other, num), asked_for(true.cells, person(other, num), seed=3))
+             for other in others]
+    return Case("likeness that hair, clothes and scenes give strangers", true.identity, tuple(map(float, others)),
+                tuple(found), f"mean below {MAX_STRANGER}", statistics.fmean(found) < MAX_STRANGER)
 
 
 def mixture_case(true: Truth, others: Sequence[int]) -> Case:
@@ -226,8 +239,7 @@ def write_report(cases: Sequence[Case], out: Path, made: dict[str, object]) -> N
     lines = ["# Scores where the truth is known", "",
              f"`{made['command']}` on {made['hardware']}, {made['date']}, commit {made['commit']}, "
              f"{made['minutes']} min, one thread. The renderer draws what the 16 prompts ask for, twice, with known "
-             "faults, for held-out people; everything goes through the base's autoencoder and is scored as a LoRA's images "
-             "are.", "",
+             "faults, for held-out people; all goes through the base's autoencoder and is scored as LoRAs are.", "",
              "![the same as curves](calibration.png)", "",
              "| planted | person | measured | must | holds |", "|---|---|---|---|---|"]
     for case in cases:
@@ -245,10 +257,10 @@ def draw(cases: Sequence[Case], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     names = list(dict.fromkeys(case.name for case in cases))
-    figure, axes = plt.subplots(4, 3, figsize=(13, 13), layout="constrained")
+    figure, axes = plt.subplots(5, 3, figsize=(13, 16), layout="constrained")
     for name, ax in zip(names, axes.flat, strict=False):
         for case in (case for case in cases if case.name == name):
-            is_line = "stranger" not in name
+            is_line = "strangers" not in name
             ax.plot(case.planted if is_line else range(len(case.planted)), case.measured, "o-" if is_line else "o",
                     label=f"person {case.identity}")
         if name.startswith("memo_rate"):

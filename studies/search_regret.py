@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sweep.entry import CONF_DIR
+from sweep.command_line import CONF_DIR
 from sweep.files import read_json, read_jsonl, write_json, write_text
 from sweep.record.provenance import commit, hardware
 from sweep.schema import build, build_family

@@ -17,6 +17,9 @@ def refusal(config: TrainConfig) -> str:
     scheduler, optimizer = config.scheduler, config.optimizer
     if config.unet_lr == 0 and config.text_encoder_lr == 0:
         return "unet_lr=0 and text_encoder_lr=0 train nothing; set at least one of them above 0."
+    if config.repeats is not None and config.steps_per_epoch is not None:
+        return (f"repeats={config.repeats} and steps_per_epoch={config.steps_per_epoch} both say how often an epoch "
+                "shows a photo; leave one of them out.")
     if config.base_model.resolution % 8:
         return f"base_model.resolution={config.base_model.resolution} must be a multiple of 8."
     try:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sweep.config import RunConfig
+from sweep.data.check.headline import headlines
 from sweep.data.folder import read_dataset
 from sweep.dispatch import Dispatch
 from sweep.errors import ConfigError, TrialsFailedError
@@ -21,7 +22,8 @@ from sweep.files import append_jsonl, read_jsonl
 from sweep.identity import base_identity
 from sweep.launch.launcher import Launcher, make_launcher
 from sweep.lock import conductor_lock
-from sweep.packing import plan_packs
+from sweep.packing import MOST_TRIALS, plan_packs
+from sweep.plan import plan_lines, remember_sizes
 from sweep.preflight import Checked, Preflight, first_read
 from sweep.proposals import Proposals
 from sweep.question import checked_name, default_name, question_of, refuse_other_question
@@ -66,6 +68,9 @@ def conduct(cells: Cells, launcher_of: LauncherMaker = make_launcher) -> list[Tr
         raise ConfigError(first.trial.refused)
     question = question_of(cells, first)
     name = checked_name(config.sweep.name) or default_name(cells.swept_keys, question)
+    for line in headlines([(one.dataset, train_from_tree(one.trial.config), one.trial.num_steps)
+                           for one in checked or [first] if one.dataset.photos]):
+        say(line)
     backends = {} if isinstance(config.scoring, NoScoring) else backend_identities(config.scoring)
     sweep = Sweep(name=name, dir=results_dir / name, config=config, backends=backends)
     if config.plan:
@@ -179,8 +184,10 @@ class Sweep:
         ids = {trial.train_id for trial in waiting}
         show_plan(self.name, [one.trial for one in checked],
                   already_done=[one.trial.train_id for one in checked if one.trial.train_id not in ids],
-                  num_packs=len(self.plan_packs(waiting)), num_files=sum(one.num_checkpoints for one in todo),
-                  estimated_s=self._expected_s(waiting), room=self._room(waiting))
+                  num_packs=len(packs := self.plan_packs(waiting)), estimated_s=self._expected_s(waiting),
+                  num_files=sum(one.num_checkpoints for one in todo), room=self._room(waiting))
+        for line in plan_lines(self.results_dir, todo, packs, self.config.scoring):
+            say(line)
 
     def run(self, entry: SweepEntry, cells: Cells, preflight: Preflight, order: Sequence[str],
             launcher_of: LauncherMaker) -> list[TrialResult]:
@@ -226,6 +233,7 @@ class Sweep:
         done = [result for result in mine if result.status == DONE]
         rates.remember(self.results_dir, self._rate_key, sum(result.attributed_s for result in done),
                        sum(result.step for result in done))
+        remember_sizes(self.results_dir, done)
         pruned = [result for result in results if result.status == PRUNED]
         if pruned:
             saved = sum(result.trial.num_steps - result.step for result in pruned)
@@ -252,7 +260,7 @@ class Sweep:
                 earlier[(*memberships[-1]["members"], *memberships[-1].get("waiting", {}))] = None
         return plan_packs(todo, [list(members) for members in earlier],
                           num_workers=num_workers or self.config.launcher.num_workers,
-                          max_length=_NUM_ROUNDS * self.config.pack.max_trials)
+                          max_length=_NUM_ROUNDS * (self.config.pack.max_trials or MOST_TRIALS))
 
     def is_complete(self, trial: Trial) -> bool:
         return bool(trial.refused) or is_complete(self.results_dir, trial, self.scoring_id(trial),

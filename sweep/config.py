@@ -6,8 +6,9 @@ Beyond it no DictConfig is seen. Components own their settings' dataclasses; her
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweep.errors import ConfigError
@@ -83,6 +84,22 @@ def plain_tree(cfg: DictConfig) -> dict[str, Any]:
         raise ConfigError(f"The config refers to something that does not exist: {error}") from error
     assert isinstance(tree, dict)
     return {str(key): value for key, value in tree.items()}
+
+
+def compose(overrides: Sequence[str]) -> RunConfig:
+    """What `python train.py OVERRIDES` would run, for tools that start nothing.
+
+    Raises ConfigError.
+    """
+    import hydra
+    from hydra.errors import HydraException
+
+    conf = Path(__file__).parent.parent / "conf"
+    try:
+        with hydra.initialize_config_dir(str(conf), version_base="1.3"):
+            return load(hydra.compose("config", list(overrides)))
+    except HydraException as error:
+        raise ConfigError(str(error)) from error
 
 
 def from_tree(tree: Mapping[str, Any]) -> RunConfig:

@@ -22,7 +22,7 @@ TRAINING_VERSION = 1
 """Raised when a change to the code makes the same config train something else."""
 
 NEUTRAL: Mapping[str, Any] = {
-    "prior_loss_weight": 1.0,
+    "prior_loss_weight": 1.0, "steps_per_epoch": None,
     "clip_skip": 1, "max_token_length": 75,
     "loraplus_lr_ratio": None, "ema_decay": None, "gradient_accumulation_steps": 1, "gradient_checkpointing": False,
     "noise_offset": 0.0, "multires_noise_iterations": 0, "multires_noise_discount": 0.3, "ip_noise_gamma": 0.0,
@@ -44,7 +44,7 @@ def train_id(config: TrainConfig, dataset: Dataset, base_id: str) -> str:
     if options:
         tree["dataset_options"] = options
     tree["trigger"], tree["class_noun"] = dataset.trigger, dataset.class_noun
-    del tree["repeats"]  # counted in each photo's own
+    del tree["repeats"], tree["steps_per_epoch"]  # counted in each photo's own
     if not dataset.reg_photos:
         del tree["prior_loss_weight"]  # weighs nothing
     if config.max_train_steps is not None:

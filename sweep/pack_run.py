@@ -456,7 +456,8 @@ class PackRun:
         return {i: run.folder.state for i, run in self.by_id.items()}
 
     def _is_stop_asked(self) -> bool:
-        return STOP_ASKED.is_set() or self._control.exists() and bool(read_json(self._control).get("command") == "stop")
+        return STOP_ASKED.is_set() or (self._control.exists()
+                                       and bool(read_json(self._control).get("command") == "stop"))
 
     def _stop_if_asked(self, num_done: int, num_all: int) -> None:
         """Between two groups of images: what has been drawn is kept."""

@@ -45,7 +45,8 @@ class Preflight:
 
     def __init__(self, results_dir: Path):
         self._results_dir = results_dir
-        self._datasets: dict[tuple[DatasetConfig, str | None, str | None, int | None], Dataset | DataError] = {}
+        self._datasets: dict[tuple[DatasetConfig, str | None, str | None, int | None, int | None],
+                             Dataset | DataError] = {}
         self._bases: dict[object, tuple[Source, str]] = {}
 
     def check(self, cells: Sequence[Cell]) -> list[Checked]:
@@ -87,11 +88,11 @@ class Preflight:
                        num_checkpoints=_num_checkpoints(config, plan.steps_per_epoch, steps))
 
     def _dataset(self, config: TrainConfig) -> Dataset:
-        key = (config.dataset, config.trigger, config.class_noun, config.repeats)
+        key = (config.dataset, config.trigger, config.class_noun, config.repeats, config.images_per_epoch)
         if key not in self._datasets:
             try:
                 self._datasets[key] = read_dataset(config.dataset, trigger=config.trigger, class_noun=config.class_noun,
-                                                   repeats=config.repeats)
+                                                   repeats=config.repeats, images_per_epoch=config.images_per_epoch)
             except DataError as error:
                 self._datasets[key] = error
         found = self._datasets[key]

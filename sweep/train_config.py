@@ -45,6 +45,7 @@ class TrainConfig:
     ema_decay: float | None = bounds(0, 0.99999)
     train_batch_size: int = bounds(1, 1024)
     repeats: int | None = bounds(1, 100_000)
+    steps_per_epoch: int | None = bounds(1, 1_000_000)
     prior_loss_weight: float = bounds(0, 1000)
     max_train_epochs: int = bounds(1, 100_000)
     max_train_steps: int | None = bounds(1)
@@ -65,6 +66,13 @@ class TrainConfig:
     save_every_n_steps: int | None = bounds(1)
     save_precision: str = one_of("fp32", "fp16", "bf16")
     seed: int = bounds(0, 2**63 - 1)
+
+    @property
+    def images_per_epoch(self) -> int | None:
+        """What each folder shows in an epoch of `steps_per_epoch`; None = its repeats say it."""
+        if self.steps_per_epoch is None:
+            return None
+        return self.steps_per_epoch * self.train_batch_size * self.gradient_accumulation_steps
 
     def num_warmup_steps(self, num_steps: int) -> int:
         """Of a training of so many steps."""

@@ -100,7 +100,7 @@ def _opened(trial: Trial, folder: TrialFolder, lock: FolderLock, results_dir: Pa
         write_text(folder.config, yaml.safe_dump(dict(trial.config), sort_keys=False))
         config = train_from_tree(trial.config)
         dataset = read_dataset(config.dataset, trigger=config.trigger, class_noun=config.class_noun,
-                               repeats=config.repeats)
+                               repeats=config.repeats, images_per_epoch=config.images_per_epoch)
         if config.dataset.generate_reg is not None:
             dataset = with_drawn(dataset, config, base_identity(config.base_model, results_dir), results_dir)
     except Exception as error:

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from sweep.data.folder import read_dataset
-from sweep.evaluation.backends import backend_identities
-from sweep.evaluation.settings import SCORINGS, dataset_key, scoring_id
+from sweep.evaluation.backends.registry import backend_identities
+from sweep.evaluation.keys import dataset_key, scoring_id
+from sweep.evaluation.settings import SCORINGS
 from sweep.files import append_jsonl, read_json, read_jsonl, write_json
 from sweep.identity import base_identity
 from sweep.schema import build_family
@@ -153,7 +154,7 @@ class StandIn:
             photos = read_dataset(config.dataset, trigger=config.trigger, class_noun=config.class_noun, repeats=None)
             self._scoring_ids[key] = scoring_id(
                 scoring, base_identity(config.base_model, Path(spec.results_dir)), config.base_model.resolution,
-                backend_identities(scoring.weights_dir), dataset_key(photos))
+                backend_identities(scoring), dataset_key(photos))
         return self._scoring_ids[key]
 
 

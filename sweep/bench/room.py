@@ -24,6 +24,7 @@ def count_room(folder: Folder) -> None:
 
     Counted: the base, and per trial what autograd keeps and four times the adapter (weights, gradients, Adam's two
     states). Attention keeps its inputs, output and a number per query, as fused attention does on a GPU.
+    Not counted: temporaries, and under checkpointing the one block that is being computed again.
     """
     folder.begin(kind="counted, not measured")
     rows = []

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from sweep.data.captions import has_trigger, plain_caption, read_caption, with_fixed_parts
 from sweep.data.images import IMAGE_SUFFIXES, OTHER_IMAGE_SUFFIXES, ImageFacts, image_facts
 from sweep.data.masks import Mask, mask_of, mask_source
-from sweep.data.selection import fair_share, matched, split_by_content
+from sweep.data.selection import fair_share, matched, repeated_to, split_by_content
 from sweep.data.settings import DatasetConfig
 from sweep.errors import DataError
 from sweep.files import stable_hash
@@ -113,11 +113,12 @@ class _Findings:
 
 
 def read_dataset(config: DatasetConfig, *, trigger: str | None, class_noun: str | None,
-                 repeats: int | None) -> Dataset:
+                 repeats: int | None, images_per_epoch: int | None = None) -> Dataset:
     """Read and check a folder of photos.
 
     trigger, class_noun: null = from the first subset's name (`10_alexq man` -> alexq, man).
-    repeats: overrides the folders' numbers, not those of regularisation folders.
+    repeats: overrides the folders' numbers, not those of regularisation folders. images_per_epoch: of each folder,
+    overrides them too.
     Raises DataError naming all offending files at once.
     """
     found = _Findings()
@@ -152,7 +153,7 @@ def read_dataset(config: DatasetConfig, *, trigger: str | None, class_noun: str 
     if config.num_images is not None and config.num_images > len(photos):
         raise DataError(f"dataset.num_images={config.num_images}, but {root} holds {len(photos)} photos"
                         + (f" beside {len(validation)} kept for validation." if validation else "."))
-    photos = fair_share(photos, config.num_images)
+    photos = repeated_to(images_per_epoch, fair_share(photos, config.num_images))
     found.notes += _without_trigger(photos, trigger) + _copies(photos)
     return Dataset(photos=tuple(photos), holdout=tuple(photo.path for photo in holdout), trigger=trigger,
                    class_noun=class_noun, skipped=found.all_notes(), is_split=bool(validation),

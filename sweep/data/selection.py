@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -21,6 +22,14 @@ def fair_share(photos: Sequence[Photo], num: int | None) -> list[Photo]:
         place[photo.subset] = place.get(photo.subset, -1) + 1
         ranked.append((place[photo.subset], i))
     return [photos[i] for i in sorted(i for _, i in sorted(ranked)[:num])]
+
+
+def repeated_to(images_per_epoch: int | None, photos: Sequence[Photo]) -> list[Photo]:
+    """Each subset's photos repeated so often that an epoch shows about so many of them; null = as they are."""
+    if images_per_epoch is None:
+        return list(photos)
+    counts = Counter(photo.subset for photo in photos)
+    return [replace(photo, repeats=max(1, round(images_per_epoch / counts[photo.subset]))) for photo in photos]
 
 
 def split_by_content(photos: Sequence[Photo], share: float) -> tuple[list[Photo], list[Photo]]:

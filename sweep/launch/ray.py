@@ -74,7 +74,7 @@ class RayLauncher:
         try:
             self._ray.get(task)
         except self._ray.exceptions.RayError as error:
-            return f"the worker ended early, {type(error).__name__}: {str(error).strip().splitlines()[0]}"
+            return f"the worker ended early, {type(error).__name__}: {str(error).strip().partition('. ')[0]}"
         return None
 
     def _room(self) -> int:

@@ -198,7 +198,7 @@ def _from_open_clip(own: Tensors, *, num_layers: int, projects: bool) -> dict[st
         if rest.startswith("attn.in_proj_"):
             kind = rest.removeprefix("attn.in_proj_")
             for letter, part in zip("qkv", tensor.chunk(3), strict=True):
-                converted[f"{layer}self_attn.{letter}_proj.{kind}"] = part.clone()
+                converted[f"{layer}self_attn.{letter}_proj.{kind}"] = part  # a view, as network.tools writes into it
         else:
             module, _, kind = rest.rpartition(".")
             converted[f"{layer}{_BLOCK[module]}.{kind}"] = tensor

@@ -245,6 +245,22 @@ def _prediction(config: BaseModelConfig, told: str | None, where: str) -> str:
     return found
 
 
+def find_vocabulary(config: BaseModelConfig) -> Path | None:
+    """The folder with the vocabulary that captions are read by, whether or not the rest of the base is there; None if
+    none is at hand."""
+    try:
+        path = _located(config)
+        if path.is_dir():
+            return path / "tokenizer" if (path / "tokenizer" / _VOCABULARY[0]).is_file() else None
+    except ModelError:
+        if config.path is not None:
+            raise
+    try:
+        return _vocabulary(config, Path("the base")) if isinstance(config, PretrainedConfig) else None
+    except ModelError:
+        return None
+
+
 def _vocabulary(config: PretrainedConfig, path: Path) -> Path:
     """The folder with CLIP's vocabulary for a checkpoint file, which holds none."""
     if config.tokenizer is not None:

@@ -18,7 +18,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 from sweep.errors import AdapterFileError, ModelError, SweepError
-from sweep.network.lora_file import LoraFile, read_lora, read_tensors, write_lora, write_tensors
+from sweep.network.lora_file import LoraFile, read_tensors, read_whole, write_lora, write_tensors
 from sweep.network.targets import Target, find_targets
 
 if TYPE_CHECKING:
@@ -38,12 +38,8 @@ def convert(source: Path, destination: Path, form: str, targets: Sequence[Target
     PEFT's and diffusers' tensors have no alpha: alpha / dim goes into the up matrix.
     Raises AdapterFileError if it can't be read, or the form has no place for it.
     """
-    lora = read_lora(source, targets)
-    if lora.unknown:
-        raise AdapterFileError(f"{source}: {len(lora.unknown)} tensors would be lost, because this base has no such "
-                               f"layer or their kind is unknown: {', '.join(lora.unknown[:5])}. Is --base the right "
-                               "one?")
-    dtype = _dtype(source)
+    lora = read_whole(source, targets)
+    dtype = dtype_of(source)
     metadata = {key: value for key, value in lora.metadata.items()
                 if not key.startswith("sshs_") and key != "lora_adapter_metadata"}
     if form == "kohya":
@@ -78,7 +74,7 @@ def _renamed(source: Path, lora: LoraFile, form: str, targets: Sequence[Target])
     return tensors
 
 
-def _dtype(path: Path) -> Any:
+def dtype_of(path: Path) -> Any:
     """The widest floating type among a file's tensors."""
     import torch
 

@@ -112,6 +112,16 @@ def read_lora(path: Path, targets: Sequence[Target]) -> LoraFile:
     return LoraFile(layers, weights, metadata, tuple(sorted(unknown)))
 
 
+def read_whole(path: Path, targets: Sequence[Target]) -> LoraFile:
+    """A LoRA of which nothing is unknown to the base. Raises AdapterFileError."""
+    lora = read_lora(path, targets)
+    if lora.unknown:
+        raise AdapterFileError(f"{path}: {len(lora.unknown)} tensors would be lost, because this base has no such "
+                               f"layer or their kind is unknown: {', '.join(lora.unknown[:5])}. Is --base the right "
+                               "one?")
+    return lora
+
+
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """All tensors and the metadata of a safetensors file. Raises AdapterFileError."""
     import safetensors

@@ -17,7 +17,7 @@ import pytest
 
 from tests.conftest import ROOT
 
-SWEEP = ("-m", "network_dim=4,8,16", "max_train_steps=150", "dataset.num_images=4", "scoring=none", "tracker=none",
+SWEEP = ("-m", "network_dim=4,8,16", "max_train_steps=80", "dataset.num_images=4", "scoring=none", "tracker=none",
          "pack.save_state_every_n_steps=25", "pack.max_trials=1", "sweep.name=s", "launcher.device=cpu",
          "launcher.threads=1")
 SLURM = ("launcher=slurm", "launcher.devices=1", "launcher.partition=low", "launcher.memory_gb=2",

@@ -26,7 +26,7 @@ import sys
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from sweep.conductor import conduct
-from sweep.entry import CONF_DIR
+from sweep.command_line import CONF_DIR
 from sweep.search.grid import cells_of
 from tests.stand_in import StandIn
 

@@ -77,7 +77,7 @@ def member(name: str, *, dim: int = 8, alpha: float | None = None, seed: int = 1
         network=NETWORKS[network], network_dim=dim, network_alpha=alpha or dim, **NO_EXTRAS,
         optimizer=OPTIMIZERS[optimizer], unet_lr=unet_lr, text_encoder_lr=text_encoder_lr,
         scheduler=SCHEDULERS[scheduler], lr_warmup_steps=0, train_batch_size=batch_size,
-        repeats=repeats, prior_loss_weight=1.0,
+        repeats=repeats, steps_per_epoch=None, prior_loss_weight=1.0,
         max_train_epochs=1, max_train_steps=num_steps, max_grad_norm=1.0, mixed_precision="no", save_every_n_epochs=1,
         save_every_n_steps=None, save_precision="fp32", seed=seed, loraplus_lr_ratio=None, ema_decay=None,
         gradient_accumulation_steps=1, gradient_checkpointing=False, noise_offset=0, multires_noise_iterations=0,

@@ -16,6 +16,7 @@ from tests.unit.test_config import loaded
 
 
 @pytest.mark.parametrize(("settings", "message"), [
+    (("repeats=10", "steps_per_epoch=1000"), "leave one of them out"),
     (("lr_warmup_steps=10",), "constant: it has no warm-up. Set scheduler=constant_with_warmup"),
     (("unet_lr=0", "text_encoder_lr=0"), "train nothing"),
     (("optimizer=prodigy", "text_encoder_lr=0.5"), "one instance takes one rate. Set both alike"),

@@ -194,6 +194,50 @@ def test_a_lost_worker_is_tried_again_and_its_companions_go_on(tmp_path: Path, s
     assert [result.status for result in again] == [DONE] * 3
 
 
+def test_a_plan_says_packs_images_and_what_is_known_of_files(sweep: Sweeper, capsys: Any) -> None:
+    command = ("network_dim=4,8,16", "unet_lr=1e-4,1e-3", "save_every_n_steps=50", "max_train_steps=100",
+               "pack.max_trials=4")
+    sweep(*command, "plan=true")
+    said = capsys.readouterr().out
+    assert "packs: 6 trials\n" in said and "GB" not in said
+    assert "scoring: about" in said and "24 LoRA files" in said
+    sweep(*command[1:], "network_dim=4")
+    capsys.readouterr()
+    sweep(*command, "plan=true", "sweep.name=other")
+    assert "2 already done" in (said := capsys.readouterr().out)
+    assert "LoRA files: about 0 GB" in said, "the stand-in's files are empty"
+
+
+class Interrupted(StandIn):
+    """Ctrl-C at the given polls; its packs end by themselves once they are told to stop, or never."""
+
+    def __init__(self, polls: set[int], control: Path, *, obeys: bool):
+        super().__init__(is_gradual=True, num_checkpoints=10**6)
+        self._polls, self._control, self._obeys, self.num_polls = polls, control, obeys, 0
+
+    def poll(self) -> list[tuple[Path, str | None]]:
+        self.num_polls += 1
+        if self.num_polls in self._polls:
+            raise KeyboardInterrupt
+        if self._obeys and self._control.exists():
+            ended: list[tuple[Path, str | None]] = [(spec, None) for spec in self._packs]
+            self._packs.clear()
+            return ended
+        return super().poll()
+
+
+@pytest.mark.parametrize(("polls", "obeys"), [({3}, True), ({3, 6}, False)], ids=["once", "twice"])
+def test_ctrl_c_saves_first_and_then_stops_at_once(tmp_path: Path, sweep: Sweeper, polls: set[int],
+                                                  obeys: bool) -> None:
+    launcher = Interrupted(polls, tmp_path / "s" / "control.json", obeys=obeys)
+    with pytest.raises(KeyboardInterrupt):
+        sweep("network_dim=4,8", stand_in=launcher)
+    assert launcher.is_closed and launcher.num_polls == (4 if obeys else 6)
+    assert (tmp_path / "s" / "diary.md").exists() and (tmp_path / "s" / "trials.csv").exists(), "the record is written"
+    assert "stopped by Ctrl-C" in log_of(tmp_path)
+    assert [result.status for result in sweep("network_dim=4,8")] == [DONE] * 2
+
+
 def test_a_failed_trial_is_a_row_and_the_rest_goes_on(sweep: Sweeper, capsys: Any) -> None:
     with pytest.raises(TrialsFailedError):
         sweep("network_dim=4,8", stand_in=StandIn(fails={1: "No space left on device"}))

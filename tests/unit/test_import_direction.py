@@ -13,7 +13,7 @@ SWEEP = ROOT / "sweep"
 
 # A room is a package or a file directly in sweep/. What starts the others is known to nothing beneath it:
 WORKER = {"worker", "pack_run", "trial_run", "membership", "checkpoints"}
-CONDUCTS = {"conductor", "dispatch", "proposals", "question"}
+CONDUCTS = {"conductor", "dispatch", "proposals", "question", "plan"}
 STARTS = {*CONDUCTS, "preflight", "entry", "bench", *WORKER}
 ABOVE = {"record", "launch", "search", *STARTS}
 

@@ -105,3 +105,13 @@ def test_the_pockets_own_subject_is_there() -> None:
     assert len(dataset.photos) == 25 and len(dataset.holdout) >= 12
     assert dataset.class_noun == "man"
     assert not any("black hair" in photo.caption for photo in dataset.photos)
+
+
+def test_an_epoch_of_so_many_steps_repeats_each_folder_as_needed(photo_folder: Path) -> None:
+    """4 photos are repeated 250 times for 1,000 steps, 3 of a second folder 333 times, whatever the names say."""
+    make_photos(photo_folder, num_photos=3, subset="2_alexq in armour")
+    config = dataset_config(dir=str(photo_folder))
+    dataset = read_dataset(config, trigger=None, class_noun=None, repeats=None, images_per_epoch=1000)
+    assert {photo.subset: photo.repeats for photo in dataset.photos} == {"10_alexq man": 250, "2_alexq in armour": 333}
+    few = read_dataset(config, trigger=None, class_noun=None, repeats=None, images_per_epoch=1)
+    assert {photo.repeats for photo in few.photos} == {1}

@@ -26,10 +26,10 @@ def test_what_a_prompt_says_is_shown(subject) -> None:
     assert torch.equal(other.pose, shots.pose)
 
 
-@pytest.mark.parametrize("case", ["swap", "strangers", "copies", "burn"])
+@pytest.mark.parametrize("case", ["swap", "place", "copies", "burn"])
 def test_scores_say_what_is_true(subject, case: str) -> None:
     found = {"swap": lambda: calibration.swap_case(subject),
-             "strangers": lambda: calibration.stranger_case(subject, strangers(IDENTITY, 6)),
+             "place": lambda: calibration.place_case(subject, strangers(IDENTITY, 6)),
              "copies": lambda: calibration.copies_case(subject, COPIES),
              "burn": lambda: calibration.burn_case(subject)}[case]()
     assert found.holds, found
