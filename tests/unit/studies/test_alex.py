@@ -49,6 +49,7 @@ def test_six_is_compared_with_five() -> None:
 def test_what_is_not_known_is_no_agreement() -> None:
     sentence = count_sentence([YES, YES, NEARLY, NO, UNKNOWN, NOT_COUNTED], [1, 5, 9, 10])
     assert "Of the 5 trainings" in sentence and "same of 2, nearly the same of 1, something else of 1" in sentence
+    assert "always answers \"does not look like the subject\" says the same of 6." in sentence
     assert "1 can't be judged" in sentence and "2 are among our four" in sentence
 
 
