@@ -16,11 +16,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from studies.alex_claims import ARMS, write_claims
-from studies.alex_words import SAID, write_words
+from studies.alex_words import write_words
 from studies.phenomena import HOODIE
-from sweep.record.notes import add_note, read_notes
-from sweep.record.views import write_views
-from sweep.trial import trial_folder
+from sweep.record.facts import read_record
 
 RESULTS = Path("results")
 NAME = "alex"
@@ -33,8 +31,7 @@ NUM_PHOTOS = 25
 
 # A third of the epochs is kept and scored: 51 files instead of 142. Each on all prompts and four training captions.
 ELEVEN = ("experiment=glob(alex/*)", f"sweep.name={NAME}", "save_every_n_epochs=3", "scoring.screen.prompts=refine",
-          "scoring.screen.num_captions=4", "tracker=none", "launcher.devices=2",
-          "note='The eleven trainings of the diary, with its own steps. Its words stand beside each.'")
+          "scoring.screen.num_captions=4", "tracker=none", "launcher.devices=2")
 CLAIMS = ("scoring.screen.prompts=refine", "scoring.screen.num_seeds=2", "scoring.screen.num_captions=4",
           "scoring.choice.strengths=[1.0]", "scoring.choice.confirm=0", "scoring.choice.refine_frac=0",
           "base_model=pocket", "dataset.holdout_dir=${dataset.dir}/../holdout", "tracker=none", "pack.max_trials=5",
@@ -68,17 +65,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def eleven(results: Path, extra: Sequence[str], *, trains: bool) -> None:
-    """The eleven as one sweep; each trial's entry in the diary gets the words of the diary that it repeats."""
+    """The eleven as one sweep, and the diary's words beside their verdicts."""
     if trains:
         subprocess.run([sys.executable, "train.py", "-m", *ELEVEN, f"sweep.results_dir={results}", *extra], check=True)
-    record = write_views(results / NAME)
-    by_number = {said.number: said for said in SAID}
-    for result in record.results:
-        said = by_number[number_of(str(result.trial.settings["experiment"]))]
-        folder = trial_folder(results, result.trial.train_id).root
-        if said.note not in read_notes(folder):
-            add_note(folder, said.note)
-    record = write_views(results / NAME)
+    record = read_record(results / NAME)
     found = {number_of(str(result.trial.settings["experiment"])): result for result in record.results}
     print(write_words(results / NAME, found))
 

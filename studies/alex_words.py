@@ -32,11 +32,6 @@ class Said:
     not_one_of: tuple[str, ...] = ()  # instead: any verdict but these says the same
     better_than: int | None = None  # instead: the usefulness of this one is higher than that one's
 
-    @property
-    def note(self) -> str:
-        return f"The diary of Alex_LoRA{self.number}: {self.words}" + (
-            " One of the four least bad." if self.number in LEAST_BAD else "")
-
 
 SAID = (
     Said(number=1, words="captions; has not memorised the input clothes.", not_one_of=(MEMORISED, COPIED)),
@@ -73,7 +68,10 @@ def agreement(said: Said, scores: Mapping[int, Score | None]) -> str:
         other = scores.get(said.better_than)
         one, two = _usefulness(score), _usefulness(other)
         return UNKNOWN if one is None or two is None else YES if one > two else NO
-    verdict = main_verdict(score)
+    return _of_verdict(said, main_verdict(score))
+
+
+def _of_verdict(said: Said, verdict: str) -> str:
     if said.not_one_of:
         return NO if verdict in said.not_one_of else YES
     return YES if verdict in said.exact else NEARLY if verdict in said.near else NO
@@ -104,13 +102,16 @@ def write_words(folder: Path, results: Mapping[int, TrialResult]) -> str:
 
 
 def count_sentence(hows: Sequence[str], ours: Sequence[int]) -> str:
-    """Agreement over all that the diary has words for; what is not known counts as no agreement."""
+    """Agreement over all that the diary has words for, and how much of it needs no measuring. What is not known counts as
+    no agreement."""
     counted = [how for how in hows if how != NOT_COUNTED]
     unknown = counted.count(UNKNOWN)
     shared = sorted(set(ours) & set(LEAST_BAD))
+    blind = [how for said in SAID if (how := _of_verdict(said, UNLIKE)) == YES]
     return (f"Of the {len(counted)} trainings that the diary has words for, the verdict says the same of "
             f"{counted.count(YES)}, nearly the same of {counted.count(NEARLY)}, something else of {counted.count(NO)}"
             + (f"; {unknown} can't be judged" if unknown else "") + ". "
+            f"Whoever always answers \"{UNLIKE}\" says the same of {len(blind)}. "
             f"Of its four least bad (1, 2, 5 and 6), {len(shared)} are among our four of the highest usefulness "
             f"({', '.join(map(str, ours))}); by chance it would be 1.5.")
 

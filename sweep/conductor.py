@@ -81,6 +81,7 @@ def conduct(cells: Cells, launcher_of: LauncherMaker = make_launcher) -> list[Tr
         entry = sweep.entry(cells, first, question)
         sweep.open(entry, first.dataset.skipped)
         sweep.take_in(checked)
+        sweep.keep_own_notes(cells)
         results = sweep.run(entry, cells, preflight, _in_order(cells, checked), launcher_of)
     failed = [result for result in results if result.status == FAILED]
     if failed:
@@ -90,6 +91,10 @@ def conduct(cells: Cells, launcher_of: LauncherMaker = make_launcher) -> list[Tr
             f"{sweep.dir / 'diary.md'}, its traceback in its train.log. The same command tries them again:\n"
             f"  {_command()}")
     return results
+
+
+def _have_own_notes(cells: Cells) -> bool:
+    return len({cell.config.note for cell in cells.cells}) > 1
 
 
 @dataclass(slots=True, kw_only=True)
@@ -111,7 +116,8 @@ class Sweep:
     def entry(self, cells: Cells, first: Checked, question: dict[str, Any]) -> SweepEntry:
         """What is asked. Raises SweepExistsError if the name stands for another question."""
         entry = SweepEntry(
-            name=self.name, command=_command(), question=question, note=self.config.note,
+            name=self.name, command=_command(), question=question,
+            note="" if _have_own_notes(cells) else self.config.note,
             started=datetime.now(UTC).isoformat(timespec="seconds"), swept_keys=tuple(cells.swept_keys),
             trigger=first.dataset.trigger, class_noun=first.dataset.class_noun, num_photos=len(first.dataset.photos),
             base_model=self.config.train.base_model.name, dataset=self.config.train.dataset.dir or "the pocket's own",
@@ -145,6 +151,14 @@ class Sweep:
             lines += [*one.dataset.skipped, *one.merged, *one.ignored]
         add_facts(self.dir, self._facts(checked))
         notes(self.dir, lines)
+
+    def keep_own_notes(self, cells: Cells) -> None:
+        """Where experiments have words of their own, they stand beside their trials."""
+        for cell in cells.cells if _have_own_notes(cells) else ():
+            for trial in self.known.values():
+                folder = trial_folder(self.results_dir, trial.train_id).root
+                if trial.settings == dict(cell.settings) and cell.config.note not in ("", *read_notes(folder)):
+                    add_note(folder, cell.config.note)
 
     def _facts(self, checked: Sequence[Checked]) -> Facts:
         """What the views need to be written from the folder alone."""

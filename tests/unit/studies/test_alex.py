@@ -49,6 +49,7 @@ def test_six_is_compared_with_five() -> None:
 def test_what_is_not_known_is_no_agreement() -> None:
     sentence = count_sentence([YES, YES, NEARLY, NO, UNKNOWN, NOT_COUNTED], [1, 5, 9, 10])
     assert "Of the 5 trainings" in sentence and "same of 2, nearly the same of 1, something else of 1" in sentence
+    assert "always answers \"does not look like the subject\" says the same of 6." in sentence
     assert "1 can't be judged" in sentence and "2 are among our four" in sentence
 
 
@@ -119,5 +120,5 @@ def test_arms_are_commands_that_a_user_would_type() -> None:
         config: RunConfig = loaded(*(part for part in command[5:] if not part.startswith("dataset.holdout_dir")))
         assert config.train.base_model.name == "pocket"
     eleven = loaded("experiment=alex/alex_lora1", *ELEVEN[1:])
-    assert eleven.sweep.name == "alex" and eleven.note.startswith("The eleven trainings of the diary, with its own")
+    assert eleven.sweep.name == "alex" and eleven.note.startswith("Alex_LoRA1: ")
     assert number_of("alex/alex_lora11") == 11
