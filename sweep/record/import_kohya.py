@@ -43,8 +43,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"  sd-scripts' default, not named there: {key} = {value}")
     for key, why in imported.unmapped.items():
         print(f"  not carried over: {key} {why}")
-    print(f"python train.py experiment={out.stem}                       # the same training again")
-    print(f"python train.py -m experiment={out.stem} network_dim=8,32   # a sweep around it")
+    unscored = "" if imported.groups.get("base_model", "pocket") == "pocket" else " scoring=none"
+    print(f"python train.py experiment={out.stem}{unscored}                       # the same training again")
+    print(f"python train.py -m experiment={out.stem}{unscored} network_dim=8,32   # a sweep around it")
+    if unscored:
+        print("scoring=person scores photographs, with models that you bring: see conf/scoring/person.yaml")
     return 0
 
 

@@ -32,6 +32,10 @@ _ZERO_IS_UNSET = {"noise_offset", "min_snr_gamma", "scale_weight_norms", "multir
                   "lr_scheduler_power", "network_dropout", "rank_dropout", "module_dropout", "save_every_n_steps"}
 
 
+_TELLING = {"pretrained_model_name_or_path", "train_data_dir", "dataset_config", "network_module", "network_dim"}
+"""One of these stands in every command that trains a LoRA."""
+
+
 def read_options(path: Path) -> tuple[str, Options]:
     """(what the file is, its options). Raises ConfigError for a file that is none of the four."""
     if not path.exists():
@@ -51,7 +55,10 @@ def read_options(path: Path) -> tuple[str, Options]:
     if "--" not in text:
         raise ConfigError(f"{path} holds no options (nothing begins with --). Give a .toml, a GUI's .json, a "
                           ".safetensors LoRA, or a text file with the command line.")
-    return "a command line", from_command(text, path.parent)
+    options = from_command(text, path.parent)
+    if not _TELLING & options.keys():
+        raise ConfigError(f"{path} holds no kohya command: it has none of --{', --'.join(sorted(_TELLING))}.")
+    return "a command line", options
 
 
 def from_command(text: str, folder: Path = Path()) -> Options:

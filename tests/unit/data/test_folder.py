@@ -118,7 +118,7 @@ def test_an_epoch_of_so_many_steps_repeats_each_folder_as_needed(photo_folder: P
 
 
 def test_photos_that_lie_one_level_off_are_pointed_at(tmp_path: Path) -> None:
-    make_photos(tmp_path / "me" / "train")
+    make_photos(tmp_path / "me" / "train", num_photos=2)
     (tmp_path / "me" / "holdout").mkdir()
     with pytest.raises(DataError, match=r"dataset\.dir=.*me/train dataset\.holdout_dir=.*me/holdout"):
         read(tmp_path / "me")

@@ -130,7 +130,7 @@ def test_a_secret_is_neither_written_nor_said(tmp_path: Path, capsys: pytest.Cap
     said = capsys.readouterr().out
     assert "wandb_api_key its value is not repeated here" in said
     assert "very-secret" not in said + out.read_text()
-    assert "experiment=experiment network_dim=8,32" in said
+    assert "experiment=experiment scoring=none network_dim=8,32" in said
 
 
 def test_a_command_line(tmp_path: Path) -> None:
@@ -231,7 +231,8 @@ def test_the_toml_is_what_sd_scripts_reads() -> None:
 
 @pytest.mark.parametrize(("name", "text", "message"), [
     ("a.json", '{"a": 1}', "no LoRA configuration of bmaltais"), ("a.toml", "= 3", "can't be read as .toml"),
-    ("a.txt", "hello", "holds no options"), ("a.safetensors", "xxxxxxxxxxxx", "no safetensors file")])
+    ("a.txt", "hello", "holds no options"), ("a.md", "see `train.py --help`", "holds no kohya command"),
+    ("a.safetensors", "xxxxxxxxxxxx", "no safetensors file")])
 def test_a_file_that_is_none_of_the_four_is_refused(tmp_path: Path, name: str, text: str, message: str) -> None:
     (tmp_path / name).write_text(text)
     with pytest.raises(ConfigError, match=message):
