@@ -226,10 +226,11 @@ class SweepStudy:
         State = self._optuna.trial.TrialState
         params, distributions = self._params(trial.settings)
         attrs = {"train_id": trial.train_id, "trial": trial.number}
-        number = len(self._trials())
-        patiently(self.study.add_trial, self._optuna.trial.create_trial(
-            state=State.RUNNING, params=params, distributions=distributions, user_attrs=attrs))
-        self._numbers[trial.train_id] = number
+        frozen = self._optuna.trial.create_trial(state=State.RUNNING, params=params, distributions=distributions,
+                                                 user_attrs=attrs)
+        storage = self.study._storage  # study.add_trial does not say which number it gave, and counting takes ever longer
+        trial_id = patiently(storage.create_new_trial, self.study._study_id, template_trial=frozen)
+        self._numbers[trial.train_id] = patiently(storage.get_trial_number_from_id, trial_id)
         if outcome is not None:
             self.tell(trial, outcome)
 
