@@ -102,8 +102,10 @@ def write_words(folder: Path, results: Mapping[int, TrialResult]) -> str:
 
 
 def count_sentence(hows: Sequence[str], ours: Sequence[int]) -> str:
-    """Agreement over all that the diary has words for, and how much of it needs no measuring. What is not known counts
-    as no agreement."""
+    """Agreement over all that the diary has words for, and how much of it needs no measuring.
+
+    What is not known counts as no agreement.
+    """
     counted = [how for how in hows if how != NOT_COUNTED]
     unknown = counted.count(UNKNOWN)
     shared = sorted(set(ours) & set(LEAST_BAD))
