@@ -228,7 +228,7 @@ class SweepStudy:
         attrs = {"train_id": trial.train_id, "trial": trial.number}
         frozen = self._optuna.trial.create_trial(state=State.RUNNING, params=params, distributions=distributions,
                                                  user_attrs=attrs)
-        storage = self.study._storage  # study.add_trial does not say which number it gave, and counting takes ever longer
+        storage = self.study._storage  # add_trial does not say which number it gave, and counting takes ever longer
         trial_id = patiently(storage.create_new_trial, self.study._study_id, template_trial=frozen)
         self._numbers[trial.train_id] = patiently(storage.get_trial_number_from_id, trial_id)
         if outcome is not None:
