@@ -103,7 +103,7 @@ def test_a_companion_that_is_gone_does_not_cost_the_others_their_steps(worker, p
 def test_a_damaged_state_falls_back_to_the_one_before(worker, photos, tmp_path, undisturbed) -> None:
     files, num_writes = undisturbed
     spec = pack(tmp_path, photos)
-    with pytest.raises(Killed), killed_at_write(int(num_writes * 0.6)):
+    with pytest.raises(Killed), killed_at_write(int(num_writes * 0.7)):
         worker.run(spec)
     folders = {trial.train_id: trial_folder(tmp_path, trial.train_id).state for trial in spec.trials}
     newest = latest_save(folders)

@@ -42,14 +42,14 @@ def test_an_empty_folder_and_a_corrupt_photo(command, tmp_path: Path) -> None:
 
 
 def test_a_typo_in_an_experiment_file(command, tmp_path: Path) -> None:
-    """Hydra itself would take the unknown key without a word."""
+    """Hydra itself would take the unknown key without a word, and names neither file nor line."""
     experiment = tmp_path / "experiment" / "mine.yaml"
     experiment.parent.mkdir()
     experiment.write_text("# @package _global_\nnetwork_dim: 8\nnetwork_alhpa: 4\n")
     run = command("train.py", f"hydra.searchpath=[file://{tmp_path}]", "experiment=mine",
                   f"sweep.results_dir={tmp_path / 'results'}")
     assert run.returncode == 2
-    assert 'Unknown key "network_alhpa". Did you mean "network_alpha"?' in run.stderr
+    assert 'line 3: unknown key "network_alhpa". Did you mean "network_alpha"?' in run.stderr
 
 
 def test_help_is_there_at_once(command) -> None:

@@ -49,7 +49,7 @@ def test_what_cannot_be_scored_is_refused(tmp_path, make_lora):
         evaluate(config(None, tmp_path))
     with pytest.raises(ScoringError, match="scoring=none measures nothing"):
         evaluate(config(lora, tmp_path, scoring=NoScoring(name="none")))
-    with pytest.raises(ScoringError, match="pocket base alone"):
+    with pytest.raises(ScoringError, match="pocket bases alone"):
         evaluate(config(lora, tmp_path, base_model=BaseModelConfig(name="sd15", path="x", resolution=512)))
 
 
