@@ -287,7 +287,7 @@ class Sweep:
     def scoring_id(self, trial: Trial) -> str | None:
         """What the scores of a trial are known by in this sweep; None if it does not score."""
         scoring = self.config.scoring
-        if isinstance(scoring, NoScoring):
+        if isinstance(scoring, NoScoring) or trial.refused:  # its photos may be the reason
             return None
         part = {key: trial.config.get(key) for key in ("base_model", "dataset", "trigger", "class_noun")}
         key = repr(part)

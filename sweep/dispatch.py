@@ -66,6 +66,11 @@ class Dispatch:
         self._newest: dict[str, str] = {}
         self._before: dict[str, Status] = {}  # how trials stood before they were started (again)
         self._wait_s = POLL_S
+        if sweep.may_prune:  # new trials are compared with those of earlier runs too
+            for trial in sweep.trials():
+                if not trial.refused and read_status(sweep.results_dir, trial).status in FINISHED:
+                    rows = read_jsonl(trial_folder(sweep.results_dir, trial.train_id).metrics)
+                    self._screened[trial.train_id] = screened_rows(list(rows))
 
     def run(self, packs: Sequence[Sequence[Trial]]) -> None:
         """Until nothing is left. Ctrl-C saves and stops; a second one just stops."""
@@ -119,6 +124,8 @@ class Dispatch:
 
     def _refill(self, pack: _Pack) -> None:
         """Trials for the places of those that have ended. A worker that takes none leaves them to the next pack."""
+        if any(self._is_suspect(trial) for trial in pack.trials):
+            return
         num_live = sum(trial.train_id not in self._told for trial in pack.trials)
         for _ in range(self._most - num_live):
             trial = self._joining(pack.trials[0])
@@ -128,10 +135,14 @@ class Dispatch:
             append_jsonl(more_trials(pack.spec), {"trial": to_json(trial)})
             pack.trials.append(trial)
 
+    def _is_suspect(self, trial: Trial) -> bool:
+        """Whether it was among those whose worker died more than once: it runs alone, so that the culprit is found."""
+        return self._num_lost.get(trial.train_id, 0) > 1 and trial.train_id not in self._told
+
     def _joining(self, member: Trial) -> Trial | None:
         """A waiting trial that can share the pass with a pack's members, else a new one."""
         for waiting in self._waiting:
-            if len(waiting) == 1 and can_share(waiting[0], member):
+            if len(waiting) == 1 and can_share(waiting[0], member) and not self._is_suspect(waiting[0]):
                 self._waiting.remove(waiting)
                 return waiting[0]
         if self._proposals is None or self._waiting:
@@ -161,8 +172,14 @@ class Dispatch:
         self._wait_s = _FIRST_POLL_S
 
     def _prepare(self, trial: Trial) -> None:
-        trial_folder(self._sweep.results_dir, trial.train_id).prune.unlink(missing_ok=True)
-        self._before[trial.train_id] = read_status(self._sweep.results_dir, trial)
+        folder = trial_folder(self._sweep.results_dir, trial.train_id)
+        status = read_status(self._sweep.results_dir, trial)
+        if not (status.pruned and self._sweep.may_prune):  # one that was ended early and not scored to the end stays so
+            folder.prune.unlink(missing_ok=True)
+        if status.status in (RUNNING, FAILED):  # of an earlier run; what counts from here on is this one's
+            status = replace(status, status=WAITING, phase="", reason="")
+            write_json(folder.status, to_json(status), durable=False)
+        self._before[trial.train_id] = status
         self._study.begin(trial)
         self._tracker.follow(trial)
 
@@ -185,15 +202,20 @@ class Dispatch:
         left = [trial for trial in pack.trials if trial.train_id not in self._told]
         if self._sweep.control_path.exists():
             return
+        results_dir = self._sweep.results_dir
+        # A worker that died before it opened a single trial would die again and again.
+        is_stillborn = reason is not None and len(left) == len(pack.trials) and all(
+            read_status(results_dir, trial).status == WAITING for trial in left)
         lost: list[tuple[Trial, Status]] = []
         failed: list[tuple[Trial, Status]] = []
         unplaced: list[Trial] = []
         for trial in left:
-            status = read_status(self._sweep.results_dir, trial)
+            status = read_status(results_dir, trial)
             if reason is None and status.status in FINISHED:  # as before, to the word
                 self._tell(trial)
                 continue
-            if status.status == WAITING and (reason is not None or trial in pack.trials[pack.num_at_start:]):
+            never_placed = reason is not None or trial in pack.trials[pack.num_at_start:]
+            if status.status == WAITING and never_placed and not is_stillborn:
                 unplaced.append(trial)
                 continue
             why = reason or "the worker ended without finishing it"

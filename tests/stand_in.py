@@ -51,13 +51,16 @@ def peak(trial: Trial, done: float) -> float:
 class StandIn:
     """num_steps_per_poll: how many checkpoints every running trial gets from one poll to the next; 0 = all at once.
 
-    fails: train ids -> reason; dies: train ids -> how often the worker dies of it.
+    fails: numbers of trials -> reason; dies: numbers -> how often the worker dies of it; is_stillborn: it always dies,
+    before it has opened a trial.
     """
 
     def __init__(self, num_slots: int = 1, *, curve: Curve = peak, num_checkpoints: int = 4, is_gradual: bool = False,
-                 fails: Mapping[int, str] | None = None, dies: dict[int, int] | None = None, pause_s: float = 0.0):
+                 fails: Mapping[int, str] | None = None, dies: dict[int, int] | None = None, pause_s: float = 0.0,
+                 is_stillborn: bool = False):
         self._num_slots, self._curve, self._num_checkpoints = num_slots, curve, num_checkpoints
         self._is_gradual, self._fails, self._dies, self._pause_s = is_gradual, fails or {}, dies or {}, pause_s
+        self._is_stillborn = is_stillborn
         self._packs: dict[Path, _Running] = {}
         self.started: list[tuple[int, ...]] = []
         self.is_closed = False
@@ -92,6 +95,8 @@ class StandIn:
         self.is_closed = True
 
     def _advance(self, pack: _Running) -> str | None:
+        if self._is_stillborn:
+            return "the worker process ended with exit code 1"
         pack.fill()
         for trial in list(pack.live):
             if self._dies.get(trial.number, 0) > 0:

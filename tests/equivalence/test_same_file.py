@@ -81,6 +81,7 @@ def test_another_folder_that_lists_its_files_in_another_order(worker, tmp_path, 
     assert trained(worker, tmp_path / "results", project) == files
 
 
+@pytest.mark.slow
 def test_processes_in_another_order_and_at_once(project, tmp_path, files) -> None:
     """Two processes of their own, the last trial's first, with other hash seeds; alone each, so that its pack is its
     own: packs round otherwise, so they are held against packs of one."""

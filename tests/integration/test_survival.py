@@ -100,6 +100,7 @@ def check_steps(tmp_path: Path) -> None:
 
 
 @posix
+@pytest.mark.slow
 def test_killed_twice(tmp_path: Path) -> None:
     fuzz(tmp_path, 2, *UNSCORED)
 
@@ -111,6 +112,7 @@ def test_killed_at_thirty_moments(tmp_path: Path) -> None:
 
 
 @posix
+@pytest.mark.slow
 def test_a_corrupt_state_and_a_truncated_cache(tmp_path: Path) -> None:
     assert train(tmp_path / "whole", *UNSCORED).returncode == 0
     folder = tmp_path / "killed"

@@ -15,9 +15,10 @@ from hydra.core.global_hydra import GlobalHydra
 from sweep.command_line import CONF_DIR
 from sweep.conductor import conduct
 from sweep.errors import ConfigError, TrialsFailedError
+from sweep.files import read_json, write_json
 from sweep.search.grid import cells_of
 from sweep.search.storage import _journal
-from sweep.trial import DONE, PRUNED, TrialResult
+from sweep.trial import DONE, PRUNED, REFUSED, TrialResult
 from tests.stand_in import StandIn
 
 Sweeper = Callable[..., list[TrialResult]]
@@ -192,6 +193,40 @@ def test_a_lost_worker_is_tried_again_and_its_companions_go_on(tmp_path: Path, s
     assert "exit code -9" in rows[1]["reason"] and "tried 3 times" in rows[1]["reason"]
     again = sweep("network_dim=4,8,16")
     assert [result.status for result in again] == [DONE] * 3
+
+
+def test_a_search_finds_out_which_trial_kills_its_worker(sweep: Sweeper) -> None:
+    """Each of those that were lost together twice runs alone; no new proposal joins it."""
+    stand_in = StandIn(dies={2: 9}, is_gradual=True)
+    with pytest.raises(TrialsFailedError, match="1 of 6 trials failed: 2"):
+        sweep("search=random", "unet_lr=interval(1e-5,1e-3)", "search.num_trials=6", "pack.max_trials=4",
+              "search.pruning.rule=none", stand_in=stand_in)
+
+
+def test_a_worker_that_cannot_even_start_is_given_up(sweep: Sweeper) -> None:
+    stand_in = StandIn(is_stillborn=True)
+    with pytest.raises(TrialsFailedError, match="2 of 2 trials failed"):
+        sweep("network_dim=4,8", stand_in=stand_in)
+    assert len(stand_in.started) == 4  # together twice, then each alone
+
+
+def test_photos_that_cannot_be_used_refuse_their_own_trial_of_a_scored_grid(tmp_path: Path, sweep: Sweeper) -> None:
+    results = sweep(f"dataset.dir={tmp_path / 'nowhere'},null", "network_dim=4")
+    assert sorted(result.status for result in results) == [DONE, REFUSED]
+
+
+def test_a_pruned_trial_that_is_not_scored_yet_stays_pruned(tmp_path: Path, sweep: Sweeper) -> None:
+    """Its worker was killed while it scored: the wish to end it must still be there for the next one."""
+    sweep("network_dim=4", "early_stop=1")
+    [status] = tmp_path.glob("trials/*/status.json")
+    write_json(status, {**read_json(status), "status": "running", "phase": "scoring", "is_trained": True,
+                        "pruned": "ended early at step 60: fallen (early_stop)"})
+    write_json(status.parent / "prune.json", {"reason": "fallen", "by": "early_stop"})
+    sweep("network_dim=4", "early_stop=1")
+    assert (status.parent / "prune.json").exists()
+    write_json(status, {**read_json(status), "status": "running", "pruned": "ended early"})
+    sweep("network_dim=4")
+    assert not (status.parent / "prune.json").exists(), "who may not prune wants it whole"
 
 
 def test_a_plan_says_packs_images_and_what_is_known_of_files(sweep: Sweeper, capsys: Any) -> None:
