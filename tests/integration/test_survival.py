@@ -143,6 +143,7 @@ def test_a_corrupt_state_and_a_truncated_cache(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="mounts a small disk")
+@pytest.mark.slow
 def test_a_full_disk_is_named_and_nothing_is_lost(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
