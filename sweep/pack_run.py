@@ -397,7 +397,7 @@ class PackRun:
         """Score the checkpoints that have no score yet, together. After the state is saved: a kill in here costs no
         step, and a resume makes up for it."""
         for scorer, group in self._by_scorer(run for run in runs if run.requests):
-            pairs = [(run, request) for run in group for request in unscored(run)]
+            pairs = [(run, request) for run in group for request in unscored(run, scorer.scoring_id)]
             if not pairs:
                 continue
             started = time.perf_counter()
