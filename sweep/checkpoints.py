@@ -97,9 +97,10 @@ def existing_requests(run: TrialRun) -> list[ScoreRequest]:
             if (path := run.folder.checkpoints / row["file"]).exists()]
 
 
-def unscored(run: TrialRun) -> list[ScoreRequest]:
-    """Its checkpoints that no row says a score of."""
-    scored = {row["step"] for row in read_jsonl(run.folder.metrics) if row["kind"] == "score"}
+def unscored(run: TrialRun, scoring_id: str) -> list[ScoreRequest]:
+    """Its checkpoints that no row says a score of under this scoring; sweeps that score otherwise share the rows."""
+    scored = {row["step"] for row in read_jsonl(run.folder.metrics)
+              if row["kind"] == "score" and row["score"]["scoring_id"] == scoring_id}
     return [request for request in run.requests if request.step not in scored]
 
 

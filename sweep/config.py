@@ -8,9 +8,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sweep.command_line import CONF_DIR
 from sweep.errors import ConfigError
 from sweep.evaluation.settings import SCORINGS
 from sweep.launch.settings import LAUNCHERS
@@ -94,9 +94,8 @@ def compose(overrides: Sequence[str]) -> RunConfig:
     import hydra
     from hydra.errors import HydraException
 
-    conf = Path(__file__).parent.parent / "conf"
     try:
-        with hydra.initialize_config_dir(str(conf), version_base="1.3"):
+        with hydra.initialize_config_dir(str(CONF_DIR), version_base="1.3"):
             return load(hydra.compose("config", list(overrides)))
     except HydraException as error:
         raise ConfigError(str(error)) from error

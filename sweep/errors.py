@@ -41,3 +41,11 @@ class TrialChangedError(SweepError):
 
 class TrialsFailedError(SweepError):
     """The sweep has ended and its record is written, but not every trial succeeded."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed, on a GPU or on the CPU."""
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error))

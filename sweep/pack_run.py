@@ -18,7 +18,7 @@ from sweep.checkpoints import existing_requests, member_of, record_step, rewind_
 from sweep.data.buckets import Fit
 from sweep.data.cache import View, cached_moments
 from sweep.data.train_data import photo_fits
-from sweep.errors import LockedError, ModelError
+from sweep.errors import LockedError, ModelError, is_out_of_memory
 from sweep.files import append_jsonl, read_json
 from sweep.membership import Change, changes_after, joining_trials, log_change, prune_reason, read_changes
 from sweep.model.base import Base
@@ -27,7 +27,7 @@ from sweep.packing import MOST_TRIALS, bank_order
 from sweep.reg_images import draw_missing
 from sweep.room import Room, largest, note_room
 from sweep.training.loop import StepRow, train
-from sweep.training.memory import is_out_of_memory, num_that_fit, trial_bytes
+from sweep.training.memory import num_that_fit, trial_bytes
 from sweep.training.pack import Member, Pack
 from sweep.training.state import (
     Position,
@@ -397,7 +397,7 @@ class PackRun:
         """Score the checkpoints that have no score yet, together. After the state is saved: a kill in here costs no
         step, and a resume makes up for it."""
         for scorer, group in self._by_scorer(run for run in runs if run.requests):
-            pairs = [(run, request) for run in group for request in unscored(run)]
+            pairs = [(run, request) for run in group for request in unscored(run, scorer.scoring_id)]
             if not pairs:
                 continue
             started = time.perf_counter()

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from sweep.evaluation.cells import cells_of
+from sweep.evaluation.cells import most_images
 from sweep.evaluation.settings import NoScoring, ScoringConfig
 from sweep.files import read_jsonl
 from sweep.preflight import Checked
 from sweep.record import rates
-from sweep.room import known_room, largest
+from sweep.room import base_label, known_room, largest
 from sweep.trial import Trial, TrialResult, trial_folder
 
 
@@ -53,7 +52,8 @@ def plan_lines(results_dir: Path, todo: Sequence[Checked], packs: Sequence[Seque
     sizes = " + ".join(str(len(pack)) for pack in packs[:12]) + (" + ..." if len(packs) > 12 else "")
     lines = [f"packs: {sizes} trials"]
     if not isinstance(scoring, NoScoring):
-        lines.append(f"scoring: about {sum(_num_images(scoring, one) for one in todo)} images")
+        num_images = sum(most_images(scoring, one.dataset, one.num_checkpoints) for one in todo)
+        lines.append(f"scoring: about {num_images} images")
     num_bytes = [rates.expected(results_dir, _bytes_key(one.trial), _size(one.trial) * one.num_checkpoints)
                  for one in todo]
     known = [each for each in num_bytes if each is not None]
@@ -79,13 +79,6 @@ def remember_sizes(results_dir: Path, done: Sequence[TrialResult]) -> None:
                        _size(result.trial) * len(files))
 
 
-def _num_images(scoring: ScoringConfig, one: Checked) -> int:
-    screen, refine, confirm = (len(cells_of(scoring, stage, one.dataset)) for stage in ("screen", "refine", "confirm"))
-    num_refined = max(1, math.ceil(scoring.choice.refine_frac * one.num_checkpoints))
-    return (one.num_checkpoints * screen + num_refined * len(scoring.choice.strengths) * refine
-            + (confirm if scoring.choice.confirm else 0))
-
-
 def _size(trial: Trial) -> int:
     return int(trial.config["network_dim"]) + int(trial.config["conv_dim"] or 0)
 
@@ -93,5 +86,5 @@ def _size(trial: Trial) -> int:
 def _bytes_key(trial: Trial) -> str:
     """What a file's size depends on beside the rank."""
     config = trial.config
-    return (f"{config['base_model']['name']} {sorted(config['network'].items())} unet={config['unet_lr'] > 0} "
-            f"text={config['text_encoder_lr'] > 0} bytes")
+    return (f"{base_label(config['base_model'])} {sorted(config['network'].items())} unet={config['unet_lr'] > 0} "
+            f"text={config['text_encoder_lr'] > 0} {config['save_precision']} bytes")

@@ -36,6 +36,7 @@ class Proposals:
         self._started_s = time.monotonic()
         self._is_exhausted = False
         self._same_as: dict[str, list[int]] = {}  # proposals that wait for a running trial's result
+        self._ended: set[str] = set()  # whose result is told; a failed one is not tried again before the next start
         if not cells.axes:
             raise ConfigError(f"search={config.name} has nothing to search over. Add intervals or choices, e.g. "
                               "'unet_lr=tag(log, interval(1e-5,1e-3))', or search.space in a file.")
@@ -63,6 +64,7 @@ class Proposals:
 
     def tell(self, trial: Trial, outcome: Outcome) -> None:
         """A trial has ended: so have the proposals that were the same."""
+        self._ended.add(trial.train_id)
         self._study.tell(trial, outcome)
         for number in self._same_as.pop(trial.train_id, ()):
             self._study.reject(number, outcome, f"the same as trial {trial.number}")
@@ -77,7 +79,7 @@ class Proposals:
             return None
         known = self._sweep.known.get(one.trial.train_id)
         if known is not None and not known.refused:
-            if self._sweep.is_complete(known):
+            if known.train_id in self._ended or self._sweep.is_complete(known):
                 self._study.reject(number, self._sweep.outcome(known), f"the same as trial {known.number}")
             else:
                 self._same_as.setdefault(known.train_id, []).append(number)
@@ -131,7 +133,10 @@ class Proposals:
         if read_status(sweep.results_dir, trial).status not in FINISHED or trial.train_id in sweep.known:
             return False
         settings = self._as_settings(trial.config)
-        mine = flat(self._preflight.look(self._cells.cell_at(settings)).trial.config)
+        try:
+            mine = flat(self._preflight.look(self._cells.cell_at(settings)).trial.config)
+        except ConfigError:  # what is searched now leaves out a part without which the rest can't be composed
+            return False
         theirs = flat(trial.config)
         if any(mine.get(key) != theirs.get(key) for key in {*mine, *theirs} - {"seed", "dataset.dir"}):
             return False

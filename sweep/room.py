@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -34,10 +34,15 @@ def known_room(results_dir: Path, trial: Trial) -> Room | None:
     return None if found is None else Room(**found)
 
 
+def base_label(base: Mapping[str, Any]) -> str:
+    """A base by its name, and by its path where it has one: "file" may be a base of any size."""
+    return f"{base['name']} {base['path']}" if base["path"] else f"{base['name']}"
+
+
 def _key(trial: Trial) -> str:
     config = trial.config
     base = config["base_model"]
-    return (f"{base['name']} {base['resolution']}px precision={config['mixed_precision']} "
+    return (f"{base_label(base)} {base['resolution']}px precision={config['mixed_precision']} "
             f"batch={config['train_batch_size']} {config['network']['name']} rank={config['network_dim']}"
             f"{' checkpointing' if config['gradient_checkpointing'] else ''}")
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 from sweep.data.folder import Dataset
-from sweep.evaluation.settings import ScoringConfig
+from sweep.evaluation.settings import STAGES, ScoringConfig
 
 Kind = Literal["prompt", "caption", "bare", "class"]
 
@@ -49,6 +50,23 @@ def cells_of(scoring: ScoringConfig, stage: str, dataset: Dataset) -> list[Cell]
         typed = text.replace("{subject}", without)
         cells += [Cell("class", i, settings.first_seed + s, typed, typed) for s in range(settings.num_class)]
     return cells
+
+
+def most_images(scoring: ScoringConfig, dataset: Dataset, num_checkpoints: int) -> int:
+    """What the answer of a trial of so many checkpoints takes at most: arms that end early count as drawn."""
+    screen, refine, confirm = (len(cells_of(scoring, stage, dataset)) for stage in STAGES)
+    num_arms = num_refined(scoring, num_checkpoints) * len(scoring.choice.strengths)
+    return num_checkpoints * screen + num_arms * refine + num_confirmed(scoring, num_checkpoints) * confirm
+
+
+def num_refined(scoring: ScoringConfig, num_checkpoints: int) -> int:
+    """How many of a trial's checkpoints are drawn at every strength."""
+    return max(1, math.ceil(scoring.choice.refine_frac * num_checkpoints))
+
+
+def num_confirmed(scoring: ScoringConfig, num_checkpoints: int) -> int:
+    """How many of a trial's arms are confirmed at most."""
+    return min(scoring.choice.confirm, num_refined(scoring, num_checkpoints) * len(scoring.choice.strengths))
 
 
 def class_caption(caption: str, scoring: ScoringConfig, dataset: Dataset) -> str:

@@ -10,6 +10,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from sweep.errors import ScoringError, is_out_of_memory
 from sweep.evaluation.settings import Sampler
 from sweep.network.bank import AdapterBank
 from sweep.network.forms import Form
@@ -47,7 +48,8 @@ def generate(base: Base, targets: Sequence[Target], rows: Sequence[Row], sampler
     """Draw all rows: [B, 3, resolution, resolution] in [0, 1] on the CPU, in the order of `rows`.
 
     A row's image depends on its file, strength, prompt and seed; what else is in its batch changes it by rounding
-    alone. A LoRA with NaN in it gives NaN images and leaves the others alone.
+    alone. A LoRA with NaN in it gives NaN images and leaves the others alone. Where memory runs out, batches are halved
+    from there on; raises ScoringError if it does not hold one image.
     clip_skip, max_token_length: how prompts are read, as in training (`Base.text_states`).
     """
     import torch
@@ -55,13 +57,44 @@ def generate(base: Base, targets: Sequence[Target], rows: Sequence[Row], sampler
     size = resolution // base.vae_scale * base.vae_scale
     images = torch.empty(len(rows), 3, size, size)
     order = _bank_order(rows)
-    for start in range(0, len(order), batch_size):
+    start = 0
+    while start < len(order):
         chosen = order[start:start + batch_size]
-        images[chosen] = _draw(base, targets, [rows[i] for i in chosen], sampler, size // base.vae_scale,
-                               (clip_skip, max_token_length))
+        drawn = _drawn_if_it_fits(base, targets, [rows[i] for i in chosen], sampler, size // base.vae_scale,
+                                  (clip_skip, max_token_length))
+        if drawn is None:  # out here, what the failed batch held is free again
+            _free(base)
+            batch_size = len(chosen) // 2
+            continue
+        images[chosen] = drawn
+        start += len(chosen)
         if on_progress is not None:
-            on_progress(min(start + batch_size, len(order)), len(order))
+            on_progress(start, len(order))
     return images
+
+
+def _drawn_if_it_fits(base: Base, targets: Sequence[Target], rows: Sequence[Row], sampler: Sampler, latent_size: int,
+                      reading: tuple[int, int]) -> Tensor | None:
+    """One batch; None if the memory does not hold it."""
+    try:
+        return _draw(base, targets, rows, sampler, latent_size, reading)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        if len(rows) == 1:
+            raise ScoringError("The memory does not hold the drawing of one image for the scores. Lower "
+                               "base_model.resolution, or set scoring=none; what was trained is kept.") from error
+        return None
+
+
+def _free(base: Base) -> None:
+    import gc
+
+    import torch
+
+    gc.collect()
+    if base.device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def _bank_order(rows: Sequence[Row]) -> list[int]:

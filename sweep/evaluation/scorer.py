@@ -6,7 +6,6 @@ at most.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +18,7 @@ from sweep.errors import ScoringError
 from sweep.evaluation.anchors import Anchors, anchors_path, read_anchors, write_anchors
 from sweep.evaluation.backends.interface import Backends
 from sweep.evaluation.backends.registry import load_backends
-from sweep.evaluation.cells import Cell, cells_of
+from sweep.evaluation.cells import Cell, cells_of, most_images, num_confirmed, num_refined
 from sweep.evaluation.choice import best_of, reason
 from sweep.evaluation.copy_report import write_copy_report
 from sweep.evaluation.drawing import Drawer
@@ -124,8 +123,9 @@ class Scorer:
         if any(not requests for requests in trial_requests):
             raise ScoringError("A trial without a checkpoint can't be finished: it has no file to name.")
         choice = self.scoring.choice
-        counts = [max(1, math.ceil(choice.refine_frac * len(requests))) for requests in trial_requests]
-        progress = Progress(on_progress, self._num_images(trial_requests, counts))
+        counts = [num_refined(self.scoring, len(requests)) for requests in trial_requests]
+        progress = Progress(on_progress, sum(most_images(self.scoring, self.dataset, len(requests))
+                                             for requests in trial_requests))
         screened = _split(self._scored([r for requests in trial_requests for r in requests], "screen", progress),
                           [len(requests) for requests in trial_requests])
         arms: list[list[ScoreRequest]] = []
@@ -141,7 +141,8 @@ class Scorer:
         if choice.confirm:
             ends = _split(self._scored([arm for trial in finals for arm, _ in trial], "confirm", progress),
                           [len(trial) for trial in finals])
-            progress.add(sum(max(1, choice.confirm) - len(trial) for trial in finals) * len(self._cells["confirm"]))
+            progress.add(sum(num_confirmed(self.scoring, len(requests)) - len(trial) for requests, trial
+                             in zip(trial_requests, finals, strict=True)) * len(self._cells["confirm"]))
         answers = []
         for trial, scores, screens, rounds in zip(finals, ends, screened, refined, strict=True):
             chosen = best_of(scores)[0]
@@ -161,7 +162,7 @@ class Scorer:
         first = _split(self._scored(everything, "refine", progress, cells=self._first_round), lengths)
         kept, scored = [], []
         for trial, scores in zip(arms, first, strict=True):
-            better = best_of(scores, max(1, self.scoring.choice.confirm, math.ceil(len(trial) / 2)))
+            better = best_of(scores, max(1, self.scoring.choice.confirm, -(-len(trial) // 2)))
             staying = [i for i in sorted(better) if i == better[0] or are_tied(scores[i], scores[better[0]])]
             kept.append([trial[i] for i in staying])
             scored.append([scores[i] for i in staying])
@@ -305,14 +306,6 @@ class Scorer:
         sentence = reason(final, screened, tied_strengths=strengths, is_confirmed=self.scoring.choice.confirm > 0)
         return Answer(file=final.file, epoch=final.epoch, step=final.step, strength=final.strength, score=final,
                       reason=sentence)
-
-    def _num_images(self, trial_requests: Sequence[Sequence[ScoreRequest]], counts: Sequence[int]) -> int:
-        """At most; arms that are stopped early count as drawn."""
-        per_stage = {stage: len(cells) for stage, cells in self._cells.items()}
-        num_arms = sum(counts) * len(self.scoring.choice.strengths)
-        return (sum(len(requests) for requests in trial_requests) * per_stage["screen"]
-                + num_arms * per_stage["refine"]
-                + len(trial_requests) * self.scoring.choice.confirm * per_stage["confirm"])
 
 
 def _read_set(path: Path) -> MeasuredSet | None:

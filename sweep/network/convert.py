@@ -18,6 +18,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 from sweep.errors import AdapterFileError, ModelError, SweepError
+from sweep.model.base import EMBEDDED
 from sweep.network.lora_file import LoraFile, read_tensors, read_whole, write_lora, write_tensors
 from sweep.network.targets import Target, find_targets
 
@@ -114,12 +115,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("source", metavar="IN", type=Path, help="a LoRA file of any form")
     parser.add_argument("destination", metavar="OUT", type=Path, help="the file to write (.safetensors)")
     parser.add_argument("--to", required=True, choices=FORMS, help="the form to write")
-    parser.add_argument("--base", default="pocket", help="pocket, or the base model's folder in diffusers layout")
+    parser.add_argument("--base", default="pocket",
+                        help="pocket, pocket_rv, or the base model's folder in diffusers layout")
     given = parser.parse_args(arguments)
     try:
         if given.destination.suffix != ".safetensors":
             raise AdapterFileError(f"OUT = {given.destination} must end in .safetensors.")
-        if given.base == "pocket":
+        if given.base in EMBEDDED:
             from sweep.pocket import WEIGHTS_DIR
 
             folder = WEIGHTS_DIR / "sd"

@@ -10,10 +10,10 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from sweep.command_line import CONF_DIR
 from sweep.errors import ConfigError
 from sweep.files import write_text
 from sweep.record.command import run_command
-from sweep.record.kohya.names import CONF_DIR
 from sweep.record.kohya.read import read_options
 from sweep.record.kohya.translate import Imported, to_ours
 from sweep.record.kohya.write import experiment_yaml

@@ -37,7 +37,8 @@ class Cells:
     fixed: the composed config without the swept overrides; the sweep's name stands for it.
     config: the same, typed; of a sweep that has cells, the first one's.
     axes: what is swept.
-    cell_at: the cell with given values of some of the axes; what the rest is set to then is the fixed config's.
+    cell_at: the cell with given values of some of the axes; what the rest is set to then is the fixed config's. Raises
+        ConfigError for values that can't stand together.
     """
 
     cells: tuple[Cell, ...]
@@ -54,6 +55,9 @@ def cells_of(arguments: Sequence[str], compose: Callable[[list[str]], DictConfig
 
     Raises ConfigError naming every cell that can't work, and for a swept key that is not the trials' own.
     """
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
     axes = read_axes(arguments, loader)
     fixed = [line for axis in axes if not axis.is_swept for line in axis.lines]
     tree = plain_tree(compose(fixed))
@@ -63,13 +67,19 @@ def cells_of(arguments: Sequence[str], compose: Callable[[list[str]], DictConfig
     swept = tuple(axis for axis in axes if axis.is_swept)
     composer = Composer(compose, loader, fixed)
 
-    def cell_at(settings: Mapping[str, Any]) -> Cell:
+    def composed(settings: Mapping[str, Any]) -> Cell:
         lines = [line for axis in axes for line in
                  ([axis.line_of(settings[axis.key])] if axis.key in settings else () if axis.is_swept else axis.lines)]
         return Cell(settings=dict(settings), config=composer.config(lines))
 
+    def cell_at(settings: Mapping[str, Any]) -> Cell:
+        try:
+            return composed(settings)
+        except (HydraException, OmegaConfBaseException) as error:  # e.g. a setting that another option does not have
+            raise ConfigError(str(error).partition("\n")[0]) from error
+
     if tree.get("search", {}).get("name") != "grid":
-        config = cell_at({}).config
+        config = composed({}).config
         return Cells(cells=(), order=(), swept_keys=tuple(axis.key for axis in swept), fixed=tree, config=config,
                      axes=tuple(_whole_where_needed(axis, config) for axis in swept), cell_at=cell_at)
     intervals = [axis.key for axis in swept if not axis.lines]

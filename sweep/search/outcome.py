@@ -32,9 +32,13 @@ def screened(score: Score) -> Screened:
     return Screened(step=score.step, usefulness=score.axes["usefulness"].value, replicates=score.replicates)
 
 
-def screened_rows(rows: Sequence[Mapping[str, Any]]) -> list[Screened]:
-    """Those of a trial's metrics, the newest of each step, oldest first."""
-    newest = {row["step"]: screened(score_from_json(row["score"])) for row in rows if row["kind"] == "score"}
+def screened_rows(rows: Sequence[Mapping[str, Any]], scoring_id: str | None = None) -> list[Screened]:
+    """Those of a trial's metrics, the newest of each step, oldest first.
+
+    scoring_id: only its scores, as sweeps that score otherwise write into the same metrics; None = all.
+    """
+    scores = [score_from_json(row["score"]) for row in rows if row["kind"] == "score"]
+    newest = {score.step: screened(score) for score in scores if scoring_id in (None, score.scoring_id)}
     return [newest[step] for step in sorted(newest)]
 
 

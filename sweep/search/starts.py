@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from sweep.command_line import CONF_DIR
 from sweep.errors import ConfigError
 
-STARTS_DIR = Path(__file__).parents[2] / "conf" / "search" / "starts"
+STARTS_DIR = CONF_DIR / "search" / "starts"
 
 
 def read_starts(name: str) -> list[dict[str, Any]]:

@@ -21,14 +21,6 @@ USABLE_FRAC = {"cuda": 0.85, "cpu": 0.6}  # of the free memory; on the CPU tempo
 _OF_ADAPTER = 4  # weights, gradients and an optimizer's two states, as large as the weights each
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocation failed, on a GPU or on the CPU."""
-    import torch
-
-    return isinstance(error, torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
-
-
 def trial_bytes(base: Base, targets: list[Target], member: Member) -> int:
     """What one more trial like this takes at its largest batch: measured on a GPU, counted elsewhere, on fake
     tensors too.

@@ -181,6 +181,22 @@ def test_constraints_and_warm_start(tmp_path: Path, sweep: Sweeper) -> None:
     assert all(trial.values[0] - 0.5 == pytest.approx(trial.constraints["max_memorisation"]) for trial in trials)
 
 
+def test_a_warm_start_leaves_out_what_cannot_be_composed_any_more(tmp_path: Path, sweep: Sweeper) -> None:
+    """The earlier optimizer is no choice now; its own setting is, and says nothing to the others."""
+    sweep("optimizer=prodigy", "optimizer.d_coef=0.5,2", "sweep.name=earlier")
+    sweep("search=random", "optimizer=choice(adamw,lion)", "optimizer.d_coef=interval(0.1,3)", "search.num_trials=1",
+          "search.warm_start=[auto]")
+    assert "learns from 0 of 2 trials of earlier" in log_of(tmp_path)
+
+
+def test_a_proposal_that_has_failed_before_is_answered_at_once(tmp_path: Path, sweep: Sweeper) -> None:
+    with pytest.raises(TrialsFailedError):
+        sweep("search=random", "network_dim=choice(8,32)", "search.num_trials=3", "pack.max_trials=1",
+              stand_in=StandIn(fails={1: "No space left on device"}))
+    trials = study_of(tmp_path).trials
+    assert len(trials) > 2 and all(trial.state.is_finished() for trial in trials), "none waits for ever"
+
+
 def test_a_lost_worker_is_tried_again_and_its_companions_go_on(tmp_path: Path, sweep: Sweeper) -> None:
     stand_in = StandIn(dies={2: 9})
     with pytest.raises(TrialsFailedError, match="1 of 3 trials failed: 2") as error:

@@ -42,7 +42,7 @@ ONLY = {
     "schema": {"errors"},
     "lock": {"errors", "files"},
     "comparison": {"trial"},
-    "search": {"config", "errors", "trial", "schema", "comparison"},
+    "search": {"command_line", "config", "errors", "trial", "schema", "comparison"},
 }
 ROOMS = sorted({path.stem for path in SWEEP.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
                - {"__init__"})

@@ -16,6 +16,7 @@ from sweep.data.check.findings import EVERYTHING, QUALITY, TUTORIAL, VARIETY, Fi
 from sweep.data.folder import Photo
 from sweep.data.images import open_upright
 from sweep.errors import DataError
+from sweep.model.base import EMBEDDED
 
 if TYPE_CHECKING:
     import numpy as np
@@ -105,7 +106,7 @@ class DlibFaces:
 
 def face_reader(base_name: str) -> FaceReader | None:
     """Who can read the faces of this base's photos; None if nobody is installed."""
-    if base_name == "pocket":
+    if base_name in EMBEDDED:
         return PocketFaces()
     folder = _dlib_folder()
     return None if folder is None else DlibFaces(folder)

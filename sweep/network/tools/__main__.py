@@ -6,9 +6,9 @@ bake OUT BASE A B --strengths .6 .7       BASE with the LoRAs in its weights, in
 resize IN OUT --rank 16 | --keep .95      a smaller LoRA, by rank or by kept energy per layer
 inner IN OUT --rank 16                    a DyLoRA's first ranks
 
-TUNED and BASE: pocket, a folder in diffusers layout, or one checkpoint file. LoRA files are read in any form and
-written in kohya's. What was written is read back and compared with what was asked; `python evaluate.py lora=OUT` scores
-a LoRA.
+TUNED and BASE: pocket, pocket_rv, a folder in diffusers layout, or one checkpoint file. LoRA files are read in any form
+and written in kohya's. What was written is read back and compared with what was asked; `python evaluate.py lora=OUT`
+scores a LoRA.
 """
 
 from __future__ import annotations
@@ -92,7 +92,8 @@ def _add_sources(tool: argparse.ArgumentParser) -> None:
 
 
 def _add_base(tool: argparse.ArgumentParser) -> None:
-    tool.add_argument("--base", default="pocket", help="whose layers they are: pocket (default), a folder, a file")
+    tool.add_argument("--base", default="pocket",
+                      help="whose layers they are: pocket (default), pocket_rv, a folder, a file")
 
 
 def _check(given: argparse.Namespace) -> None:

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 from sweep.errors import ModelError
 from sweep.model import checkpoint
+from sweep.model.base import EMBEDDED
+from sweep.model.difference import add_difference
 from sweep.model.families import Family, family_of_checkpoint
 from sweep.model.header import read_header
-from sweep.model.sources import weights_files
+from sweep.model.sources import DIFFERENCE, weights_files
 from sweep.network.convert import targets_of_folder
 from sweep.network.targets import Target, find_targets
 
@@ -66,14 +68,15 @@ class BaseWeights:
 
 
 def base_path(given: str) -> Path:
-    """pocket, a folder or a file. Raises ModelError."""
-    if given == "pocket":
+    """One of EMBEDDED (all of them have the same folder), a folder or a file. Raises ModelError."""
+    if given in EMBEDDED:
         from sweep.pocket import WEIGHTS_DIR
 
         return WEIGHTS_DIR / "sd"
     path = Path(given).expanduser()
     if not path.exists():
-        raise ModelError(f"{given} does not exist. Give pocket, a folder in diffusers layout, or a checkpoint file.")
+        raise ModelError(f"{given} does not exist. Give {' or '.join(EMBEDDED)}, a folder in diffusers layout, or a "
+                         "checkpoint file.")
     return path
 
 
@@ -89,10 +92,12 @@ def read_targets(given: str) -> list[Target]:
 def read_base(given: str, dtype: torch.dtype | None = None) -> BaseWeights:
     """All of a base's weights. dtype: None = in the precision they have. Raises ModelError."""
     path = base_path(given)
+    if given == "pocket_rv":
+        return _read_folder(path, dtype, path.parent / DIFFERENCE)
     return _read_folder(path, dtype) if path.is_dir() else _read_file(path, dtype)
 
 
-def _read_folder(folder: Path, dtype: torch.dtype | None) -> BaseWeights:
+def _read_folder(folder: Path, dtype: torch.dtype | None, difference: Path | None = None) -> BaseWeights:
     from safetensors.torch import load_file
 
     targets = targets_of_folder(folder)
@@ -100,7 +105,13 @@ def _read_folder(folder: Path, dtype: torch.dtype | None) -> BaseWeights:
     by_component: dict[str, dict[str, Tensor]] = {}
     for component in COMPONENTS:
         for path in weights_files(folder / component) if (folder / component).is_dir() else []:
-            files[path] = _cast(load_file(path), dtype)
+            tensors = load_file(path)
+            if difference is not None and component == "unet":
+                exact = {name: tensor.float() for name, tensor in tensors.items()}
+                add_difference({name.removesuffix(".weight"): tensor for name, tensor in exact.items()
+                                if name.endswith(".weight") and tensor.dim() in (2, 4)}, difference)
+                tensors = {name: tensor.to(dtype or tensors[name].dtype) for name, tensor in exact.items()}
+            files[path] = _cast(tensors, dtype)
             by_component.setdefault(component, {}).update(files[path])
     return BaseWeights(folder, targets, files, _of_targets(folder, targets, by_component))
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-from pathlib import Path
 from typing import Any
 
-CONF_DIR = Path(__file__).parents[3] / "conf"
+from sweep.command_line import CONF_DIR
+
 GROUPS = ("base_model", "dataset", "network", "optimizer", "scheduler")
 
 _SAME = (

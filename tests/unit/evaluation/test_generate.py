@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from sweep.errors import ScoringError
+from sweep.evaluation import generate as generate_module
 from sweep.evaluation.generate import Row, generate
 from sweep.evaluation.settings import Sampler
 from sweep.network.lora_file import read_lora
@@ -33,6 +35,26 @@ def test_companions_change_nothing_but_rounding(base, targets, loras):
     assert float((split - alone).abs().max()) < 1e-3
     different = (alone[:, None] - alone[None]).abs().amax(dim=(2, 3, 4)) > 5e-3
     assert bool((different | torch.eye(len(rows), dtype=torch.bool)).all()), "each row is an image of its own"
+
+
+def test_a_batch_that_memory_does_not_hold_is_halved(base, targets, loras, monkeypatch):
+    rows = [Row(loras[i % 3], 1.0, "photo of alexq man", i) for i in range(7)]
+    whole, sizes, progress, real = draw(base, targets, rows), [], [], generate_module._draw
+
+    def scarce(base, targets, rows, *rest):
+        sizes.append(len(rows))
+        if len(rows) > room:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return real(base, targets, rows, *rest)
+
+    monkeypatch.setattr(generate_module, "_draw", scarce)
+    room = 3
+    images = draw(base, targets, rows, batch_size=6, on_progress=lambda *done: progress.append(done))
+    torch.testing.assert_close(images, whole, atol=1e-3, rtol=0)
+    assert sizes == [6, 3, 3, 1] and progress == [(3, 7), (6, 7), (7, 7)]
+    room = 0
+    with pytest.raises(ScoringError, match="one image"):  # no training failed: its pack is not made smaller for it
+        draw(base, targets, rows[:2])
 
 
 def test_strength_zero_is_the_base(base, targets, loras):

@@ -8,6 +8,7 @@ import torch
 from sweep.errors import AdapterFileError, ScoringError
 from sweep.evaluation import drawing
 from sweep.evaluation import scorer as scorer_module
+from sweep.evaluation.cells import most_images
 from sweep.evaluation.scorer import Scorer, ScoreRequest
 from sweep.files import read_json
 from sweep.trial import answer_from_json, score_from_json
@@ -118,6 +119,8 @@ def test_finish_names_a_file_of_each_trial_on_fresh_seeds(new_scorer, requests, 
     # diversity of two seeds can be known, whatever the weights are worth
     assert answers[0].score.axes["diversity"].value is not None
     assert progress[-1][0] == progress[-1][1] and progress == sorted(progress)
+    planned = [most_images(scorer.scoring, scorer.dataset, number) for number in (len(requests), 1)]
+    assert progress[-1][1] == sum(planned), "what a plan says is what is drawn"
     for request, answer in ((requests[0], answers[0]), (lonely, answers[1])):
         assert answer_from_json(read_json(request.scores_dir / f"answer-{scorer.scoring_id}.json")) == answer
     drawn.clear()

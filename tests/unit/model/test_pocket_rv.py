@@ -18,6 +18,8 @@ from sweep.model.difference import merge_difference
 from sweep.model.loading import load_base
 from sweep.model.sources import DIFFERENCE, find_base
 from sweep.network.lora_file import read_lora
+from sweep.network.targets import find_targets
+from sweep.network.tools.base_weights import read_base
 from sweep.pocket import WEIGHTS_DIR
 from tests.conftest import ROOT
 from tests.unit.test_config import loaded
@@ -71,6 +73,14 @@ def test_it_is_merged_before_it_is_rounded(base_rv) -> None:
     stored = load_base(rv(), "rv", "cpu", torch.bfloat16)
     for whole, half in zip(base_rv.unet.parameters(), stored.unet.parameters(), strict=True):
         assert torch.equal(whole.to(half.dtype), half)
+
+
+def test_the_tools_read_the_same_weights(base_rv) -> None:
+    layers = read_base("pocket_rv", torch.float32).layers
+    expected = {target.key: target.module.weight for target in find_targets(base_rv)}
+    assert layers.keys() == expected.keys()
+    for key, weight in expected.items():
+        torch.testing.assert_close(layers[key], weight.detach().float(), atol=1e-6, rtol=0)
 
 
 def test_its_identity_covers_base_and_difference(other_set: Path, tmp_path: Path) -> None:

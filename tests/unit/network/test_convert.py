@@ -7,6 +7,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from sweep.model.base import EMBEDDED
 from sweep.network.bank import AdapterBank, AdapterSpec
 from sweep.network.convert import main
 from sweep.network.lora_file import LoraFile, read_lora, write_lora
@@ -56,6 +57,12 @@ def test_precision_stays(targets, tmp_path: Path) -> None:
     source = written(tmp_path / "a.safetensors", targets, AdapterSpec(dim=4, alpha=4), torch.float16)
     main([str(source), str(tmp_path / "b.safetensors"), "--to", "peft"])
     assert {tensor.dtype for tensor in load_file(tmp_path / "b.safetensors").values()} == {torch.float16}
+
+
+@pytest.mark.parametrize("name", EMBEDDED)
+def test_every_embedded_base_goes_by_its_name(targets, tmp_path: Path, name: str) -> None:
+    source = written(tmp_path / "a.safetensors", targets, AdapterSpec(dim=4, alpha=4))
+    assert main([str(source), str(tmp_path / "out.safetensors"), "--to", "peft", "--base", name]) == 0
 
 
 def test_what_can_not_be_converted_is_said(targets, tmp_path: Path, capsys) -> None:

@@ -1,0 +1,26 @@
+"""What is read back from a trial's folder."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import record_examples as examples
+
+from sweep.files import sha256_of, write_json
+from sweep.record.results import read_result
+from sweep.trial import to_json, trial_folder
+
+
+def test_an_arm_that_was_refined_in_two_rounds_has_one_score(tmp_path: Path) -> None:
+    """The first round draws the screening prompts alone; its score stays in the folder as a part of the cache."""
+    trial = examples.trial(1, network_dim=8)
+    folder = trial_folder(tmp_path, trial.train_id)
+    folder.checkpoints.mkdir(parents=True)
+    path = folder.checkpoints / "a.safetensors"
+    path.write_bytes(b"a")
+    whole = replace(examples.score((0.5, 0.4, 0.6), stage="refine"), file=path.name, file_sha256=sha256_of(path),
+                    strength=0.8, num_images=16, scoring_id="s1")
+    dropped = replace(whole, strength=0.6, num_images=8)
+    for name, score in (("a", whole), ("b", replace(whole, num_images=8)), ("c", dropped)):
+        write_json(folder.scores / f"{name}.json", to_json(replace(score, score_id=name)))
+    scores = read_result(tmp_path, trial, "s1").scores
+    assert [(score.strength, score.num_images) for score in scores] == [(0.6, 8), (0.8, 16)]

@@ -1,0 +1,78 @@
+"""What a plan says before anything runs, and the names under which it remembers what was measured."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sweep.config import compose
+from sweep.data.folder import read_dataset
+from sweep.evaluation.cells import cells_of, most_images
+from sweep.evaluation.settings import ScoringConfig
+from sweep.plan import plan_lines, remember_sizes
+from sweep.preflight import Checked
+from sweep.room import Room, known_room, note_room
+from sweep.schema import to_tree
+from sweep.trial import DONE, Trial, TrialResult, trial_folder
+
+
+@pytest.fixture(scope="module")
+def config():
+    return compose(["dataset.num_images=4"])
+
+
+def trial(config: Any, train_id: str = "a", **changes: Any) -> Trial:
+    return Trial(number=1, train_id=train_id, settings={}, config={**to_tree(config.train), **changes}, num_steps=10)
+
+
+def checked(config: Any, one: Trial, num_checkpoints: int) -> Checked:
+    train = config.train
+    dataset = read_dataset(train.dataset, trigger=train.trigger, class_noun=train.class_noun, repeats=None)
+    return Checked(trial=one, dataset=dataset, base_id="", num_checkpoints=num_checkpoints)
+
+
+def test_a_plan_counts_every_confirmation(config, tmp_path: Path) -> None:
+    scoring = config.scoring
+    assert isinstance(scoring, ScoringConfig)
+    one = checked(config, trial(config), 8)
+    screen, refine, confirm = (len(cells_of(scoring, stage, one.dataset)) for stage in ("screen", "refine", "confirm"))
+
+    def images(confirmed: int) -> int:
+        chosen = replace(scoring, choice=replace(scoring.choice, confirm=confirmed, strengths=(1.0, 0.8),
+                                                 refine_frac=0.25))
+        [line] = [line for line in plan_lines(tmp_path, [one], [[one.trial]], chosen) if "scoring" in line]
+        number = int(line.split()[2])
+        assert number == most_images(chosen, one.dataset, 8)
+        return number
+
+    assert images(0) == 8 * screen + 4 * refine
+    assert images(3) == images(0) + 3 * confirm
+    assert images(9) == images(0) + 4 * confirm, "there are only so many arms"
+
+
+def file_base(config: Any, path: str) -> dict[str, Any]:
+    return {**to_tree(config.train.base_model), "name": "file", "path": path}
+
+
+def test_room_is_remembered_for_each_base_file(config, tmp_path: Path) -> None:
+    small, large = (trial(config, base_model=file_base(config, f"{name}.safetensors")) for name in ("small", "large"))
+    note_room(tmp_path, small, Room(gib_each=0.5, max_trials=20))
+    assert known_room(tmp_path, small) is not None
+    assert known_room(tmp_path, large) is None
+
+
+@pytest.mark.parametrize("change", ["save_precision", "base_model"])
+def test_file_sizes_are_remembered_for_what_they_depend_on(config, tmp_path: Path, change: str) -> None:
+    values = {"save_precision": ("fp16", "float"), "base_model": [file_base(config, name) for name in ("a", "b")]}
+    one, other = (trial(config, **{change: value}) for value in values[change])
+    folder = trial_folder(tmp_path, one.train_id)
+    folder.checkpoints.mkdir(parents=True)
+    (folder.checkpoints / "a.safetensors").write_bytes(bytes(1000))
+    remember_sizes(tmp_path, [TrialResult(trial=one, status=DONE, step=10, attributed_s=1.0, answer=None, scores=())])
+
+    def lines(asked: Trial) -> list[str]:
+        return plan_lines(tmp_path, [checked(config, asked, 1)], [[asked]], config.scoring)
+
+    assert any("LoRA files" in line for line in lines(one))
+    assert not any("LoRA files" in line for line in lines(other))
