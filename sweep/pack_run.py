@@ -8,7 +8,6 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -73,7 +72,8 @@ class PackRun:
         self.waiting: dict[str, int] = {}  # who has no place, with the step to go on from
         self.position = Position()
         self.pending: list[Change] = []  # what an earlier run did after its last save
-        self.max_trials = spec.max_trials or MOST_TRIALS
+        self._limit = spec.max_trials or MOST_TRIALS
+        self.max_trials = self._limit
         self._ready: dict[str, Member] = {}  # made for the probe, not in a pack yet
         self._scorer_of, self._more, self._admit = scorer_of, more, admit
         self._control = Path(spec.control)
@@ -88,12 +88,12 @@ class PackRun:
 
         Where memory runs out, the pack goes on from its last save with half as many places.
         """
-        is_known = self.spec.max_trials is not None
+        is_known = self.spec.max_trials is not None and not self.spec.fits_memory
         while True:
             pack = Pack(self.base, self.targets, [])
             try:
                 if not is_known:
-                    is_known = True  # also if it fails: then there is room for one at most, or not even that
+                    is_known = True  # also if memory runs out: then there is room for one, or not even that
                     self._probe()
                 self._resume(pack)
                 self._train(pack)
@@ -183,17 +183,33 @@ class PackRun:
     # -- membership
 
     def _probe(self) -> None:
-        """As many places as there is memory for trials like the largest one."""
-        run = self.by_id[largest([run.trial for run in self.by_id.values()]).train_id]
-        self.placed = [run.trial.train_id]
-        member = self._member(run)
-        if member is None:
+        """As many places as there is memory for trials like the largest one. One that can't be tried fails alone."""
+        self.max_trials = 1  # until more is known
+        while self.by_id:
+            untrained = [run.trial for run in self.by_id.values() if not run.status.is_trained]
+            run = self.by_id[largest(untrained or [run.trial for run in self.by_id.values()]).train_id]
+            self.placed = [run.trial.train_id]
+            member = self._member(run)
+            each = None if member is None else self._bytes_of(run, member)
+            if member is None or each is None:
+                continue
+            self._ready[member.train_id] = member
+            num_fit = min(MOST_TRIALS, num_that_fit(self.base.device, each, self.spec.threads))
+            self.max_trials = min(self._limit, num_fit)
+            run.say(f"a trial like this takes {each / 2**30:.2f} GiB: places for {self.max_trials} at a time")
+            note_room(Path(self.spec.results_dir), run.trial, Room(gib_each=each / 2**30, max_trials=num_fit))
             return
-        self._ready[member.train_id] = member
-        each = trial_bytes(self.base, self.targets, member)
-        self.max_trials = min(MOST_TRIALS, num_that_fit(self.base.device, each, self.spec.threads))
-        run.say(f"a trial like this takes {each / 2**30:.2f} GiB: places for {self.max_trials} at a time")
-        note_room(Path(self.spec.results_dir), run.trial, Room(gib_each=each / 2**30, max_trials=self.max_trials))
+
+    def _bytes_of(self, run: TrialRun, member: Member) -> int | None:
+        """What the trial takes; None if it can't be trained, which is then its result."""
+        try:
+            return trial_bytes(self.base, self.targets, member)
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            run.fail(error)
+            self._release(run)
+            return None
 
     def _resume(self, pack: Pack) -> None:
         """Bring an empty pack to where the newest complete save left it; all others wait for a place."""
@@ -321,7 +337,7 @@ class PackRun:
         if not (finished or pruned or too_many or joining):
             return None
         order = sorted(steps, key=lambda i: bank_order(self.by_id[i].trial))
-        limit = self.max_trials if self.max_trials < (self.spec.max_trials or MOST_TRIALS) else None
+        limit = self.max_trials if self.max_trials < self._limit else None
         return Change(history=self.position.history, number=self._newest_change + 1, after=self.position.change,
                       update=self.position.update, members={i: steps[i] for i in order}, waiting=waiting,
                       pruned=pruned, max_trials=limit)
@@ -436,8 +452,8 @@ class PackRun:
             self._release(run)
 
     def _release(self, run: TrialRun) -> None:
-        with suppress(KeyError):
-            del self.by_id[run.trial.train_id]
+        self.by_id.pop(run.trial.train_id, None)
+        self.waiting.pop(run.trial.train_id, None)
         run.lock.release()
 
     def _by_scorer(self, runs: Iterable[TrialRun]) -> list[tuple[Scorer, list[TrialRun]]]:

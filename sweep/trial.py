@@ -193,6 +193,7 @@ class PackSpec:
     save_state_every_n_steps: int
     control: str  # path of the control file: {"command": "stop"} ends the pack at the next step boundary
     max_trials: int | None = None  # so many of `trials` share a pass, the others wait; None = as many as fit
+    fits_memory: bool = False  # True = max_trials is a limit: as many as memory holds, at most so many
     validate: bool = False  # measure the loss on held-out photos at every checkpoint
 
 

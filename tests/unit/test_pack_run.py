@@ -1,0 +1,109 @@
+"""Who gets a place in a pack: what the probe of memory decides, and what becomes of trials that can't be made."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import torch
+
+from sweep import pack_run
+from sweep.membership import Change
+from sweep.pack_run import PackRun
+from sweep.trial import FAILED, PackSpec, Trial, pack_spec_from_json, to_json
+
+
+class Run:
+    """A trial of a pack as far as its membership goes."""
+
+    def __init__(self, number: int, folder: Path):
+        config = {"train_batch_size": 1, "network_dim": number}
+        self.trial = Trial(number=number, train_id=f"t{number}", settings={}, config=config, num_steps=4)
+        self.status = SimpleNamespace(is_trained=False, status="running")
+        self.folder = SimpleNamespace(prune=folder / "prune.json")
+        self.lock = SimpleNamespace(release=lambda: None)
+        self.dataset = self.failure = None
+
+    def fail(self, error: BaseException) -> None:
+        self.failure, self.status.status = error, FAILED
+
+    def say(self, text: str) -> None:
+        pass
+
+
+@pytest.fixture
+def new_pack_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Trials 1 to 4, of which the last is the largest. Of a trial's making the test decides."""
+    monkeypatch.setattr(pack_run, "draw_missing", lambda *_, **__: None)
+    monkeypatch.setattr(pack_run, "member_of", lambda run, *_: SimpleNamespace(train_id=run.trial.train_id))
+    monkeypatch.setattr(pack_run, "num_that_fit", lambda *_: 5)
+    monkeypatch.setattr(pack_run, "note_room", lambda *_: None)
+    monkeypatch.setattr(pack_run, "trial_bytes", lambda *_: 1)
+
+    def new(**options: Any) -> PackRun:
+        runs = [Run(number, tmp_path) for number in range(1, 5)]
+        spec = PackSpec(trials=tuple(run.trial for run in runs), scoring={}, results_dir=str(tmp_path), device="cpu:0",
+                        threads=1, save_state_every_n_steps=2, control=str(tmp_path / "control.json"), **options)
+        spec = pack_spec_from_json(to_json(spec))
+        return PackRun(cast(Any, SimpleNamespace(device=None)), [], cast(Any, runs), spec, lambda run: None)
+
+    return new
+
+
+@pytest.mark.parametrize(("limit", "places"), [(None, 5), (3, 3), (8, 5)])
+def test_as_many_as_memory_holds_at_most_so_many(new_pack_run, monkeypatch, limit, places) -> None:
+    monkeypatch.setattr(pack_run, "Pack", lambda *_: SimpleNamespace(members=[]))
+    for step in ("_resume", "_train"):
+        monkeypatch.setattr(PackRun, step, lambda self, pack: None)
+    pack = new_pack_run(max_trials=limit, fits_memory=limit is not None)
+    pack.run()
+    assert pack.max_trials == places
+    exact = new_pack_run(max_trials=8)
+    exact.run()
+    assert exact.max_trials == 8, "a number alone is taken at its word"
+
+
+def test_a_probe_that_runs_out_of_memory_leaves_one_place(new_pack_run, monkeypatch) -> None:
+    def fails(*_: Any) -> int:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(pack_run, "trial_bytes", fails)
+    pack = new_pack_run()
+    with pytest.raises(torch.OutOfMemoryError):
+        pack._probe()
+    assert pack.max_trials == 1
+    pack._halve()
+    assert sorted(pack.by_id) == ["t1", "t2", "t3"], "the largest failed; the others have their turn"
+
+
+def test_a_trial_that_cannot_be_probed_fails_alone(new_pack_run, monkeypatch) -> None:
+    def fails(base: Any, targets: Any, member: Any) -> int:
+        if member.train_id in ("t4", "t3"):
+            raise ValueError("no such layer")
+        return 1
+
+    monkeypatch.setattr(pack_run, "trial_bytes", fails)
+    pack = new_pack_run()
+    runs = dict(pack.by_id)
+    pack._probe()
+    assert {i: run.status.status for i, run in runs.items()} == {
+        "t1": "running", "t2": "running", "t3": FAILED, "t4": FAILED}
+    assert sorted(pack.by_id) == ["t1", "t2"] and pack.max_trials == 5
+
+
+def test_a_recorded_joiner_that_cannot_be_made_does_not_wait_any_more(new_pack_run, monkeypatch) -> None:
+    def unreadable(run: Any, *_: Any) -> Any:
+        if run.trial.train_id == "t2":
+            raise ValueError("a photo is gone")
+        return SimpleNamespace(train_id=run.trial.train_id)
+
+    monkeypatch.setattr(pack_run, "member_of", unreadable)
+    pack, bank = new_pack_run(max_trials=2), cast(Any, SimpleNamespace(members=[]))
+    monkeypatch.setattr(pack_run, "bank_order", lambda trial: trial.number)
+    pack.waiting = dict.fromkeys(("t2", "t1", "t3", "t4"), 0)
+    pack.pending = [Change(history="", number=1, after=0, update=0, members={"t2": 0}, waiting={}, pruned={},
+                           max_trials=None)]
+    joining: dict[str, Any] = {}
+    assert pack._recorded(bank, joining) is None and pack.pending == []
+    change = pack._decided(bank, joining)
+    assert change is not None and list(change.members) == ["t1", "t3"] and list(change.waiting) == ["t4"]
