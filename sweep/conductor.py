@@ -232,9 +232,9 @@ class Sweep:
 
     def outcome(self, trial: Trial) -> Outcome:
         """What the study is told of a finished trial."""
-        folder = trial_folder(self.results_dir, trial.train_id)
-        return outcome_of(read_result(self.results_dir, trial, self.scoring_id(trial)),
-                          screened_rows(list(read_jsonl(folder.metrics))) if self.config.scoring.name != "none" else ())
+        scoring = self.scoring_id(trial)
+        rows = read_jsonl(trial_folder(self.results_dir, trial.train_id).metrics) if scoring is not None else ()
+        return outcome_of(read_result(self.results_dir, trial, scoring), screened_rows(list(rows), scoring))
 
     def _record(self, complete: set[str], tracker: Tracker) -> tuple[list[TrialResult], Record]:
         """Write every view of what the folders say. complete: trials with which nothing was to do."""

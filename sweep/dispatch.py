@@ -70,7 +70,7 @@ class Dispatch:
             for trial in sweep.trials():
                 if not trial.refused and read_status(sweep.results_dir, trial).status in FINISHED:
                     rows = read_jsonl(trial_folder(sweep.results_dir, trial.train_id).metrics)
-                    self._screened[trial.train_id] = screened_rows(list(rows))
+                    self._screened[trial.train_id] = screened_rows(list(rows), sweep.scoring_id(trial))
 
     def run(self, packs: Sequence[Sequence[Trial]]) -> None:
         """Until nothing is left. Ctrl-C saves and stops; a second one just stops."""
@@ -160,7 +160,7 @@ class Dispatch:
         num_places = places(pack, config.pack.max_trials) if self._proposals is None else self._most
         spec = PackSpec(trials=tuple(pack), scoring=to_tree(config.scoring), results_dir=str(self._sweep.results_dir),
                         device=device, threads=threads, control=str(self._sweep.control_path),
-                        max_trials=num_places, validate=config.validate,
+                        max_trials=num_places, fits_memory=config.pack.max_trials is None, validate=config.validate,
                         save_state_every_n_steps=config.pack.save_state_every_n_steps)
         path = self._sweep.dir / "packs" / f"{pack_id([trial.train_id for trial in pack])}.json"
         write_json(path, to_json(spec), durable=False)
@@ -253,7 +253,7 @@ class Dispatch:
             if newest is not None and self._newest.get(trial.train_id) != newest.score_id:
                 self._newest[trial.train_id] = newest.score_id
                 rows = read_jsonl(trial_folder(results_dir, trial.train_id).metrics)
-                self._screened[trial.train_id] = screened_rows(list(rows))
+                self._screened[trial.train_id] = screened_rows(list(rows), self._sweep.scoring_id(trial))
             if status.status in FINISHED and status != self._before[trial.train_id]:
                 self._tell(trial)
         return stands
