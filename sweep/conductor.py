@@ -27,7 +27,7 @@ from sweep.packing import MOST_TRIALS, plan_packs
 from sweep.plan import expected_s, plan_lines, remember_costs, remember_sizes, room_said
 from sweep.preflight import Checked, Preflight, first_read
 from sweep.proposals import Proposals
-from sweep.question import checked_name, default_name, question_of, refuse_other_question
+from sweep.question import check_results_dir, checked_name, default_name, question_of, refuse_other_question
 from sweep.record.entry import SweepEntry, read_entry, write_entry
 from sweep.record.facts import Facts, Record, add_facts, without_mended
 from sweep.record.notes import add_note, read_notes
@@ -59,6 +59,7 @@ def conduct(cells: Cells, launcher_of: LauncherMaker = make_launcher) -> list[Tr
     """
     config = cells.config
     results_dir = Path(config.sweep.results_dir)
+    check_results_dir(results_dir)
     check_use(config.use)
     preflight = Preflight(results_dir)
     checked = preflight.check(cells.cells) if cells.cells else []

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from sweep.errors import ConfigError, SweepExistsError
@@ -44,6 +46,18 @@ def checked_name(name: str | None) -> str | None:
         raise ConfigError(f"sweep.name={name!r} can't be a folder of results: use letters, digits, '.', '_' and '-', "
                           f"and not one of {', '.join(_TAKEN)}.")
     return name
+
+
+def check_results_dir(results_dir: Path) -> None:
+    """Raises ConfigError if nothing can be written there."""
+    for place in (results_dir.absolute(), *results_dir.absolute().parents):
+        if place.exists():
+            if not place.is_dir():
+                raise ConfigError(f"sweep.results_dir={results_dir}: {place} is a file. Give a folder.")
+            if not os.access(place, os.W_OK):
+                raise ConfigError(f"sweep.results_dir={results_dir}: {place} can't be written to. Give another folder, "
+                                  "or mend its permissions.")
+            return
 
 
 def default_name(swept_keys: Sequence[str], question: Mapping[str, Any]) -> str:

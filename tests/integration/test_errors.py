@@ -41,6 +41,12 @@ def test_an_empty_folder_and_a_corrupt_photo(command, tmp_path: Path) -> None:
     assert run.returncode == 2 and "001.png: not a readable image" in run.stderr
 
 
+def test_a_results_folder_that_is_a_file(command, tmp_path: Path) -> None:
+    (tmp_path / "results").write_text("")
+    run = command("train.py", f"sweep.results_dir={tmp_path / 'results'}")
+    assert run.returncode == 2 and "is a file. Give a folder." in run.stderr
+
+
 def test_a_typo_in_an_experiment_file(command, tmp_path: Path) -> None:
     """Hydra itself would take the unknown key without a word, and names neither file nor line."""
     experiment = tmp_path / "experiment" / "mine.yaml"
