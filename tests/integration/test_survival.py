@@ -170,7 +170,7 @@ def test_a_read_only_results_folder_is_named(tmp_path: Path) -> None:
     try:
         run = train(disk / "results", *UNSCORED)
         assert run.returncode == 2 and run.stderr.startswith("error: "), run.stderr
-        assert str(disk / "results") in run.stderr and "Read-only" in run.stderr
+        assert str(disk / "results") in run.stderr and "read-only" in run.stderr
     finally:
         subprocess.run(["umount", str(disk)], check=True)
 
