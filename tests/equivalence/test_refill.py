@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 import sweep.files
+import sweep.places
 from sweep.data.folder import read_dataset
 from sweep.identity import base_identity, train_id
 from sweep.schema import to_tree
@@ -56,7 +57,7 @@ def worker() -> Worker:
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch) -> None:
     """The conductor's wishes are looked for at every boundary, however fast the machine."""
-    monkeypatch.setattr("sweep.pack_run.LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr("sweep.places.LOOK_EVERY_S", 0.0)
 
 
 def trial(results: Path, photos: Path, number: int) -> Trial:
@@ -215,8 +216,8 @@ def test_a_resume_ends_it_where_it_was_ended(worker, photos, tmp_path, monkeypat
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
         pruned_at(patch, killed, spec.trials[0], step=3)
-        real = sweep.pack_run.save_states
-        patch.setattr("sweep.pack_run.save_states", lambda pack, dirs, position: (
+        real = sweep.places.save_states
+        patch.setattr("sweep.places.save_states", lambda pack, dirs, position: (
             dying() if position.change == 2 else real(pack, dirs, position)))
         worker.run(spec)
     if not is_logged:  # as an older version, which kept no log, would do
