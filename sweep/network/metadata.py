@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from sweep import __version__
 from sweep.data.batches import BatchPlan
-from sweep.data.folder import Dataset
+from sweep.data.dataset import Dataset
 from sweep.data.settings import bucket_bounds
 from sweep.data.train_data import bucket_table
 from sweep.train_config import TrainConfig

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from sweep.data.check.findings import EVERYTHING, QUALITY, TUTORIAL, VARIETY, Finding
+from sweep.data.dataset import Photo
 from sweep.data.dlib_models import INSTALL, SAME_PERSON, FaceRecogniser, usable_folder
-from sweep.data.folder import Photo
 from sweep.data.images import open_upright
 from sweep.model.base import EMBEDDED
 
