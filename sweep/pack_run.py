@@ -20,6 +20,7 @@ from sweep.network.targets import Target
 from sweep.pack_scores import PackScores, ScorerOf
 from sweep.pack_trials import PackTrials, Stopped
 from sweep.places import Admit, Places
+from sweep.probe import memory_gib
 from sweep.training.loop import StepRow, train
 from sweep.training.pack import Member, Pack
 from sweep.training.validation import HeldOut, validation_losses
@@ -80,8 +81,9 @@ class PackRun:
                 self._after_update(pack, rows)
 
     def _after_update(self, pack: Pack, rows: Sequence[StepRow]) -> None:
+        used_gib = memory_gib(self.base.device)
         for row in rows:
-            self._record_step(row)
+            self._record_step(row, used_gib)
         due = [member for member in pack.members if member.is_at_checkpoint and not member.diverged]
         screened = [self.trials.by_id[member.train_id] for member in due]
         for member, run in zip(due, screened, strict=True):
@@ -100,11 +102,11 @@ class PackRun:
             self.places.save(pack)
             raise Stopped
 
-    def _record_step(self, row: StepRow) -> None:
+    def _record_step(self, row: StepRow, used_gib: float) -> None:
         run = self.trials.by_id[row.member.train_id]
         spent_s = run.status.attributed_s + row.share_s
         run.status = replace(run.status, step=row.step, attributed_s=spent_s)
-        record_step(run, row, spent_s)
+        record_step(run, row, attributed_s=spent_s, memory_gib=used_gib)
         if time.monotonic() - self._last_status_s > STATUS_EVERY_S:
             self._last_status_s = time.monotonic()
             for each in self.trials.by_id.values():

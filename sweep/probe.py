@@ -1,8 +1,9 @@
-"""How many trials of a pack memory holds: the largest is tried, alone, before any takes a place."""
+"""How many trials of a pack memory holds: the largest is tried, alone, before any takes a place. And what they take."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sweep.errors import is_out_of_memory
 from sweep.network.targets import Target
@@ -12,6 +13,9 @@ from sweep.room import Room, largest, note_room
 from sweep.training.memory import num_that_fit, trial_bytes
 from sweep.training.pack import Member
 from sweep.trial_run import TrialRun
+
+if TYPE_CHECKING:
+    import torch
 
 
 def num_places(trials: PackTrials, targets: list[Target], limit: int) -> int:
@@ -42,3 +46,17 @@ def _bytes_of(trials: PackTrials, targets: list[Target], run: TrialRun, member: 
         run.fail(error)
         trials.release(run)
         return None
+
+
+def memory_gib(device: torch.device) -> float:
+    """What this process takes, base and all trials together: of a GPU the most since the last call, else what is
+    resident now."""
+    if device.type == "cuda":
+        import torch
+
+        peak = torch.cuda.max_memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        return peak / 2**30
+    import psutil
+
+    return float(psutil.Process().memory_info().rss) / 2**30
