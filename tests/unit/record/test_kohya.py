@@ -131,6 +131,7 @@ def test_a_secret_is_neither_written_nor_said(tmp_path: Path, capsys: pytest.Cap
     assert "wandb_api_key its value is not repeated here" in said
     assert "very-secret" not in said + out.read_text()
     assert "experiment=experiment scoring=none network_dim=8,32" in said
+    assert f"move it to {CONF_DIR / 'experiment' / 'experiment.yaml'}" in said, "there train.py looks for it"
 
 
 def test_a_command_line(tmp_path: Path) -> None:
