@@ -78,15 +78,15 @@ def results_sentence(result: TrialResult) -> str:
     score = result.answer.score
     figures = ", ".join(f"{name} {figure(score.axes.get(name))}" for name in AXES)
     sentence = f"{verdict_sentence(score.verdict)} {figures[:1].upper()}{figures[1:]}."
-    notes = [_sentence(note) for note in score.notes]
+    notes = [as_sentence(note) for note in score.notes]
     if result.status in _ENDED:
-        notes.append(_sentence(f"It {_ENDED[result.status]} at {place}{because}; what it had saved before was scored"))
+        notes.append(f"It {_ENDED[result.status]} at {place}{because}; what it had saved before was scored.")
     return " ".join([sentence, *notes])
 
 
 def use_sentence(answer: Answer) -> str:
     """Which file of one trial, at which strength."""
-    why = _sentence(answer.reason)
+    why = as_sentence(answer.reason)
     use = f"`{answer.file}` ({_when(answer)}) at {answer.strength:g}: `{prompt_tag(answer)}`."
     return f"{use} {why[:1].upper()}{why[1:]}".rstrip()
 
@@ -253,7 +253,8 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _sentence(text: str) -> str:
+def as_sentence(text: str) -> str:
+    """A note or a reason as one: a capital in front, a stop behind."""
     text = _one_line(text)
     text = text[:1].upper() + text[1:]
     return text if not text or text[-1] in ".!?" else f"{text}."
