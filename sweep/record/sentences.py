@@ -166,7 +166,7 @@ def _pair_sentence(key: str, low: Any, high: Any, pairs: Sequence[tuple[TrialRes
         return f"{start} (mean of {_count(len(pairs), 'pair')}). Only the training seed differs: this much is chance."
     if len(pairs) == 1:
         certainty = ("The two files differ by more than chance on the same prompts" if clear
-                     else "The difference of the two files lies inside its interval: it may be noise")
+                     else "The two files can't be told apart on the same prompts: it may be noise")
         return (f"{start}. {certainty}; one training seed each, so it speaks of these two files, "
                 "not of the setting.")
     certainty = (f"Usefulness rose in {ups} of {len(pairs)} pairs; in {len(clear)} of them the files differ by more "
