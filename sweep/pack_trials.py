@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from sweep.checkpoints import member_of
 from sweep.errors import is_out_of_memory
@@ -16,6 +17,7 @@ from sweep.training.pack import Member
 from sweep.trial import RUNNING, PackSpec
 from sweep.trial_run import TrialRun
 
+T = TypeVar("T")
 STOP_ASKED = threading.Event()
 """Set when the system asks this process to end (SIGTERM): as good as a control file that says stop."""
 
@@ -47,9 +49,13 @@ class PackTrials:
         """A trial ready for the pack; None if its photos can't be read, which is then its result."""
         if run.trial.train_id in self.ready:
             return self.ready.pop(run.trial.train_id)
+        return self.or_fail(run, lambda: self._made(run))
+
+    def or_fail(self, run: TrialRun, make: Callable[[], T]) -> T | None:
+        """What is made for a trial; None if it can't be, which is then its result. Raises Stopped, and what says that
+        memory ran out: that is the pack's matter."""
         try:
-            draw_missing(self.base, run.dataset, say=run.say, on_progress=partial(self._note_drawing, run))
-            return member_of(run, self.base, Path(self.spec.results_dir))
+            return make()
         except Stopped:
             raise
         except Exception as error:
@@ -58,6 +64,10 @@ class PackTrials:
             run.fail(error)
             self.release(run)
             return None
+
+    def _made(self, run: TrialRun) -> Member:
+        draw_missing(self.base, run.dataset, say=run.say, on_progress=partial(self._note_drawing, run))
+        return member_of(run, self.base, Path(self.spec.results_dir))
 
     def _note_drawing(self, run: TrialRun, num_done: int, num_all: int) -> None:
         """Regularisation images that no trial has needed before; what has been drawn is kept."""

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweep.errors import is_out_of_memory
 from sweep.network.targets import Target
 from sweep.pack_trials import PackTrials
 from sweep.packing import MOST_TRIALS
 from sweep.room import Room, largest, note_room
 from sweep.training.memory import num_that_fit, trial_bytes
-from sweep.training.pack import Member
-from sweep.trial_run import TrialRun
 
 if TYPE_CHECKING:
     import torch
@@ -25,7 +23,7 @@ def num_places(trials: PackTrials, targets: list[Target], limit: int) -> int:
         run = trials.by_id[largest(untrained or [run.trial for run in trials.by_id.values()]).train_id]
         trials.placed = [run.trial.train_id]
         member = trials.member(run)
-        each = None if member is None else _bytes_of(trials, targets, run, member)
+        each = None if member is None else trials.or_fail(run, partial(trial_bytes, trials.base, targets, member))
         if member is None or each is None:
             continue
         trials.ready[member.train_id] = member
@@ -34,18 +32,6 @@ def num_places(trials: PackTrials, targets: list[Target], limit: int) -> int:
         note_room(Path(trials.spec.results_dir), run.trial, Room(gib_each=each / 2**30, max_trials=num_fit))
         return min(limit, num_fit)
     return 1
-
-
-def _bytes_of(trials: PackTrials, targets: list[Target], run: TrialRun, member: Member) -> int | None:
-    """What the trial takes; None if it can't be trained, which is then its result."""
-    try:
-        return trial_bytes(trials.base, targets, member)
-    except Exception as error:
-        if is_out_of_memory(error):
-            raise
-        run.fail(error)
-        trials.release(run)
-        return None
 
 
 def memory_gib(device: torch.device) -> float:
