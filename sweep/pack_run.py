@@ -18,9 +18,10 @@ from sweep.files import append_jsonl
 from sweep.model.base import Base
 from sweep.network.targets import Target
 from sweep.pack_scores import PackScores, ScorerOf
-from sweep.pack_trials import PackTrials, Stopped
+from sweep.pack_trials import PackTrials
 from sweep.places import Admit, Places
 from sweep.probe import memory_gib
+from sweep.stopping import Stopped
 from sweep.training.loop import StepRow, train
 from sweep.training.pack import Member, Pack
 from sweep.training.validation import HeldOut, validation_losses

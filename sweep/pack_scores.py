@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from sweep.checkpoints import unscored
 from sweep.files import append_jsonl
-from sweep.pack_trials import PackTrials, Stopped
+from sweep.pack_trials import PackTrials
+from sweep.stopping import Stopped
 from sweep.trial import DIVERGED, DONE, PRUNED, RUNNING, to_json
 from sweep.trial_run import TrialRun
 

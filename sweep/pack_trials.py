@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -10,20 +9,14 @@ from typing import TypeVar
 
 from sweep.checkpoints import member_of
 from sweep.errors import is_out_of_memory
-from sweep.files import read_json
 from sweep.model.base import Base
 from sweep.reg_images import draw_missing
+from sweep.stopping import Stopped, is_stop_asked
 from sweep.training.pack import Member
 from sweep.trial import RUNNING, PackSpec
 from sweep.trial_run import TrialRun
 
 T = TypeVar("T")
-STOP_ASKED = threading.Event()
-"""Set when the system asks this process to end (SIGTERM): as good as a control file that says stop."""
-
-
-class Stopped(Exception):
-    """The control file asked to stop; everything is saved."""
 
 
 class PackTrials:
@@ -81,8 +74,7 @@ class PackTrials:
         run.lock.release()
 
     def is_stop_asked(self) -> bool:
-        return STOP_ASKED.is_set() or (self._control.exists()
-                                       and bool(read_json(self._control).get("command") == "stop"))
+        return is_stop_asked(self._control)
 
     def stop_if_asked(self, num_done: int, num_all: int) -> None:
         """Between two groups of images: what has been drawn is kept."""

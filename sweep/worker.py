@@ -27,9 +27,9 @@ from sweep.model.base import Base
 from sweep.model.loading import load_base
 from sweep.network.targets import Target, find_targets
 from sweep.pack_run import PackRun
-from sweep.pack_trials import STOP_ASKED, Stopped
 from sweep.packing import can_share
 from sweep.schema import build_family, to_tree
+from sweep.stopping import STOP_ASKED, Stopped
 from sweep.train_config import TrainConfig
 from sweep.trial import RUNNING, WAITING, PackSpec, Trial, more_trials, pack_spec_from_json
 from sweep.trial_run import TrialRun, open_trial
