@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sweep.data.folder import Dataset
+from sweep.data.dataset import Dataset
 from sweep.data.settings import NEUTRAL as DATASET_NEUTRAL
 from sweep.data.settings import training_options
 from sweep.files import read_json, sha256_of, stable_hash, write_json
