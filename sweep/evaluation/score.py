@@ -29,7 +29,7 @@ from sweep.evaluation.memorisation import memo_gap, memo_rate, memorisation, nor
 from sweep.evaluation.settings import ScoringConfig
 from sweep.evaluation.table import Table, mean_of, table_of
 from sweep.evaluation.usefulness import usefulness
-from sweep.evaluation.verdict import INVALID, Point, additions, possible_verdicts, verdict
+from sweep.evaluation.verdict import INVALID, additions, point_of, possible_verdicts, verdict
 from sweep.trial import AXES, Estimate
 
 Floats = NDArray[np.float64]
@@ -70,11 +70,11 @@ def judge(measured: MeasuredSet, anchors: Anchors, scoring: ScoringConfig, stage
     leaked = _leak_interval(values, left_out)
     details = _details(measured, images, values, table, anchors, scoring)
     details |= {"broken_frac": num_broken / max(len(measured.images), 1), "leak_low": leaked.low,
-                "leak_high": leaked.high}
+                "leak_high": leaked.high, "memo_gap_low": _gap_interval(values, left_out, anchors).low}
     details |= bleed.details() if bleed is not None else {}
     if math.isnan(values["leak"]):
         notes.append("leak of clothes and background not measured: the training photos have too little in common")
-    words, more = _words(axes, details, reasons, _gap_interval(values, left_out, anchors), scoring)
+    words, more = _words(axes, details, reasons, scoring)
     replicates = {str(p): row["usefulness"] for p, row in zip(table.prompts, left_out, strict=True)}
     if axes["usefulness"].value is None or not all(math.isfinite(value) for value in replicates.values()):
         replicates = {}
@@ -238,18 +238,12 @@ def _details(measured: MeasuredSet, images: Sequence[Measured], values: dict[str
 
 
 def _words(axes: dict[str, Estimate], details: dict[str, float | None], reasons: dict[str, str],
-           gap: Interval, scoring: ScoringConfig) -> tuple[str, list[str]]:
+           scoring: ScoringConfig) -> tuple[str, list[str]]:
     """The verdict and its notes."""
     if "usefulness" in reasons:
         return INVALID, [reasons["usefulness"]]
-    value = {name: estimate.value for name, estimate in axes.items()}
-    assert value["likeness"] is not None and value["adherence"] is not None and value["memorisation"] is not None
-    point = Point(likeness=value["likeness"], adherence=value["adherence"], diversity=value["diversity"],
-                  memorisation=value["memorisation"], is_burnt=(details["burn"] or 0.0) > 1,
-                  detect_rate=details["detect_rate"] or 0.0, memo_rate=details["memo_rate"] or 0.0,
-                  memo_gap_low=-1.0 if gap.low is None else gap.low,
-                  hair=details.get("probe_hair"), drift=details["drift_to_natural"],
-                  leak=details["leak"] or 0.0, bleed=details.get("bleed") or 0.0)
+    point = point_of(axes, details)
+    assert point is not None, "without a reason against usefulness its parts are known"
     words = verdict(point, scoring.thresholds)
     known = {name: (axis.low, axis.high) for name, axis in axes.items() if name != "usefulness"}
     known |= {name: (details.get(f"{name}_low"), details.get(f"{name}_high")) for name in ("leak", "bleed")}
@@ -260,7 +254,7 @@ def _words(axes: dict[str, Estimate], details: dict[str, float | None], reasons:
         notes.append(f"unsure: within the intervals it may also be {' or '.join(others)}")
     if (details.get("memo_rate_caption") or 0.0) > scoring.thresholds.memorised_rate:
         notes.append("copies training photos when given their captions")
-    if value["likeness"] > 1.0 and axes["likeness"].low is not None and axes["likeness"].low > 1.0:
+    if point.likeness > 1.0 and axes["likeness"].low is not None and axes["likeness"].low > 1.0:
         notes.append("likeness above that of real photos: a sign of copying")
     return words, notes
 
