@@ -146,7 +146,7 @@ class _Painter:
         self.dataset = default_dataset()
         self.observer = Observer(scoring, self.backends, self.dataset, self.base)
         self.folder = work / "pool" / stable_hash([sha256_of(lora_file), to_tree(scoring.sampler), NUM_SEEDS,
-                                                   scoring.formula_version, self.base.identity])
+                                                   self.base.identity])
 
     def draw(self, kind: str, index: int) -> bool:
         """False if it was there already."""
