@@ -1,8 +1,8 @@
 """Does screen, refine, confirm find what the full grid finds? `python -m studies.choice`, on the pocket base.
 
-Six trials of different rates and ranks, ten checkpoints each, five strengths. The full grid draws all 50 arms of a trial
-on 16 prompts x 2 seeds of its own. The choice draws at most a quarter as many images and names one arm; it has found it
-if that arm's usefulness, as the grid measured it, lies inside the interval of the grid's best arm or above.
+Six trials of different rates and ranks, ten checkpoints each, five strengths. The full grid draws all 50 arms of a
+trial on 16 prompts x 2 seeds of its own. The choice draws at most a quarter as many images and names one arm; it has
+found it if that arm's usefulness, as the grid measured it, lies inside the interval of the grid's best arm or above.
 
 The trials are an ordinary sweep and all images are kept by content, so a kill loses little: the same command goes on.
 Writes README.md and figures.json into results/<date>_choice/.
@@ -24,16 +24,16 @@ import torch
 from studies.image_pool import default_dataset, shipped
 from sweep.comparison import are_tied
 from sweep.errors import ScoringError
-from sweep.evaluation.generate import OnProgress, Row
+from sweep.evaluation.generate import OnProgress
 from sweep.evaluation.scorer import Scorer, ScoreRequest
 from sweep.evaluation.settings import ScoringConfig
-from sweep.files import read_jsonl, write_json, write_text
+from sweep.files import read_json, read_jsonl, write_json, write_text
 from sweep.model.base import Base, BaseModelConfig
 from sweep.model.loading import load_base
 from sweep.network.targets import find_targets
 from sweep.pocket import WEIGHTS_DIR
 from sweep.record.provenance import commit, hardware
-from sweep.trial import Answer, Score, Trial, to_json, trial_folder
+from sweep.trial import Answer, Score, Trial, score_from_json, to_json, trial_folder
 
 WORK = Path("results/try-choice")
 STRENGTHS = (1.0, 0.8, 0.6, 0.4, 0.2)
@@ -112,12 +112,12 @@ def compared(trial: Trial, base: Base, scoring: ScoringConfig, num_seeds: int, w
     """One trial chosen from and drawn as a whole grid."""
     requests = requests_of(trial, work)
     chooser = scorer_of(base, scoring, work)
-    counted = _counting(chooser)
     [answer] = chooser.finish([requests], _telling(f"trial {trial.number}, choice"))
     grid = scorer_of(base, grid_scoring(scoring, num_seeds), work)
     arms = [replace(request, strength=strength) for request in requests for strength in scoring.choice.strengths]
     scores = grid.screen(arms, _telling(f"trial {trial.number}, grid"))
-    return outcome(trial, answer, scores, len(counted))
+    drawn = _scores_in(requests[0].scores_dir, chooser.scoring_id)
+    return outcome(trial, answer, scores, num_images_of(drawn))
 
 
 def requests_of(trial: Trial, work: Path) -> list[ScoreRequest]:
@@ -141,18 +141,19 @@ def grid_scoring(scoring: ScoringConfig, num_seeds: int) -> ScoringConfig:
                                            first_seed=GRID_SEED))
 
 
-def _counting(scorer: Scorer) -> set[Path]:
-    """The images that the scorer asks for with a LoRA from now on, each once; those of the base are anchors, which all
-    trials share."""
-    asked: set[Path] = set()
-    draw, path_of = scorer.drawer.draw, scorer.drawer.gallery.path_of
+def num_images_of(scores: Sequence[Score]) -> int:
+    """Images of a choice: an arm's screening images are among those it is refined on."""
+    most: dict[tuple[str, float, bool], int] = {}
+    for score in scores:
+        key = (score.file_sha256, score.strength, score.stage == "confirm")
+        most[key] = max(most.get(key, 0), score.num_images)
+    return sum(most.values())
 
-    def counted(rows: Sequence[Row], digests: Sequence[str], on_progress: OnProgress | None = None) -> torch.Tensor:
-        asked.update(path_of(row, digest) for row, digest in zip(rows, digests, strict=True) if row.lora is not None)
-        return draw(rows, digests, on_progress)
 
-    scorer.drawer.draw = counted  # type: ignore[method-assign]
-    return asked
+def _scores_in(folder: Path, scoring_id: str) -> list[Score]:
+    found = (score_from_json(read_json(path)) for path in folder.glob("*.json")
+             if not path.name.startswith("answer-"))
+    return [score for score in found if score.scoring_id == scoring_id]
 
 
 def _telling(what: str) -> OnProgress:

@@ -201,8 +201,9 @@ def write_report(found: Sequence[Coverage], out: Path, made: Mapping[str, Any]) 
             lines.append(f"| {row.layout} | {row.axis} | {row.truth:.3f} | {row.covered:.1%} | {row.low:.1%} to "
                          f"{row.high:.1%} | {row.bias:+.3f} | {row.spread:.3f} | {row.half_width:.3f} | {row.num}"
                          f"{f' ({row.num_unknown} unknown)' if row.num_unknown else ''} |")
-    lines += ["", "An axis whose truth is its least value (memorisation 0) is held by every interval that begins there: "
-              "there is nothing below to miss.", "", f"{made['hardware']}; commit {made['commit']}; {made['minutes']} minutes.", "",
+    lines += ["", "An axis whose truth is its least value (memorisation 0) is held by every interval that begins "
+              "there: there is nothing below to miss.", "",
+              f"{made['hardware']}; commit {made['commit']}; {made['minutes']} minutes.", "",
               f"    {made['command']}", ""]
     write_text(out / "README.md", "\n".join(lines))
 
