@@ -240,6 +240,8 @@ class ScoringConfig:
     # mean cosine from which on another face of an image is the subject's too
     sampler: Sampler
     batch_size: int = bounds(1, 256)
+    base_models: tuple[str, ...]
+    # further bases that evaluate.py scores the files on, each with anchors of its own
     keep_images: bool
     screen: Stage
     refine: Stage
@@ -323,6 +325,14 @@ def _yaml(path: str, key: str, example: str) -> Any:
         return yaml.safe_load(Path(path).expanduser().read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ScoringError(f"{key}={path} can't be read as YAML: {error}. {example}.") from error
+
+
+def check_trains_on_one_base(scoring: ScoringConfig | NoScoring) -> None:
+    """Raise ScoringError if a sweep is asked to score on other bases than it trains on."""
+    if isinstance(scoring, ScoringConfig) and scoring.base_models:
+        raise ScoringError(f"scoring.base_models=[{','.join(scoring.base_models)}]: a sweep scores on the base that it "
+                           "trains on, so that its files can be compared. Score them on others when they are there: "
+                           "python evaluate.py lora=results/trials/ID/checkpoints scoring.base_models=[...]")
 
 
 def check_fits(scoring: ScoringConfig | NoScoring, base_name: str) -> None:

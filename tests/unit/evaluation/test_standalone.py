@@ -7,8 +7,8 @@ import pytest
 from sweep.errors import AdapterFileError, ConfigError, DataError, ScoringError
 from sweep.evaluation.grid import GridConfig, GridSampler, NoGrid
 from sweep.evaluation.lora_files import find_loras
-from sweep.evaluation.settings import NoScoring
-from sweep.evaluation.standalone import EvaluateConfig, evaluate
+from sweep.evaluation.settings import NoScoring, check_trains_on_one_base
+from sweep.evaluation.standalone import EvaluateConfig, bases_of, evaluate
 from sweep.model.base import BaseModelConfig
 from tests.conftest import dataset_config
 from tests.unit.evaluation.evaluation_examples import TREE, tiny_scoring
@@ -18,7 +18,7 @@ def config(lora, results_dir, **changes):
     values = {"lora": None if lora is None else str(lora), "trigger": None, "class_noun": None, "device": "cpu",
               "base_model": BaseModelConfig(name="pocket", path=None, resolution=64), "threads": None, "clip_skip": 1,
               "max_token_length": 75, "dataset": dataset_config(num_images=6),
-              "scoring": tiny_scoring(), "results_dir": str(results_dir), "images": None, "base_models": (),
+              "scoring": tiny_scoring(), "results_dir": str(results_dir), "images": None,
               "grid": NoGrid(name="none")}
     return EvaluateConfig(**{**values, **changes})
 
@@ -116,10 +116,25 @@ def test_files_are_scored_on_other_bases_each_with_its_own_anchors(tmp_path, mak
     tensors = safetensors.torch.load_file(path)
     tensors["conv_out.weight"] = tensors["conv_out.weight"] * 1.1
     safetensors.torch.save_file(tensors, path)
-    answers = evaluate(config(tmp_path / "loras", tmp_path / "results", base_models=(str(other),)))
+    answers = evaluate(config(tmp_path / "loras", tmp_path / "results",
+                              scoring=tiny_scoring(base_models=[str(other), str(other)])))
     assert len(answers) == 2 and answers[0].score.scoring_id != answers[1].score.scoring_id
     assert len(list((tmp_path / "results" / "cache" / "anchors").glob("*.json"))) == 2
     assert f"On {other}:" in capsys.readouterr().out
+
+
+def test_bases_are_named_by_conf_or_by_path_and_come_once(tmp_path):
+    asked = config(tmp_path, tmp_path, scoring=tiny_scoring(base_models=["pocket_rv", "pocket", "mine.safetensors"]))
+    assert [(base.name, base.path) for base in bases_of(asked)] == [
+        ("pocket", None), ("pocket_rv", None), ("pocket", "mine.safetensors")]
+    with pytest.raises(ScoringError, match="pocket bases alone, not of base_model=sd15"):
+        evaluate(config("a.safetensors", tmp_path, scoring=tiny_scoring(base_models=["sd15"])))
+
+
+def test_a_sweep_scores_on_the_base_that_it_trains_on():
+    check_trains_on_one_base(tiny_scoring())
+    with pytest.raises(ScoringError, match=r"python evaluate.py lora=.* scoring.base_models="):
+        check_trains_on_one_base(tiny_scoring(base_models=["pocket_rv"]))
 
 
 def test_images_that_exist_already_are_scored_without_base_or_prompts(tmp_path, subject_dataset, capsys):
