@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sweep.command_line import CONF_DIR
 from sweep.data.folder import Dataset, DatasetConfig, read_dataset
-from sweep.errors import ConfigError, ScoringError
+from sweep.errors import ConfigError, ModelError, ScoringError
 from sweep.evaluation.grid import GRIDS, NoGrid, draw_grid
 from sweep.evaluation.keys import photos_key, reference_photos
 from sweep.evaluation.loose_images import ImageSet, find_images, score_images
@@ -80,6 +80,7 @@ def evaluate(config: EvaluateConfig) -> list[Answer]:
     assert config.lora is not None
     loras, skipped = find_loras(config.lora)
     dataset = _dataset(config, skipped)
+    _check_weights(config, bases)
     answers = [_on_base(replace(config, base_model=base), loras, dataset) for base in bases]
     return [answer for answer in answers if answer is not None]
 
@@ -145,6 +146,25 @@ def _dataset(config: EvaluateConfig, skipped: Sequence[str]) -> Dataset:
     for line in (*skipped, *dataset.skipped):
         print(f"note: {line}", file=sys.stderr)
     return dataset
+
+
+def _check_weights(config: EvaluateConfig, bases: Sequence[BaseModelConfig]) -> None:
+    """Name every base and every model of the scores that isn't there, in one error, before any of them is loaded."""
+    from sweep.evaluation.backends.registry import backend_identities, in_one
+    from sweep.identity import base_identity
+
+    problems = []
+    for base in bases:
+        try:
+            base_identity(base, Path(config.results_dir))
+        except ModelError as error:
+            problems.append(str(error))
+    try:
+        backend_identities(config.scoring)
+    except ModelError as error:
+        problems.append(str(error))
+    if problems:
+        raise ModelError(in_one(problems, "Scoring lacks"))
 
 
 def _scorer(config: EvaluateConfig, dataset: Dataset) -> Scorer:

@@ -6,6 +6,7 @@ silent substitute. Imports no torch, so that a plan or a resume can find scores 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,24 @@ from sweep.files import sha256_of, stable_hash
 
 
 def backend_identities(scoring: ScoringConfig) -> dict[str, str]:
-    """Hash of each backend's name and files, by role. Raises ModelError naming what is missing."""
-    found = {role: (config.name, _files(role, config, scoring)) for role, config in scoring.backends.by_role().items()}
+    """Hash of each backend's name and files, by role. Raises ModelError naming all that is missing, at once."""
+    found: dict[str, tuple[str, list[Path]]] = {}
+    problems: list[str] = []
+    for role, config in scoring.backends.by_role().items():
+        try:
+            found[role] = (config.name, _files(role, config, scoring))
+        except ModelError as error:
+            problems += [str(error)] if str(error) not in problems else []
+    if problems:
+        raise ModelError(in_one(problems, f"scoring={scoring.name} lacks"))
     return {role: stable_hash([name, [sha256_of(path) for path in paths]]) for role, (name, paths) in found.items()}
+
+
+def in_one(problems: Sequence[str], what: str) -> str:
+    """One message of several: what is missing is fetched in one go."""
+    if len(problems) == 1:
+        return problems[0]
+    return "\n".join([f"{what} {len(problems)} things:", *(f"  {i}. {text}" for i, text in enumerate(problems, 1))])
 
 
 def load_backends(scoring: ScoringConfig) -> Backends:

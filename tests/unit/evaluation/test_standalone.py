@@ -4,7 +4,7 @@ import csv
 
 import pytest
 
-from sweep.errors import AdapterFileError, ConfigError, DataError, ScoringError
+from sweep.errors import AdapterFileError, ConfigError, DataError, ModelError, ScoringError
 from sweep.evaluation.grid import GridConfig, GridSampler, NoGrid
 from sweep.evaluation.lora_files import find_loras
 from sweep.evaluation.settings import NoScoring, check_trains_on_one_base
@@ -135,6 +135,70 @@ def test_a_sweep_scores_on_the_base_that_it_trains_on():
     check_trains_on_one_base(tiny_scoring())
     with pytest.raises(ScoringError, match=r"python evaluate.py lora=.* scoring.base_models="):
         check_trains_on_one_base(tiny_scoring(base_models=["pocket_rv"]))
+
+
+ANIMAL = {"backends": {"face": {"name": "none"}, "subject": {"name": "dino", "path": "facebook/dinov2-small"},
+                       "prompt": {"name": "clip", "path": "openai/clip-vit-base-patch32"},
+                       "perceptual": {"name": "lpips", "path": None},
+                       "copies": {"name": "dino_lpips", "path": "facebook/dinov2-small"}},
+          "trigger_subject": "a {trigger} {class_noun}",
+          "attributes": {"setting": {"templates": ["a {class_noun} {value}"], "natural": None,
+                                     "values": {"snow": "in the snow", "beach": "on the beach", "city": "in a city"}}},
+          "prompts": [{"text": f"{{subject}} {words}", "face": True, "stage": "screen", "probes": {"setting": value}}
+                      for value, words in (("snow", "in the snow"), ("beach", "on the beach"), ("city", "in a city"))],
+          "class_prompts": ["{subject}", "a photo of {subject}", "{subject} outside"]}
+
+
+def animal_scoring(**paths):
+    """scoring=animal in small. paths: of the models, by role."""
+    backends = {role: {"sha256": None, "download": False, "path": None, **backend,
+                       **({"path": str(paths[role])} if role in paths else {})}
+                for role, backend in ANIMAL["backends"].items()}
+    validity = {**TREE["validity"], "min_dprime": 0.0}  # weights drawn at random tell no dog from another
+    return tiny_scoring(**{**ANIMAL, "backends": backends, "validity": validity})
+
+
+@pytest.fixture
+def dog_photos(tmp_path):
+    """As people keep them: JPEGs of various sizes, no captions, in a folder that says nothing."""
+    import numpy as np
+    from PIL import Image
+
+    folder = tmp_path / "dreambooth_dog"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for i, size in enumerate(((90, 120), (120, 90), (100, 100), (64, 128), (200, 150))):
+        blocks = Image.fromarray(rng.integers(0, 255, (6, 6, 3), dtype=np.uint8))
+        blocks.resize(size).save(folder / f"{i:02d}.jpg")
+    return folder
+
+
+def test_an_animal_is_scored_by_whole_images(tmp_path, make_lora, dog_photos, capsys):
+    """The path of scoring=animal from a plain folder of photos to a named file, with small models in real layouts."""
+    from tests.unit.evaluation import small_models
+
+    dino = small_models.write_dino(tmp_path / "dino")
+    scoring = animal_scoring(subject=dino, copies=dino, prompt=small_models.write_clip(tmp_path / "clip"),
+                             perceptual=small_models.write_alexnet(tmp_path / "alexnet.pth"))
+    [answer] = evaluate(config(make_lora(tmp_path / "dog.safetensors"), tmp_path / "results", scoring=scoring,
+                               trigger="sks", class_noun="dog", dataset=dataset_config(dir=str(dog_photos))))
+    assert answer.score.details["detect_rate"] == 1.0, "there is no face to miss"
+    assert answer.score.axes["likeness"].raw is not None and answer.score.axes["diversity"].value is not None
+    assert "Use dog.safetensors" in capsys.readouterr().out
+
+
+def test_all_that_an_animals_scores_lack_is_said_at_once_with_how_to_get_it(tmp_path, make_lora, dog_photos,
+                                                                            monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    nobody = dict.fromkeys(("subject", "copies"), "nobody/nothing")
+    asked = config(make_lora(tmp_path / "dog.safetensors"), tmp_path / "results", trigger="sks", class_noun="dog",
+                   base_model=BaseModelConfig(name="pocket", path=str(tmp_path / "no-base"), resolution=64),
+                   scoring=animal_scoring(**nobody, prompt="nobody/clip"), dataset=dataset_config(dir=str(dog_photos)))
+    with pytest.raises(ModelError) as caught:
+        evaluate(asked)
+    for words in ("no-base", "hf download nobody/nothing", "hf download nobody/clip", "download.pytorch.org"):
+        assert words in str(caught.value)
 
 
 def test_images_that_exist_already_are_scored_without_base_or_prompts(tmp_path, subject_dataset, capsys):
