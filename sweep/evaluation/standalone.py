@@ -150,7 +150,7 @@ def _dataset(config: EvaluateConfig, skipped: Sequence[str]) -> Dataset:
 
 def _check_weights(config: EvaluateConfig, bases: Sequence[BaseModelConfig]) -> None:
     """Name every base and every model of the scores that isn't there, in one error, before any of them is loaded."""
-    from sweep.evaluation.backends.registry import backend_identities, in_one
+    from sweep.evaluation.backends.registry import in_one, what_is_missing
     from sweep.identity import base_identity
 
     problems = []
@@ -159,12 +159,9 @@ def _check_weights(config: EvaluateConfig, bases: Sequence[BaseModelConfig]) -> 
             base_identity(base, Path(config.results_dir))
         except ModelError as error:
             problems.append(str(error))
-    try:
-        backend_identities(config.scoring)
-    except ModelError as error:
-        problems.append(str(error))
+    problems += what_is_missing(config.scoring)
     if problems:
-        raise ModelError(in_one(problems, "Scoring lacks"))
+        raise ModelError(in_one(problems))
 
 
 def _scorer(config: EvaluateConfig, dataset: Dataset) -> Scorer:

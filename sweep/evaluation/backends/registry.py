@@ -19,23 +19,29 @@ from sweep.files import sha256_of, stable_hash
 
 def backend_identities(scoring: ScoringConfig) -> dict[str, str]:
     """Hash of each backend's name and files, by role. Raises ModelError naming all that is missing, at once."""
-    found: dict[str, tuple[str, list[Path]]] = {}
-    problems: list[str] = []
-    for role, config in scoring.backends.by_role().items():
-        try:
-            found[role] = (config.name, _files(role, config, scoring))
-        except ModelError as error:
-            problems += [str(error)] if str(error) not in problems else []
-    if problems:
-        raise ModelError(in_one(problems, f"scoring={scoring.name} lacks"))
+    if problems := what_is_missing(scoring):
+        raise ModelError(in_one(problems))
+    found = {role: (config.name, _files(role, config, scoring)) for role, config in scoring.backends.by_role().items()}
     return {role: stable_hash([name, [sha256_of(path) for path in paths]]) for role, (name, paths) in found.items()}
 
 
-def in_one(problems: Sequence[str], what: str) -> str:
-    """One message of several: what is missing is fetched in one go."""
+def what_is_missing(scoring: ScoringConfig) -> list[str]:
+    """Each with how to get it; a file that two roles want is named once."""
+    problems: dict[str, str] = {}
+    for role, config in scoring.backends.by_role().items():
+        try:
+            _files(role, config, scoring)
+        except ModelError as error:
+            problems.setdefault(str(error).partition(", or say")[0], str(error))
+    return list(problems.values())
+
+
+def in_one(problems: Sequence[str]) -> str:
+    """One message of several, so that what is missing can be fetched in one go."""
     if len(problems) == 1:
         return problems[0]
-    return "\n".join([f"{what} {len(problems)} things:", *(f"  {i}. {text}" for i, text in enumerate(problems, 1))])
+    listed = (f"  {i}. {text}" for i, text in enumerate(problems, 1))
+    return "\n".join([f"Scoring lacks {len(problems)} things:", *listed])
 
 
 def load_backends(scoring: ScoringConfig) -> Backends:
