@@ -2,8 +2,8 @@
 
 The pool (2,000 images of the LoRA and as many of the base, 200 prompts of the shipped kind x 10 seeds) stands for all
 images that could be drawn: what the formulas make of the whole of it is the truth. Samples of the size of a stage are
-drawn from it, prompts with replacement and seeds of each without, the base's images on the same cells with them (they
-are the anchors); the real photos stay, as they do for a user. The stated 90 % interval of each axis and of U must hold
+drawn from it, prompts with replacement and seeds of each without, and the anchors with them: the base's images on the
+same cells, and the real photos, with replacement. The stated 90 % interval of each axis and of U must hold
 the truth in 85 to 95 % of the samples.
 
 Images are kept prompt by prompt: after a kill the same command goes on. Writes README.md and figures.json into
@@ -118,7 +118,7 @@ def coverages(pool: Pool, layout: Layout, num_samples: int) -> list[Coverage]:
     """Of each axis and of bleed."""
     true = _figures(judged(pool, *_everything(pool, layout)))
     rng = random.Random(f"samples {layout.name}")
-    samples = [_figures(judged(pool, *_sample(pool, layout, rng))) for _ in range(num_samples)]
+    samples = [_figures(judged(other_photos(pool, rng), *_sample(pool, layout, rng))) for _ in range(num_samples)]
     return [coverage_of(layout.name, axis, truth, [sample[axis] for sample in samples])
             for axis, (truth, _, _) in true.items() if truth is not None]
 
@@ -163,6 +163,17 @@ def _sample(pool: Pool, layout: Layout, rng: random.Random) -> tuple[list[Picked
     varied = {k * layout.num_prompts // layout.num_varied for k in range(layout.num_varied)}
     picked = [(key, tuple(rng.sample(range(NUM_SEEDS), 1 + (i in varied)))) for i, key in enumerate(keys)]
     return picked, [(key, (rng.randrange(NUM_SEEDS),)) for key in classes], layout.num_varied > 0
+
+
+def other_photos(pool: Pool, rng: random.Random) -> Pool:
+    """As if other real photos of the subject had been at hand."""
+    def again(values: Sequence[float]) -> tuple[float, ...]:
+        return tuple(rng.choices(values, k=len(values))) if values else ()
+
+    real = pool.real
+    return replace(pool, real=replace(real, ceiling_faces=again(real.ceiling_faces),
+                                      unseen_nearest=again(real.unseen_nearest),
+                                      trained_context=again(real.trained_context)))
 
 
 def judged(pool: Pool, prompts: Sequence[Picked], classes: Sequence[Picked], is_varied: bool) -> Judgement:
