@@ -15,7 +15,7 @@ from sweep.data.folder import Dataset, read_dataset
 from sweep.data.settings import DatasetConfig, check_dataset
 from sweep.data.train_data import batch_plan
 from sweep.errors import ConfigError, DataError
-from sweep.evaluation.settings import check_fits
+from sweep.evaluation.settings import check_fits, check_trains_on_one_base
 from sweep.files import stable_hash
 from sweep.identity import source_identity, train_id
 from sweep.model.base import EMBEDDED
@@ -140,6 +140,7 @@ def _check_combination(config: RunConfig) -> None:
                           "pocket base are 64-pixel renders.")
     check_dataset(train.dataset, train.base_model.resolution)
     check_fits(config.scoring, train.base_model.name)
+    check_trains_on_one_base(config.scoring)
 
 
 def _num_checkpoints(config: TrainConfig, per_epoch: int, steps: int) -> int:

@@ -33,7 +33,8 @@ def question_of(cells: Cells, first: Checked) -> dict[str, Any]:
         question["photos"] = first.dataset.content
     if not swept & {"base_model", "experiment"}:
         question["base"] = first.base_id
-    scoring = {key: value for key, value in cells.fixed["scoring"].items() if key not in ("batch_size", "keep_images")}
+    scoring = {key: value for key, value in cells.fixed["scoring"].items()
+               if key not in ("batch_size", "keep_images", "base_models") and (key, value) != ("thresholds_file", None)}
     question["scoring"] = f"{scoring['name']} {stable_hash(scoring, num_digits=6)}"
     return question
 

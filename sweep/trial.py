@@ -13,6 +13,7 @@ A trial's folder, `results/trials/<train_id>/`, holds everything about it; other
     prune.json                  {"reason", "by"}: written by the conductor, ends the trial at its next step boundary
     scores/<score_id>.json      one `Score` each
     scores/answer-<scoring_id>.json      the trial's `Answer` under one scoring config
+    scores/anchors/<scoring_id>.json     {"elapsed_s", "num_images"}, where this trial was the first to need the anchors
     images/<score_id>.png       a sheet of the scored images, with prompts and figures
 """
 
@@ -172,6 +173,9 @@ class TrialFolder:
     def prune(self) -> Path:
         """Written by the conductor: {"reason", "by"} ends the trial at its next step boundary."""
         return self.root / "prune.json"
+
+    def anchors_cost(self, scoring_id: str) -> Path:
+        return self.scores / "anchors" / f"{scoring_id}.json"
 
     def answer(self, scoring_id: str) -> Path:
         return self.scores / f"answer-{scoring_id}.json"

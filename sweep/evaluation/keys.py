@@ -15,7 +15,8 @@ from sweep.schema import to_tree
 
 # What decides how numbers become scores, words and choices, but not what is drawn and measured.
 _JUDGING = ("weights", "thresholds", "choice", "burn", "validity", "formula_version")
-_NEUTRAL = ("batch_size", "keep_images", "backends")  # the backends count by their files' content
+# Backends count by their files' content, thresholds as thresholds, each base by its own identity.
+_NEUTRAL = ("batch_size", "keep_images", "backends", "thresholds_file", "base_models")
 
 
 def scoring_id(config: ScoringConfig, base_identity: str, resolution: int, backends: Mapping[str, str],

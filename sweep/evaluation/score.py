@@ -29,7 +29,7 @@ from sweep.evaluation.memorisation import memo_gap, memo_rate, memorisation, nor
 from sweep.evaluation.settings import ScoringConfig
 from sweep.evaluation.table import Table, mean_of, table_of
 from sweep.evaluation.usefulness import usefulness
-from sweep.evaluation.verdict import INVALID, Point, additions, possible_verdicts, verdict
+from sweep.evaluation.verdict import INVALID, additions, point_of, possible_verdicts, verdict
 from sweep.trial import AXES, Estimate
 
 Floats = NDArray[np.float64]
@@ -65,16 +65,20 @@ def judge(measured: MeasuredSet, anchors: Anchors, scoring: ScoringConfig, stage
     reasons = _invalid_axes(values, anchors, scoring, num_broken / max(len(measured.images), 1))
     axes = {name: _estimate(name, values, left_out, table, images, anchors, scoring, reasons.get(name, ""))
             for name in AXES}
+    if not reasons.get("usefulness") and values["memo_rate"] > 0:
+        uncopied = jackknife_interval(values["uncopied_usefulness"], [row["uncopied_usefulness"] for row in left_out])
+        axes["usefulness"] = _with_copies(axes["usefulness"], uncopied, values["uncopied_usefulness"],
+                                          axes["memorisation"])
     if bleed is not None and not reasons.get("usefulness"):
         axes["usefulness"] = _with_bleed(axes["usefulness"], bleed, scoring.weights.bleed)
     leaked = _leak_interval(values, left_out)
     details = _details(measured, images, values, table, anchors, scoring)
     details |= {"broken_frac": num_broken / max(len(measured.images), 1), "leak_low": leaked.low,
-                "leak_high": leaked.high}
+                "leak_high": leaked.high, "memo_gap_low": _gap_interval(values, left_out, anchors).low}
     details |= bleed.details() if bleed is not None else {}
     if math.isnan(values["leak"]):
         notes.append("leak of clothes and background not measured: the training photos have too little in common")
-    words, more = _words(axes, details, reasons, _gap_interval(values, left_out, anchors), scoring)
+    words, more = _words(axes, details, reasons, scoring)
     replicates = {str(p): row["usefulness"] for p, row in zip(table.prompts, left_out, strict=True)}
     if axes["usefulness"].value is None or not all(math.isfinite(value) for value in replicates.values()):
         replicates = {}
@@ -120,9 +124,10 @@ def _axes_at(table: Table, anchors: Anchors, scoring: ScoringConfig,
         values["burn"] = burn(ratios, dataclasses.asdict(scoring.burn)) if ratios else math.nan
         for kind in KINDS:
             values[f"burn_{kind}"] = mean_of([row[kind] for row in ratios])
-        values["usefulness"] = usefulness(
-            values["likeness"], values["adherence"], None if math.isnan(values["diversity"]) else values["diversity"],
-            values["memorisation"], bleed, scoring.weights)
+        varied_part = None if math.isnan(values["diversity"]) else values["diversity"]
+        values["uncopied_usefulness"] = usefulness(values["likeness"], values["adherence"], varied_part, 0.0, bleed,
+                                                   scoring.weights)
+        values["usefulness"] = values["uncopied_usefulness"] * (1 - values["memorisation"])
         return values
 
     return at
@@ -190,14 +195,31 @@ def _leak_interval(values: dict[str, float], left_out: Sequence[dict[str, float]
     return jackknife_interval(values["leak"], [row["leak"] for row in left_out])
 
 
+def _with_copies(usefulness: Estimate, uncopied: Interval, worth: float, memorisation: Estimate) -> Estimate:
+    """U = worth * (1 - M) with the bounds of its parts (Zou & Donner 2008, variance estimates recovery).
+
+    Where some images are copies, a few yes or no decide U, and leaving one prompt out says too little: of a file with
+    M = 1 it always says U = 0. The jackknife alone held the truth in 68 to 85 % of samples.
+    """
+    m, m_low, m_high = memorisation.value, memorisation.low, memorisation.high
+    if uncopied.low is None or uncopied.high is None or m is None or m_low is None or m_high is None:
+        return usefulness
+    assert usefulness.value is not None and usefulness.low is not None and usefulness.high is not None
+    low = usefulness.value - math.hypot((1 - m) * (worth - uncopied.low), worth * (m_high - m))
+    high = usefulness.value + math.hypot((1 - m) * (uncopied.high - worth), worth * (m - m_low))
+    return dataclasses.replace(usefulness, low=max(min(low, usefulness.low), 0.0),
+                               high=min(max(high, usefulness.high), 1.0))
+
+
 def _with_bleed(usefulness: Estimate, bleed: Bleed, weight: float) -> Estimate:
     """The interval of U widened by that of B, which is measured on other images: errors add in squares."""
     if usefulness.value is None or usefulness.low is None or usefulness.high is None:
         return usefulness
     slope = usefulness.value * weight / (1 - weight * bleed.clipped)
-    margin = math.hypot((usefulness.high - usefulness.low) / 2, slope * bleed.clipped_margin)
-    return dataclasses.replace(usefulness, low=max(usefulness.value - margin, 0.0),
-                               high=min(usefulness.value + margin, 1.0))
+    below, above = (math.hypot(margin, slope * bleed.clipped_margin)
+                    for margin in (usefulness.value - usefulness.low, usefulness.high - usefulness.value))
+    return dataclasses.replace(usefulness, low=max(usefulness.value - below, 0.0),
+                               high=min(usefulness.value + above, 1.0))
 
 
 def _memorisation_interval(values: dict[str, float], gap: Interval, leaked: Interval, anchors: Anchors,
@@ -238,18 +260,12 @@ def _details(measured: MeasuredSet, images: Sequence[Measured], values: dict[str
 
 
 def _words(axes: dict[str, Estimate], details: dict[str, float | None], reasons: dict[str, str],
-           gap: Interval, scoring: ScoringConfig) -> tuple[str, list[str]]:
+           scoring: ScoringConfig) -> tuple[str, list[str]]:
     """The verdict and its notes."""
     if "usefulness" in reasons:
         return INVALID, [reasons["usefulness"]]
-    value = {name: estimate.value for name, estimate in axes.items()}
-    assert value["likeness"] is not None and value["adherence"] is not None and value["memorisation"] is not None
-    point = Point(likeness=value["likeness"], adherence=value["adherence"], diversity=value["diversity"],
-                  memorisation=value["memorisation"], is_burnt=(details["burn"] or 0.0) > 1,
-                  detect_rate=details["detect_rate"] or 0.0, memo_rate=details["memo_rate"] or 0.0,
-                  memo_gap_low=-1.0 if gap.low is None else gap.low,
-                  hair=details.get("probe_hair"), drift=details["drift_to_natural"],
-                  leak=details["leak"] or 0.0, bleed=details.get("bleed") or 0.0)
+    point = point_of(axes, details)
+    assert point is not None, "without a reason against usefulness its parts are known"
     words = verdict(point, scoring.thresholds)
     known = {name: (axis.low, axis.high) for name, axis in axes.items() if name != "usefulness"}
     known |= {name: (details.get(f"{name}_low"), details.get(f"{name}_high")) for name in ("leak", "bleed")}
@@ -260,7 +276,7 @@ def _words(axes: dict[str, Estimate], details: dict[str, float | None], reasons:
         notes.append(f"unsure: within the intervals it may also be {' or '.join(others)}")
     if (details.get("memo_rate_caption") or 0.0) > scoring.thresholds.memorised_rate:
         notes.append("copies training photos when given their captions")
-    if value["likeness"] > 1.0 and axes["likeness"].low is not None and axes["likeness"].low > 1.0:
+    if point.likeness > 1.0 and axes["likeness"].low is not None and axes["likeness"].low > 1.0:
         notes.append("likeness above that of real photos: a sign of copying")
     return words, notes
 

@@ -104,6 +104,7 @@ class Scorer:
         self._first_round = first if scoring.choice.stop_early and is_split else []
         self._observer: Observer | None = None
         self._anchors: Anchors | None = None
+        self._num_anchored = 0  # images of the base that were measured here
 
     def screen(self, requests: Sequence[ScoreRequest], on_progress: OnProgress | None = None) -> list[Score]:
         """Score checkpoints, of several trials at once, on the screening cells.
@@ -202,6 +203,7 @@ class Scorer:
 
     def _measure_anchors(self, cells: Sequence[Cell], sheet: Path) -> Anchors:
         images = self.drawer.draw([Row(None, 0.0, cell.class_text, cell.seed) for cell in cells], [""] * len(cells))
+        self._num_anchored += len(cells)
         index_of = {cell.key: i for i, cell in enumerate(cells)}
         base = {}
         for stage in STAGES:
@@ -226,7 +228,7 @@ class Scorer:
         elapsed = {}
         group_size = max(1, IMAGES_PER_GROUP // len(cells))
         if missing:
-            _ = self.anchors
+            self._anchor(missing[0].request.scores_dir)
         for start in range(0, len(missing), group_size):
             group = missing[start:start + group_size]
             began = time.monotonic()
@@ -235,6 +237,14 @@ class Scorer:
             share = (time.monotonic() - began) / len(group)
             elapsed.update({job.measure_id: share for job in group})
         return [self._judged(job, elapsed.get(job.measure_id, 0.0)) for job in jobs]
+
+    def _anchor(self, scores_dir: Path) -> None:
+        """See to the anchors; what they cost is written beside the scores that needed them first."""
+        began, num_before = time.monotonic(), self._num_anchored
+        _ = self.anchors
+        if self._num_anchored > num_before:
+            write_json(scores_dir / "anchors" / f"{self.scoring_id}.json",
+                       {"elapsed_s": round(time.monotonic() - began, 3), "num_images": self._num_anchored})
 
     def _job(self, request: ScoreRequest, stage: str, cells: Sequence[Cell]) -> _Job:
         digest = sha256_of(request.file)

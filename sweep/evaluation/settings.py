@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sweep.errors import ScoringError
 from sweep.model.base import EMBEDDED
@@ -239,6 +240,8 @@ class ScoringConfig:
     # mean cosine from which on another face of an image is the subject's too
     sampler: Sampler
     batch_size: int = bounds(1, 256)
+    base_models: tuple[str, ...]
+    # further bases that evaluate.py scores the files on, each with anchors of its own
     keep_images: bool
     screen: Stage
     refine: Stage
@@ -247,10 +250,16 @@ class ScoringConfig:
     copies: Copies
     burn: BurnLimits
     weights: Weights
+    thresholds_file: str | None
+    # a user's own Thresholds, read once: a config holds the thresholds themselves from then on
     thresholds: Thresholds
     choice: Choice
 
     def __post_init__(self) -> None:
+        if self.thresholds_file is not None:
+            own_thresholds = read_thresholds(self.thresholds_file)
+            object.__setattr__(self, "thresholds_file", None)
+            object.__setattr__(self, "thresholds", own_thresholds)
         if self.prompt_file is not None:
             own = read_prompt_set(self.prompt_file)
             read = {"prompt_file": None, "prompts_version": own.version, "prompts": own.prompts,
@@ -299,14 +308,31 @@ SCORINGS: dict[str, type] = {**dict.fromkeys(("pocket", "person", "animal", "obj
 
 def read_prompt_set(path: str) -> PromptSet:
     """Raises ScoringError or ConfigError naming the file, the key, what was given and what is allowed."""
+    return build(PromptSet, _yaml(path, "scoring.prompt_file", "conf/scoring/person.yaml shows what prompts look like"),
+                 path)
+
+
+def read_thresholds(path: str) -> Thresholds:
+    """Raises ScoringError or ConfigError naming the file, the key, what was given and what is allowed."""
+    return build(Thresholds, _yaml(path, "scoring.thresholds_file", "`python -m sweep.calibrate` writes such a file"),
+                 path)
+
+
+def _yaml(path: str, key: str, example: str) -> Any:
     import yaml
 
     try:
-        tree = yaml.safe_load(Path(path).expanduser().read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise ScoringError(f"scoring.prompt_file={path} can't be read as YAML: {error}. conf/scoring/person.yaml shows "
-                           "what prompts look like.") from error
-    return build(PromptSet, tree, path)
+        return yaml.safe_load(Path(path).expanduser().read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ScoringError(f"{key}={path} can't be read as YAML: {error}. {example}.") from error
+
+
+def check_trains_on_one_base(scoring: ScoringConfig | NoScoring) -> None:
+    """Raise ScoringError if a sweep is asked to score on other bases than it trains on."""
+    if isinstance(scoring, ScoringConfig) and scoring.base_models:
+        raise ScoringError(f"scoring.base_models=[{','.join(scoring.base_models)}]: a sweep scores on the base that it "
+                           "trains on, so that its files can be compared. Score them on others when they are there: "
+                           "python evaluate.py lora=results/trials/ID/checkpoints scoring.base_models=[...]")
 
 
 def check_fits(scoring: ScoringConfig | NoScoring, base_name: str) -> None:

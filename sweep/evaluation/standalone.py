@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sweep.command_line import CONF_DIR
 from sweep.data.folder import Dataset, DatasetConfig, read_dataset
-from sweep.errors import ConfigError, ScoringError
+from sweep.errors import ConfigError, ModelError, ScoringError
 from sweep.evaluation.grid import GRIDS, NoGrid, draw_grid
 from sweep.evaluation.keys import photos_key, reference_photos
 from sweep.evaluation.loose_images import ImageSet, find_images, score_images
@@ -19,7 +20,7 @@ from sweep.evaluation.settings import SCORINGS, NoScoring, check_fits
 from sweep.files import stable_hash, write_json, write_text
 from sweep.model.base import BASE_MODELS, BaseModelConfig
 from sweep.model.text import check_token_length
-from sweep.schema import bounds, build, family, one_of
+from sweep.schema import bounds, build, build_family, family, one_of
 from sweep.trial import Answer, Score, to_json
 
 if TYPE_CHECKING:
@@ -41,7 +42,6 @@ class EvaluateConfig:
     clip_skip: int = bounds(1, 12)
     max_token_length: int = bounds(75, 225)
     scoring: Any = family(SCORINGS)
-    base_models: tuple[str, ...]
     grid: Any = family(GRIDS)
     results_dir: str
     device: str = one_of("auto", "cpu", "cuda")
@@ -69,23 +69,40 @@ def evaluate(config: EvaluateConfig) -> list[Answer]:
                           "dataset.dir=PHOTOS_OF_THE_SUBJECT, or images=FOLDER for images that exist already.")
     check_token_length(config.max_token_length)
     if config.images is not None:
-        if config.base_models or not isinstance(config.grid, NoGrid):
-            raise ConfigError("images=FOLDER scores images as they are: grid and base_models draw with LoRA files; "
-                              "give lora=... for these.")
+        if config.scoring.base_models or not isinstance(config.grid, NoGrid):
+            raise ConfigError("images=FOLDER scores images as they are: grid and scoring.base_models draw with LoRA "
+                              "files; give lora=... for these.")
         _score_images(config)
         return []
-    bases = [config.base_model, *(replace(config.base_model, path=path) for path in config.base_models)]
-    check_fits(config.scoring, config.base_model.name)
+    bases = bases_of(config)
+    for base in bases:
+        check_fits(config.scoring, base.name)
     assert config.lora is not None
     loras, skipped = find_loras(config.lora)
     dataset = _dataset(config, skipped)
+    _check_weights(config, bases)
     answers = [_on_base(replace(config, base_model=base), loras, dataset) for base in bases]
     return [answer for answer in answers if answer is not None]
 
 
+def bases_of(config: EvaluateConfig) -> list[BaseModelConfig]:
+    """base_model and those of scoring.base_models, each once. A name of conf/base_model is that base as conf has it."""
+    import yaml
+
+    bases = [config.base_model]
+    for given in config.scoring.base_models:
+        if given in BASE_MODELS:
+            tree = yaml.safe_load((CONF_DIR / "base_model" / f"{given}.yaml").read_text(encoding="utf-8"))
+            base = build_family(BASE_MODELS, tree, f"scoring.base_models={given}")
+        else:
+            base = replace(config.base_model, path=given)
+        bases += [base] if base not in bases else []
+    return bases
+
+
 def _on_base(config: EvaluateConfig, loras: Sequence[FoundLora], dataset: Dataset) -> Answer | None:
     """The answer on one base; None for a grid."""
-    if config.base_models:
+    if config.scoring.base_models:
         print(f"On {config.base_model.path or config.base_model.name}:")
     scorer = _scorer(config, dataset)
     _check_readable(loras, scorer)
@@ -129,6 +146,22 @@ def _dataset(config: EvaluateConfig, skipped: Sequence[str]) -> Dataset:
     for line in (*skipped, *dataset.skipped):
         print(f"note: {line}", file=sys.stderr)
     return dataset
+
+
+def _check_weights(config: EvaluateConfig, bases: Sequence[BaseModelConfig]) -> None:
+    """Name every base and every model of the scores that isn't there, in one error, before any of them is loaded."""
+    from sweep.evaluation.backends.registry import in_one, what_is_missing
+    from sweep.identity import base_identity
+
+    problems = []
+    for base in bases:
+        try:
+            base_identity(base, Path(config.results_dir))
+        except ModelError as error:
+            problems.append(str(error))
+    problems += what_is_missing(config.scoring)
+    if problems:
+        raise ModelError(in_one(problems))
 
 
 def _scorer(config: EvaluateConfig, dataset: Dataset) -> Scorer:

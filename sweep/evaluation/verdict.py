@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from sweep.evaluation.settings import Thresholds
+from sweep.trial import Estimate
 
 INVALID = "invalid"
 
@@ -28,6 +29,19 @@ class Point:
     hair: float | None = None
     drift: float | None = None
     leak: float = 0.0
+
+
+def point_of(axes: Mapping[str, Estimate], details: Mapping[str, float | None]) -> Point | None:
+    """What a score's figures say; None if one that a verdict needs can't be known."""
+    likeness, adherence, memorisation = (axes[name].value for name in ("likeness", "adherence", "memorisation"))
+    if likeness is None or adherence is None or memorisation is None or not axes["usefulness"].is_valid:
+        return None
+    gap_low = details.get("memo_gap_low")
+    return Point(likeness=likeness, adherence=adherence, diversity=axes["diversity"].value, memorisation=memorisation,
+                 is_burnt=(details.get("burn") or 0.0) > 1, detect_rate=details.get("detect_rate") or 0.0,
+                 memo_rate=details.get("memo_rate") or 0.0, memo_gap_low=-1.0 if gap_low is None else gap_low,
+                 hair=details.get("probe_hair"), drift=details.get("drift_to_natural"),
+                 leak=details.get("leak") or 0.0, bleed=details.get("bleed") or 0.0)
 
 
 Rule = Callable[[Point, Thresholds], bool]

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from sweep.comparison import are_tied, cautious
+from sweep.pareto import pareto_front
 from sweep.trial import Estimate, Score, TrialResult
 
 
@@ -38,6 +39,12 @@ def best_results(results: Sequence[TrialResult]) -> tuple[TrialResult | None, li
         return None, []
     best = max(candidates, key=lambda result: cautious(_score(result)))
     return best, [other for other in candidates if other is not best and tie(best, other)]
+
+
+def on_front(results: Sequence[TrialResult]) -> list[TrialResult]:
+    """The compared trials that no other beats in every way: likeness, adherence, diversity and few copies."""
+    candidates = compared(results)
+    return [candidates[i] for i in pareto_front([_score(result) for result in candidates])]
 
 
 def choice_of(result: TrialResult, results: Sequence[TrialResult]) -> str:

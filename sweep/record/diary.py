@@ -9,6 +9,7 @@ from pathlib import Path
 from sweep.errors import ConfigError
 from sweep.files import write_text
 from sweep.record.best import choice_of, compared, usefulness
+from sweep.record.cost import cost_words, costs
 from sweep.record.entry import SweepEntry, read_entry
 from sweep.record.notes import read_notes
 from sweep.record.sentences import (
@@ -31,16 +32,16 @@ def write_diary(sweep_dir: Path, sweep: SweepEntry, results: Sequence[TrialResul
              for result in results}
     write_text(path, diary_text(sweep, results, has_log=(sweep_dir / SWEEP_LOG).exists(),
                                 results_dir=sweep_dir.parent.name, notes={"": read_notes(sweep_dir), **notes},
-                                lessons=lessons))
+                                lessons=lessons, cost=cost_words(costs(results, sweep_dir.parent))))
     return path
 
 
 def diary_text(sweep: SweepEntry, results: Sequence[TrialResult], *, has_log: bool = False,
                results_dir: str = "results", notes: Mapping[str, Sequence[str]] | None = None,
-               lessons: Sequence[str] | None = None) -> str:
+               lessons: Sequence[str] | None = None, cost: str = "") -> str:
     """The diary in Markdown. What stands before the first `##` is the sweep's entry in the collected diary.
 
-    notes: the users' own, by train_id, "" = the sweep's.
+    notes: the users' own, by train_id, "" = the sweep's. cost: of each stage, in words; empty = without the anchors.
     """
     notes = notes or {}
     parts = [f"# {sweep.name}", answer_sentence(sweep, results, results_dir)]
@@ -61,6 +62,8 @@ def diary_text(sweep: SweepEntry, results: Sequence[TrialResult], *, has_log: bo
     if lessons:
         parts.append("## What was learned\nAll trials were scored on the same cells; these are differences of their "
                      "figures.\n\n" + "\n".join(f"- {lesson}" for lesson in lessons))
+    if any(result.scores for result in results):
+        parts.append(f"What it cost: {cost or cost_words(costs(results))}.")
     if has_log:
         parts.append(f"What was skipped or went wrong on the way: [{SWEEP_LOG}]({SWEEP_LOG}).")
     return "\n\n".join(parts) + "\n"
@@ -140,7 +143,8 @@ def _trial(sweep: SweepEntry, result: TrialResult, before: Sequence[TrialResult]
     lines.append(f"Results: {results_sentence(result)}")
     if result.answer is not None:
         lines.append(f"Use: {use_sentence(result.answer)}")
-    lines.append(f"Cost: {result.attributed_s / 60:.1f} minutes, its share of the packs it was in.")
+    stages = f": {cost_words(costs([result]))}" if result.scores else ""
+    lines.append(f"Cost: {result.attributed_s / 60:.1f} minutes, its share of the packs it was in{stages}.")
     return "  \n".join(lines)  # two spaces break a line in Markdown
 
 

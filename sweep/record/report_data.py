@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sweep.record.best import best_results, choice_of, usefulness
+from sweep.record.best import best_results, choice_of, on_front, usefulness
+from sweep.record.cost import cost_words, costs
 from sweep.record.curves import read_curves
 from sweep.record.facts import Record
 from sweep.record.notes import read_notes
@@ -45,9 +46,11 @@ def report_data(record: Record, *, lessons: Sequence[str] | None = None,
         "answer": {"sentence": _sentence(record, is_tie=bool(ties)),
                    "choices": [_choice(result, entry.subject_words, record) for result in named]},
         "trials": [_trial(result, results, entry.swept_keys, record) for result in results],
+        "front": [result.trial.number for result in on_front(results)],
         "learned": list(learned(entry.swept_keys, results) if lessons is None else lessons),
         "cost": {"minutes": sum(r.attributed_s for r in results) / 60, "steps": sum(r.step for r in results),
-                 "images": sum(s.num_images for r in results for s in r.scores)},
+                 "images": sum(s.num_images for r in results for s in r.scores),
+                 "stages": cost_words(costs(results, record.results_dir))},
     })
     _add_scores(data, record, named, picture_budget)
     return data

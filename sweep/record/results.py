@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -60,10 +62,14 @@ def read_result(results_dir: Path, trial: Trial, scoring_id: str | None) -> Tria
                  if not path.name.startswith("answer-"))
         present = {path.name: sha256_of(path) for path in folder.checkpoints.glob("*.safetensors")}
         # a training that was rolled back may have left scores of files that are no more
-        mine = (s for s in found if s.scoring_id == scoring_id and present.get(s.file) == s.file_sha256)
-        # an arm that went on to all refining prompts has a score of the first of them too: the whole one counts
+        mine = [s for s in found if s.scoring_id == scoring_id and present.get(s.file) == s.file_sha256]
+        # an arm that went on to all refining prompts has a score of the first of them too: the whole one counts, and
+        # what both cost
         largest = {(s.file, s.strength, s.stage): s for s in sorted(mine, key=lambda s: s.num_images)}
-        scores = sorted(largest.values(), key=lambda s: (s.step, s.stage, s.strength))
+        whole = [replace(s, elapsed_s=math.fsum(part.elapsed_s for part in mine
+                                                if (part.file, part.strength, part.stage) == key))
+                 for key, s in largest.items()]
+        scores = sorted(whole, key=lambda s: (s.step, s.stage, s.strength))
         if folder.answer(scoring_id).exists():
             answer = answer_from_json(read_json(folder.answer(scoring_id)))
     return TrialResult(trial=trial, status=status.status, step=status.step, attributed_s=status.attributed_s,

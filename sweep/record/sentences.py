@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sweep.claims import BETTER, TIE, UNKNOWN, WORSE, Claim, compare_settings
 from sweep.comparison import MIN_UNITS, jackknife_interval
 from sweep.record.best import best_results, compared, tie, usefulness
 from sweep.record.entry import SweepEntry
-from sweep.trial import AXES, DIVERGED, DONE, FAILED, PRUNED, REFUSED, Answer, Estimate, TrialResult
+from sweep.trial import AXES, DIVERGED, DONE, FAILED, PRUNED, REFUSED, Answer, Estimate, Score, TrialResult
 
 VERDICT_SENTENCES: Mapping[str, str] = {
     "invalid": "Can't be judged.",
@@ -132,18 +133,33 @@ def answer_sentence(entry: SweepEntry, results: Sequence[TrialResult], results_d
 def learned(swept_keys: Sequence[str], results: Sequence[TrialResult]) -> list[str]:
     """What each swept setting did, from pairs of trials that differ in it alone.
 
-    Only neighbouring values are compared, in the order in which the sweep names them.
+    Only neighbouring values are compared, in the order in which the sweep names them. Where the sweep trained each of
+    them with several seeds it is a claim about the setting, otherwise one about these files.
     """
     scored = compared(results)
-    has_seeds = len({repr(r.trial.settings.get("seed")) for r in scored}) > 1
     sentences = []
     for key in swept_keys:
         values = list({repr(r.trial.settings.get(key)): r.trial.settings.get(key) for r in scored}.values())
         for low, high in itertools.pairwise(values):
             pairs = _pairs(key, low, high, swept_keys, scored)
             if pairs:
-                sentences.append(_pair_sentence(key, low, high, pairs, has_seeds))
+                sentences.append(_pair_sentence(key, low, high, pairs, _claims(key, low, high, swept_keys, scored)))
     return sentences
+
+
+def _claims(key: str, low: Any, high: Any, swept_keys: Sequence[str], scored: Sequence[TrialResult]) -> list[Claim]:
+    """What may be said of `high` against `low`, once for each combination of the other settings that has both over
+    several seeds. Empty if none has."""
+    if "seed" not in swept_keys or key == "seed":
+        return []
+    rows: dict[str, dict[str, list[Score]]] = {}
+    for result in scored:
+        others = repr([result.trial.settings.get(k) for k in swept_keys if k not in (key, "seed")])
+        assert result.answer is not None
+        rows.setdefault(others, {}).setdefault(repr(result.trial.settings.get(key)), []).append(result.answer.score)
+    names = (f"{key} {value_text(high)}", f"{key} {value_text(low)}")
+    claims = [compare_settings(row.get(repr(high), []), row.get(repr(low), []), names=names) for row in rows.values()]
+    return [claim for claim in claims if claim.outcome != UNKNOWN]
 
 
 def _pairs(key: str, low: Any, high: Any, swept_keys: Sequence[str],
@@ -157,13 +173,15 @@ def _pairs(key: str, low: Any, high: Any, swept_keys: Sequence[str],
 
 
 def _pair_sentence(key: str, low: Any, high: Any, pairs: Sequence[tuple[TrialResult, TrialResult]],
-                   has_seeds: bool) -> str:
+                   claims: Sequence[Claim]) -> str:
     changes = [_change(name, d) for name in ("usefulness", *AXES[:-1]) if (d := _differences(name, pairs))]
     start = f"{key} {value_text(low)} -> {value_text(high)}: {', '.join(changes)}"
     clear = [pair for pair in pairs if not tie(*pair)]
     ups = sum(d > 0 for d in _differences("usefulness", pairs))
     if key == "seed":
         return f"{start} (mean of {_count(len(pairs), 'pair')}). Only the training seed differs: this much is chance."
+    if claims:
+        return f"{start} (means of {_count(len(pairs), 'pair')}). {_claimed(claims)}"
     if len(pairs) == 1:
         certainty = ("The two files differ by more than chance on the same prompts" if clear
                      else "The two files can't be told apart on the same prompts: it may be noise")
@@ -171,12 +189,20 @@ def _pair_sentence(key: str, low: Any, high: Any, pairs: Sequence[tuple[TrialRes
                 "not of the setting.")
     certainty = (f"Usefulness rose in {ups} of {len(pairs)} pairs; in {len(clear)} of them the files differ by more "
                  "than chance (up or down)")
-    scope = ("the pairs cover several seeds, still few" if has_seeds
-             else "one training seed each, so it speaks of these files more than of the setting")
     interval = _mean_interval(_differences("usefulness", pairs))
     if interval is not None and interval[0] <= 0 <= interval[1]:
         certainty += "; over the pairs the interval of the mean holds 0, so it may be chance"
-    return f"{start} (means of {len(pairs)} pairs). {certainty}; {scope}."
+    return (f"{start} (means of {len(pairs)} pairs). {certainty}; one training seed "
+            "each, so it speaks of these files, not of the setting.")
+
+
+def _claimed(claims: Sequence[Claim]) -> str:
+    """Of a setting: seeds are counted in."""
+    if len(claims) == 1:
+        return f"{claims[0].words}."
+    better, worse, tied = (sum(claim.outcome == outcome for claim in claims) for outcome in (BETTER, WORSE, TIE))
+    return (f"Training seeds counted in, of {len(claims)} combinations of the other settings usefulness is higher in "
+            f"{better}, lower in {worse}, and can't be told apart in {tied}.")
 
 
 def _change(name: str, differences: Sequence[float]) -> str:

@@ -43,6 +43,8 @@ ONLY = {
     "schema": {"errors"},
     "lock": {"errors", "files"},
     "comparison": {"trial"},
+    "claims": {"comparison", "errors", "trial"},
+    "pareto": {"trial"},
     "search": {"command_line", "config", "errors", "trial", "schema", "comparison"},
 }
 ROOMS = sorted({path.stem for path in SWEEP.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}

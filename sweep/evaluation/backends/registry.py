@@ -6,6 +6,7 @@ silent substitute. Imports no torch, so that a plan or a resume can find scores 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,30 @@ from sweep.files import sha256_of, stable_hash
 
 
 def backend_identities(scoring: ScoringConfig) -> dict[str, str]:
-    """Hash of each backend's name and files, by role. Raises ModelError naming what is missing."""
+    """Hash of each backend's name and files, by role. Raises ModelError naming all that is missing, at once."""
+    if problems := what_is_missing(scoring):
+        raise ModelError(in_one(problems))
     found = {role: (config.name, _files(role, config, scoring)) for role, config in scoring.backends.by_role().items()}
     return {role: stable_hash([name, [sha256_of(path) for path in paths]]) for role, (name, paths) in found.items()}
+
+
+def what_is_missing(scoring: ScoringConfig) -> list[str]:
+    """Each with how to get it; a file that two roles want is named once."""
+    problems: dict[str, str] = {}
+    for role, config in scoring.backends.by_role().items():
+        try:
+            _files(role, config, scoring)
+        except ModelError as error:
+            problems.setdefault(str(error).partition(", or say")[0], str(error))
+    return list(problems.values())
+
+
+def in_one(problems: Sequence[str]) -> str:
+    """One message of several, so that what is missing can be fetched in one go."""
+    if len(problems) == 1:
+        return problems[0]
+    listed = (f"  {i}. {text}" for i, text in enumerate(problems, 1))
+    return "\n".join([f"Scoring lacks {len(problems)} things:", *listed])
 
 
 def load_backends(scoring: ScoringConfig) -> Backends:

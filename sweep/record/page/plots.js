@@ -51,7 +51,8 @@ function frontOf(trials) {
 function drawTradeoff() {
   const trials = scored("likeness", "adherence");
   const front = frontOf(trials);
-  const text = trials.length ? `Scatter of ${trials.length} trials; on the front: ${front.map((t) => `trial ${t.number}`).join(", ")}`
+  const text = trials.length ? `Scatter of ${trials.length} trials; on the front: ${front.map((t) => `trial ${t.number}`).join(", ")}; `
+    + `with diversity and memorisation: ${trials.filter((t) => data.front.includes(t.number)).map((t) => `trial ${t.number}`).join(", ") || "none"}`
     : "No trial that is shown has both figures.";
   draw("plot-tradeoff", trials.length ? [
     { x: front.map((t) => axisOf(t, "adherence")[0]), y: front.map((t) => axisOf(t, "likeness")[0]), mode: "lines", hoverinfo: "skip",
@@ -60,7 +61,7 @@ function drawTradeoff() {
       text: trials.map((t) => String(t.number)), textposition: "top center", hovertemplate: trials.map(hoverOf), showlegend: false,
       error_x: { ...bars(trials, "adherence"), visible: trials.length <= 25 }, error_y: { ...bars(trials, "likeness"), visible: trials.length <= 25 },
       marker: { size: trials.map((t) => (t.choice ? 15 : 10)), color: trials.map((t) => axisOf(t, "memorisation")[0]), cmin: 0, cmax: 1,
-        colorscale: [[0, "#2f9e6e"], [0.5, "#e3b341"], [1, "#d1242f"]], showscale: true, line: { width: 1, color: colour("--front") },
+        colorscale: [[0, "#2f9e6e"], [0.5, "#e3b341"], [1, "#d1242f"]], showscale: true, line: { width: trials.map((t) => (data.front.includes(t.number) ? 3 : 1)), color: colour("--front") },
         symbol: trials.map((t) => (t.choice ? "star" : "circle")), colorbar: { title: { text: "memorisation", side: "right" }, thickness: 12 } } },
   ] : [], { xaxis: { title: { text: "adherence" } }, yaxis: { title: { text: "likeness" } } }, text);
 }

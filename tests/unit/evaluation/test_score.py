@@ -173,3 +173,13 @@ def test_a_class_that_looks_like_the_subject_bleeds():
 def test_a_stage_without_class_prompts_says_that_bleed_is_not_known():
     scored = judged(images("screen", lambda _: CEILING, 0.9), "screen")
     assert "bleed" not in scored.details and any("bleed into the class not measured" in n for n in scored.notes)
+
+
+def test_usefulness_of_a_file_that_copies_is_as_unsure_as_its_rate_of_copies():
+    drawn = images("refine", lambda _: 0.7, 0.9)
+    some = tuple(dataclasses.replace(m, nearest=0.01) if i < 5 else m for i, m in enumerate(drawn.images))
+    axes = judge(dataclasses.replace(drawn, images=some), anchors(), SCORING, "refine").axes
+    clean = judge(drawn, anchors(), SCORING, "refine").axes["usefulness"]
+    assert axes["memorisation"].value == 1.0 and axes["usefulness"].value == 0.0
+    assert axes["memorisation"].low < 0.7, "5 copies of 16 images may come from one in eight"
+    assert 0.3 * clean.value < axes["usefulness"].high < clean.value

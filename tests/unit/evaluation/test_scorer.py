@@ -50,6 +50,9 @@ def drawn(monkeypatch):
 def test_scores_are_written_and_read_back_instead_of_measured_again(new_scorer, requests, drawn):
     first = new_scorer().screen(requests)
     assert sum(drawn) > 0
+    scorer = new_scorer()
+    cost = read_json(requests[0].scores_dir / "anchors" / f"{scorer.scoring_id}.json")
+    assert cost["elapsed_s"] > 0 and cost["num_images"] == sum(drawn) - 2 * 3, "what two files of 3 images leave"
     drawn.clear()
     assert new_scorer().screen(requests) == first
     assert drawn == [], "scores and anchors come from disk"

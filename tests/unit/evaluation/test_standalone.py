@@ -4,11 +4,11 @@ import csv
 
 import pytest
 
-from sweep.errors import AdapterFileError, ConfigError, DataError, ScoringError
+from sweep.errors import AdapterFileError, ConfigError, DataError, ModelError, ScoringError
 from sweep.evaluation.grid import GridConfig, GridSampler, NoGrid
 from sweep.evaluation.lora_files import find_loras
-from sweep.evaluation.settings import NoScoring
-from sweep.evaluation.standalone import EvaluateConfig, evaluate
+from sweep.evaluation.settings import NoScoring, check_trains_on_one_base
+from sweep.evaluation.standalone import EvaluateConfig, bases_of, evaluate
 from sweep.model.base import BaseModelConfig
 from tests.conftest import dataset_config
 from tests.unit.evaluation.evaluation_examples import TREE, tiny_scoring
@@ -18,7 +18,7 @@ def config(lora, results_dir, **changes):
     values = {"lora": None if lora is None else str(lora), "trigger": None, "class_noun": None, "device": "cpu",
               "base_model": BaseModelConfig(name="pocket", path=None, resolution=64), "threads": None, "clip_skip": 1,
               "max_token_length": 75, "dataset": dataset_config(num_images=6),
-              "scoring": tiny_scoring(), "results_dir": str(results_dir), "images": None, "base_models": (),
+              "scoring": tiny_scoring(), "results_dir": str(results_dir), "images": None,
               "grid": NoGrid(name="none")}
     return EvaluateConfig(**{**values, **changes})
 
@@ -116,10 +116,89 @@ def test_files_are_scored_on_other_bases_each_with_its_own_anchors(tmp_path, mak
     tensors = safetensors.torch.load_file(path)
     tensors["conv_out.weight"] = tensors["conv_out.weight"] * 1.1
     safetensors.torch.save_file(tensors, path)
-    answers = evaluate(config(tmp_path / "loras", tmp_path / "results", base_models=(str(other),)))
+    answers = evaluate(config(tmp_path / "loras", tmp_path / "results",
+                              scoring=tiny_scoring(base_models=[str(other), str(other)])))
     assert len(answers) == 2 and answers[0].score.scoring_id != answers[1].score.scoring_id
     assert len(list((tmp_path / "results" / "cache" / "anchors").glob("*.json"))) == 2
     assert f"On {other}:" in capsys.readouterr().out
+
+
+def test_bases_are_named_by_conf_or_by_path_and_come_once(tmp_path):
+    asked = config(tmp_path, tmp_path, scoring=tiny_scoring(base_models=["pocket_rv", "pocket", "mine.safetensors"]))
+    assert [(base.name, base.path) for base in bases_of(asked)] == [
+        ("pocket", None), ("pocket_rv", None), ("pocket", "mine.safetensors")]
+    with pytest.raises(ScoringError, match="pocket bases alone, not of base_model=sd15"):
+        evaluate(config("a.safetensors", tmp_path, scoring=tiny_scoring(base_models=["sd15"])))
+
+
+def test_a_sweep_scores_on_the_base_that_it_trains_on():
+    check_trains_on_one_base(tiny_scoring())
+    with pytest.raises(ScoringError, match=r"python evaluate.py lora=.* scoring.base_models="):
+        check_trains_on_one_base(tiny_scoring(base_models=["pocket_rv"]))
+
+
+ANIMAL = {"backends": {"face": {"name": "none"}, "subject": {"name": "dino", "path": "facebook/dinov2-small"},
+                       "prompt": {"name": "clip", "path": "openai/clip-vit-base-patch32"},
+                       "perceptual": {"name": "lpips", "path": None},
+                       "copies": {"name": "dino_lpips", "path": "facebook/dinov2-small"}},
+          "trigger_subject": "a {trigger} {class_noun}",
+          "attributes": {"setting": {"templates": ["a {class_noun} {value}"], "natural": None,
+                                     "values": {"snow": "in the snow", "beach": "on the beach", "city": "in a city"}}},
+          "prompts": [{"text": f"{{subject}} {words}", "face": True, "stage": "screen", "probes": {"setting": value}}
+                      for value, words in (("snow", "in the snow"), ("beach", "on the beach"), ("city", "in a city"))],
+          "class_prompts": ["{subject}", "a photo of {subject}", "{subject} outside"]}
+
+
+def animal_scoring(**paths):
+    """scoring=animal in small. paths: of the models, by role."""
+    backends = {role: {"sha256": None, "download": False, "path": None, **backend,
+                       **({"path": str(paths[role])} if role in paths else {})}
+                for role, backend in ANIMAL["backends"].items()}
+    validity = {**TREE["validity"], "min_dprime": 0.0}  # weights drawn at random tell no dog from another
+    return tiny_scoring(**{**ANIMAL, "backends": backends, "validity": validity})
+
+
+@pytest.fixture
+def dog_photos(tmp_path):
+    """As people keep them: JPEGs of various sizes, no captions, in a folder that says nothing."""
+    import numpy as np
+    from PIL import Image
+
+    folder = tmp_path / "dreambooth_dog"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for i, size in enumerate(((90, 120), (120, 90), (100, 100), (64, 128), (200, 150))):
+        blocks = Image.fromarray(rng.integers(0, 255, (6, 6, 3), dtype=np.uint8))
+        blocks.resize(size).save(folder / f"{i:02d}.jpg")
+    return folder
+
+
+def test_an_animal_is_scored_by_whole_images(tmp_path, make_lora, dog_photos, capsys):
+    """The path of scoring=animal from a plain folder of photos to a named file, with small models in real layouts."""
+    from tests.unit.evaluation import small_models
+
+    dino = small_models.write_dino(tmp_path / "dino")
+    scoring = animal_scoring(subject=dino, copies=dino, prompt=small_models.write_clip(tmp_path / "clip"),
+                             perceptual=small_models.write_alexnet(tmp_path / "alexnet.pth"))
+    [answer] = evaluate(config(make_lora(tmp_path / "dog.safetensors"), tmp_path / "results", scoring=scoring,
+                               trigger="sks", class_noun="dog", dataset=dataset_config(dir=str(dog_photos))))
+    assert answer.score.details["detect_rate"] == 1.0, "there is no face to miss"
+    assert answer.score.axes["likeness"].raw is not None and answer.score.axes["diversity"].value is not None
+    assert "Use dog.safetensors" in capsys.readouterr().out
+
+
+def test_all_that_an_animals_scores_lack_is_said_at_once_with_how_to_get_it(tmp_path, make_lora, dog_photos,
+                                                                            monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    nobody = dict.fromkeys(("subject", "copies"), "nobody/nothing")
+    asked = config(make_lora(tmp_path / "dog.safetensors"), tmp_path / "results", trigger="sks", class_noun="dog",
+                   base_model=BaseModelConfig(name="pocket", path=str(tmp_path / "no-base"), resolution=64),
+                   scoring=animal_scoring(**nobody, prompt="nobody/clip"), dataset=dataset_config(dir=str(dog_photos)))
+    with pytest.raises(ModelError) as caught:
+        evaluate(asked)
+    for words in ("no-base", "hf download nobody/nothing", "hf download nobody/clip", "download.pytorch.org"):
+        assert words in str(caught.value)
 
 
 def test_images_that_exist_already_are_scored_without_base_or_prompts(tmp_path, subject_dataset, capsys):

@@ -1,6 +1,6 @@
 from record_examples import result
 
-from sweep.record.best import best_results, choice_of
+from sweep.record.best import best_results, choice_of, on_front
 from sweep.trial import FAILED
 
 
@@ -34,3 +34,11 @@ def test_scores_of_other_anchors_are_not_compared() -> None:
     ours = [result(1, (0.5, 0.4, 0.6)), result(2, (0.2, 0.1, 0.3))]
     other = result(3, (0.9, 0.88, 0.92), scoring_id="s2")
     assert best_results([other, *ours]) == (ours[0], [])
+
+
+def test_the_front_is_of_all_axes_and_of_compared_trials_alone() -> None:
+    trials = [result(1, (0.5, 0.4, 0.6), likeness=0.9, adherence=0.5, memorisation=0.3),
+              result(2, (0.5, 0.4, 0.6), likeness=0.8, adherence=0.5, memorisation=0.0),  # copies less than the first
+              result(3, (0.5, 0.4, 0.6), likeness=0.7, adherence=0.4, memorisation=0.0),
+              result(4, None), result(5, (0.9, 0.8, 1.0), scoring_id="s2")]
+    assert [r.trial.number for r in on_front(trials)] == [1, 2]

@@ -8,7 +8,7 @@ from sweep.errors import ConfigError
 from sweep.record.diary import diary_text, write_collected, write_diary
 from sweep.record.entry import read_entry, write_entry
 from sweep.record.sentences import answer_sentence, learned, results_sentence, value_text, verdict_sentence
-from sweep.trial import DIVERGED, FAILED, PRUNED
+from sweep.trial import DIVERGED, FAILED, PRUNED, TrialResult
 
 
 @pytest.mark.parametrize(("verdict", "words"), [
@@ -82,8 +82,25 @@ def test_only_trials_that_differ_in_one_key_are_paired() -> None:
     grid = [result(i, (u, u - 0.01, u + 0.01), settings={"network_dim": d, "seed": s})
             for i, (d, s, u) in enumerate([(8, 1, 0.3), (8, 2, 0.4), (32, 1, 0.5), (32, 2, 0.8)], start=1)]
     dims, seeds = learned(["network_dim", "seed"], grid)
-    assert "usefulness +0.30" in dims and "rose in 2 of 2 pairs" in dims and "several seeds" in dims
+    assert "usefulness +0.30" in dims
+    assert "network_dim 32 and network_dim 8 cannot be told apart over 2 and 2 training seeds" in dims
     assert "usefulness +0.20" in seeds and "chance" in seeds
+
+
+def test_a_setting_is_better_only_if_it_is_over_its_seeds() -> None:
+    def grid(rate: float, spread: float) -> list[TrialResult]:
+        values = [(d, s, 0.3 + 0.4 * (d == 32) + spread * s) for d in (8, 32) for s in (0, 1, 2)]
+        return [result(int(rate * 1e6) + i, (u, u - 0.01, u + 0.01),
+                       settings={"network_dim": d, "seed": s, "unet_lr": rate})
+                for i, (d, s, u) in enumerate(values)]
+
+    keys = ["network_dim", "unet_lr", "seed"]
+    steady, jumpy = grid(1e-4, 0.01), grid(1e-3, 0.3)
+    assert "network_dim 32 is better than network_dim 8 over 3 and 3 training seeds" in learned(keys, steady)[0]
+    assert "can't be told apart in 1" in learned(keys, steady + jumpy)[0]
+    assert "higher in 1, lower in 0" in learned(keys, steady + jumpy)[0]
+    one_seed = [r for r in steady if r.trial.settings["seed"] == 0]
+    assert "speaks of these two files, not of the setting" in learned(keys, one_seed)[0]
 
 
 def test_the_diary_tells_each_trial_and_its_cost(tmp_path: Path) -> None:

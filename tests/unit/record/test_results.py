@@ -25,6 +25,7 @@ def test_an_arm_that_was_refined_in_two_rounds_has_one_score(tmp_path: Path) -> 
         write_json(folder.scores / f"{name}.json", to_json(replace(score, score_id=name)))
     scores = read_result(tmp_path, trial, "s1").scores
     assert [(score.strength, score.num_images) for score in scores] == [(0.6, 8), (0.8, 16)]
+    assert [score.elapsed_s for score in scores] == [1.0, 2.0], "what both rounds cost"
 
 
 @pytest.mark.parametrize("status", [PRUNED, DIVERGED])

@@ -4,10 +4,10 @@ import random
 
 import pytest
 
+from sweep.claims import BETTER, TIE, UNKNOWN, WORSE, compare_settings
 from sweep.errors import ScoringError
-from sweep.evaluation.claims import BETTER, TIE, UNKNOWN, WORSE, compare_settings
 from sweep.evaluation.copy_report import ranking
-from sweep.evaluation.pareto import pareto_front
+from sweep.pareto import pareto_front
 from sweep.trial import AXES, Estimate, Score
 from tests.unit.evaluation.evaluation_examples import images
 

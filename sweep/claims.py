@@ -1,4 +1,4 @@
-"""Claims about a setting ("dim 32 is better than 8"), where the training seed is random too. Imports no torch.
+"""Claims about a setting ("dim 32 is better than 8"), where the training seed is random too.
 
 A claim about one file pairs cells and asks no more (`sweep.comparison.are_tied`). A setting is more than the file that
 one seed made of it: its trainings are a sample, and so are the prompts.

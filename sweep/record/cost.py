@@ -1,0 +1,56 @@
+"""What each stage cost: training, anchors, screening, refining, confirming; in seconds and images, from the record."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sweep.files import read_json
+from sweep.trial import TrialResult, trial_folder
+
+TRAINING, ANCHORS = "training", "anchors"
+STAGE_NAMES = {"screen": "screening", "refine": "refining", "confirm": "confirming"}
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Of one stage. Images that were there already cost no seconds and are counted."""
+
+    stage: str
+    elapsed_s: float
+    num_images: int
+
+
+def costs(results: Sequence[TrialResult], results_dir: Path | None = None) -> list[Cost]:
+    """In the order in which they come; a stage that no trial had is left out.
+
+    Training is what the rest leaves of a trial's share of its packs, so it holds caching and saving too.
+    results_dir: where the anchors' cost is read; without it they count as training.
+    """
+    found = []
+    for stage, name in STAGE_NAMES.items():
+        scores = [score for result in results for score in result.scores if score.stage == stage]
+        if scores:
+            found.append(Cost(name, sum(s.elapsed_s for s in scores), sum(s.num_images for s in scores)))
+    anchors = [] if results_dir is None else _anchors(results, results_dir)
+    if anchors:
+        found.insert(0, Cost(ANCHORS, sum(c.elapsed_s for c in anchors), sum(c.num_images for c in anchors)))
+    rest = sum(result.attributed_s for result in results) - sum(cost.elapsed_s for cost in found)
+    return [Cost(TRAINING, max(rest, 0.0), 0), *found]
+
+
+def _anchors(results: Sequence[TrialResult], results_dir: Path) -> list[Cost]:
+    """Written once, beside the scores of the trial that needed them first."""
+    ids = {(result.trial.train_id, score.scoring_id) for result in results for score in result.scores}
+    paths = [trial_folder(results_dir, train_id).anchors_cost(scoring_id) for train_id, scoring_id in sorted(ids)]
+    rows = [read_json(path) for path in paths if path.exists()]
+    return [Cost(ANCHORS, float(row["elapsed_s"]), int(row["num_images"])) for row in rows]
+
+
+def cost_words(stages: Sequence[Cost]) -> str:
+    """"training 3.1 minutes, screening 0.4 (80 images), ..."."""
+    parts = [f"{cost.stage} {cost.elapsed_s / 60:.1f}"
+             + (" minutes" if i == 0 else "") + (f" ({cost.num_images} images)" if cost.num_images else "")
+             for i, cost in enumerate(stages)]
+    return ", ".join(parts)
