@@ -241,7 +241,7 @@ def test_killed_at_thirty_moments(tmp_path: Path) -> None:
 @posix
 @pytest.mark.slow
 def test_a_corrupt_state_and_a_truncated_cache(tmp_path: Path) -> None:
-    """Of two whole saves the newer is damaged in one trial: both go on together from the older one, to the same bits."""
+    """Of two whole saves the newer is damaged in one trial: both go on from the older one, to the same bits."""
     assert train(tmp_path / "whole", *UNSCORED).returncode == 0
     folder = tmp_path / "killed"
     assert killed(Kill(at=r"/state/step-", number=5), folder, *UNSCORED)  # inside the third save of the first pack
