@@ -6,6 +6,7 @@ import math
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -217,12 +218,11 @@ class Sweep:
             note(self.dir, f"the study was built anew from the trials' folders: {study.lost}")
         proposals = Proposals(self, cells, preflight, study) if isinstance(self.config.search, Sampled) else None
         tracker = make_tracker(self.config.tracker, entry, self.dir, self.results_dir)
-        dispatch = None
         try:
             if packs or proposals is not None:
-                view = make_view([trial for trial in trials if not trial.refused], self.name)
-                dispatch = Dispatch(self, study, proposals, launcher_of(self.config.launcher, self.dir), view, tracker)
-                dispatch.run(packs)
+                with closing(launcher_of(self.config.launcher, self.dir)) as launcher, closing(
+                        make_view([trial for trial in trials if not trial.refused], self.name)) as view:
+                    Dispatch(self, study, proposals, launcher, view, tracker).run(packs)
         finally:
             results, record = self._record({t.train_id for t in trials} - ids, tracker)
         show_results(entry, results, self.dir)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import math
 import secrets
-import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -18,13 +17,14 @@ from sweep.data.buckets import Fit
 from sweep.data.cache import View, cached_moments
 from sweep.data.train_data import photo_fits
 from sweep.errors import LockedError, ModelError, is_out_of_memory
-from sweep.files import append_jsonl, read_json
+from sweep.files import append_jsonl
 from sweep.membership import Change, changes_after, joining_trials, log_change, prune_reason, read_changes
 from sweep.model.base import Base
 from sweep.network.targets import Target
 from sweep.packing import MOST_TRIALS, bank_order
 from sweep.reg_images import draw_missing
 from sweep.room import Room, largest, note_room
+from sweep.stopping import Stopped, is_stop_asked
 from sweep.training.loop import StepRow, train
 from sweep.training.memory import num_that_fit, trial_bytes
 from sweep.training.pack import Member, Pack
@@ -46,16 +46,10 @@ from sweep.trial_run import TrialRun, attributed_s
 if TYPE_CHECKING:
     from sweep.evaluation.scorer import Scorer
 
-STOP_ASKED = threading.Event()
-"""Set when the system asks this process to end (SIGTERM): as good as a control file that says stop."""
 STATUS_EVERY_S = 1.0  # how often a running trial's status.json is renewed
 LOOK_EVERY_S = 0.25  # how often the conductor's wishes (prune, more trials) are looked for
 ScorerOf = Callable[[TrialRun], "Scorer | None"]
 Admit = Callable[[Trial], TrialRun | None]
-
-
-class Stopped(Exception):
-    """The control file asked to stop; everything is saved."""
 
 
 class PackRun:
@@ -472,8 +466,7 @@ class PackRun:
         return {i: run.folder.state for i, run in self.by_id.items()}
 
     def _is_stop_asked(self) -> bool:
-        return STOP_ASKED.is_set() or (self._control.exists()
-                                       and bool(read_json(self._control).get("command") == "stop"))
+        return is_stop_asked(self._control)
 
     def _stop_if_asked(self, num_done: int, num_all: int) -> None:
         """Between two groups of images: what has been drawn is kept."""

@@ -26,9 +26,10 @@ from sweep.identity import base_identity
 from sweep.model.base import Base
 from sweep.model.loading import load_base
 from sweep.network.targets import Target, find_targets
-from sweep.pack_run import STOP_ASKED, PackRun, Stopped
+from sweep.pack_run import PackRun
 from sweep.packing import can_share
 from sweep.schema import build_family, to_tree
+from sweep.stopping import STOP_ASKED, Stopped
 from sweep.train_config import TrainConfig
 from sweep.trial import RUNNING, WAITING, PackSpec, Trial, more_trials, pack_spec_from_json
 from sweep.trial_run import TrialRun, open_trial
