@@ -139,22 +139,27 @@ def learned(swept_keys: Sequence[str], results: Sequence[TrialResult]) -> list[s
     has_seeds = len({repr(r.trial.settings.get("seed")) for r in scored}) > 1
     sentences = []
     for key in swept_keys:
-        values = list({repr(r.trial.settings.get(key)): r.trial.settings.get(key) for r in scored}.values())
-        for low, high in itertools.pairwise(values):
-            pairs = _pairs(key, low, high, swept_keys, scored)
+        by_value: dict[str, list[TrialResult]] = {}
+        for result in scored:
+            by_value.setdefault(repr(result.trial.settings.get(key)), []).append(result)
+        for low, high in itertools.pairwise(by_value.values()):
+            pairs = _pairs([k for k in swept_keys if k != key], low, high)
             if pairs:
-                sentences.append(_pair_sentence(key, low, high, pairs, has_seeds))
+                sentences.append(_pair_sentence(key, low[0].trial.settings.get(key), high[0].trial.settings.get(key),
+                                                pairs, has_seeds))
     return sentences
 
 
-def _pairs(key: str, low: Any, high: Any, swept_keys: Sequence[str],
-           scored: Sequence[TrialResult]) -> list[tuple[TrialResult, TrialResult]]:
-    def others(result: TrialResult) -> list[Any]:
-        return [result.trial.settings.get(k) for k in swept_keys if k != key]
+def _pairs(others: Sequence[str], low: Sequence[TrialResult],
+           high: Sequence[TrialResult]) -> list[tuple[TrialResult, TrialResult]]:
+    """Those of two values' trials that agree in all other keys."""
+    def rest(result: TrialResult) -> tuple[str, ...]:
+        return tuple(repr(result.trial.settings.get(key)) for key in others)
 
-    return [(a, b) for a in scored for b in scored
-            if repr(a.trial.settings.get(key)) == repr(low) and repr(b.trial.settings.get(key)) == repr(high)
-            and others(a) == others(b)]
+    partners: dict[tuple[str, ...], list[TrialResult]] = {}
+    for b in high:
+        partners.setdefault(rest(b), []).append(b)
+    return [(a, b) for a in low for b in partners.get(rest(a), ())]
 
 
 def _pair_sentence(key: str, low: Any, high: Any, pairs: Sequence[tuple[TrialResult, TrialResult]],
