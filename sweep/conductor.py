@@ -30,7 +30,7 @@ from sweep.preflight import Checked, Preflight, first_read
 from sweep.proposals import Proposals
 from sweep.question import check_results_dir, checked_name, default_name, question_of, refuse_other_question
 from sweep.record.entry import SweepEntry, read_entry, write_entry
-from sweep.record.facts import Facts, Record, add_facts, without_mended
+from sweep.record.facts import Facts, Record, add_facts, read_trials, without_mended
 from sweep.record.notes import add_note, read_notes
 from sweep.record.provenance import commit, hardware, versions
 from sweep.record.redact import without_secrets
@@ -136,7 +136,7 @@ class Sweep:
         if self._entry_path.exists() and note_now and note_now not in (entry.note, *read_notes(self.dir)):
             add_note(self.dir, note_now)  # beside the first one
         write_entry(self._entry_path, entry)
-        self.known = {row["train_id"]: Trial(**row) for row in read_jsonl(self._trials_path)}
+        self.known = read_trials(self._trials_path)
         notes(self.dir, skipped)
 
     def take_in(self, checked: Sequence[Checked]) -> None:
