@@ -25,7 +25,7 @@ from sweep.identity import base_identity
 from sweep.launch.launcher import Launcher, make_launcher
 from sweep.lock import conductor_lock
 from sweep.packing import MOST_TRIALS, plan_packs
-from sweep.plan import expected_s, plan_lines, remember_costs, remember_sizes, room_said
+from sweep.plan import expected_s, plan_lines, rate_key, remember_costs, remember_sizes, room_said
 from sweep.preflight import Checked, Preflight, first_read
 from sweep.proposals import Proposals
 from sweep.question import check_results_dir, checked_name, default_name, question_of, refuse_other_question
@@ -313,8 +313,7 @@ class Sweep:
 
     @property
     def _rate_key(self) -> str:
-        base = self.config.train.base_model
-        return f"{base.name} {base.resolution}px {self.config.launcher.device} scoring={self.config.scoring.name}"
+        return rate_key(self.config)
 
     @property
     def _entry_path(self) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from sweep.config import RunConfig
 from sweep.evaluation.cells import most_images
 from sweep.evaluation.settings import NoScoring, ScoringConfig
 from sweep.files import read_jsonl
@@ -21,6 +22,12 @@ def expected_s(results_dir: Path, key: str, *, num_steps: int, num_checkpoints: 
              (("step", num_steps), ("checkpoint", num_checkpoints), ("trial", num_trials))]
     known = [part for part in parts if part is not None]
     return sum(known) if len(known) == len(parts) else None
+
+
+def rate_key(config: RunConfig) -> str:
+    """What the cost of steps, checkpoints and last scorings is remembered by."""
+    base = config.train.base_model
+    return f"{base.name} {base.resolution}px {config.launcher.device} scoring={config.scoring.name}"
 
 
 def remember_costs(results_dir: Path, key: str, done: Sequence[TrialResult]) -> None:
