@@ -42,7 +42,7 @@ from sweep.search.outcome import Outcome, Screened, screened_rows
 from sweep.search.pruning import behind
 from sweep.search.settings import SEARCHES, Pruning
 from sweep.search.study import SweepStudy
-from sweep.trial import DONE, Trial, trial_folder
+from sweep.trial import DIVERGED, DONE, Trial, trial_folder
 
 WORK = Path("results/search-table")
 OUT = Path("results/search")
@@ -116,7 +116,7 @@ def what_is_left(results_dir: Path) -> str:
     num_trials = len(RATES) * len(DIMS) * len(TEXT_RATES) * len(SCHEDULERS) * len(SEEDS)
     known = read_trials(results_dir / NAME / "trials.jsonl").values()
     statuses = [read_status(results_dir, trial) for trial in known]
-    num_done = sum(status.status == DONE for status in statuses)
+    num_done = sum(status.status in (DONE, DIVERGED) for status in statuses)
     left = {"step": num_trials * NUM_STEPS - sum(status.step for status in statuses), "trial": num_trials - num_done}
     left["checkpoint"] = -(-left["step"] // SAVE_EVERY)
     config = compose([])
@@ -136,14 +136,14 @@ def recorded(results_dir: Path) -> list[Setting]:
     record = read_record(results_dir / NAME)
     for result in record.results:
         trial = result.trial
-        if result.status != DONE or result.answer is None:
+        if result.status not in (DONE, DIVERGED) or (result.status == DONE and result.answer is None):
             raise ValueError(f"Trial {trial.number} is not done; the same command goes on with it.")
         folder = trial_folder(results_dir, trial.train_id)
-        value = result.answer.score.axes["usefulness"].value
+        value = result.answer.score.axes["usefulness"].value if result.answer else None
         mine = {key: part for key, part in trial.settings.items() if key != "seed"}
         settings[repr(mine)] = mine
         runs.setdefault(repr(mine), {})[trial.config["seed"]] = Run(
-            value, tuple(screened_rows(list(read_jsonl(folder.metrics)), result.answer.score.scoring_id)))
+            value, tuple(screened_rows(list(read_jsonl(folder.metrics)), record.facts.scoring_ids[trial.train_id])))
     return [Setting(settings[key], tuple(runs[key][seed] for seed in SEEDS)) for key in settings]
 
 
@@ -258,8 +258,8 @@ def prune(table: Sequence[Setting], rule: Pruning, seed: int) -> tuple[float, bo
             elif behind(rule, seen[i], {j: rows for j, rows in seen.items() if j != i}):
                 given_up.add(i)
                 live.remove(i)
-    trained = sum(rows[-1].step for rows in seen.values())
-    whole = sum(run.screened[-1].step for run in runs)
+    trained = sum(rows[-1].step for rows in seen.values() if rows)  # a run may diverge before its first checkpoint
+    whole = sum(run.screened[-1].step for run in runs if run.screened)
     values = {i: run.value for i, run in enumerate(runs) if run.value is not None}
     best = max(values, key=lambda i: values[i])
     return 1 - trained / whole, best in given_up

@@ -14,9 +14,10 @@ from hydra.core.global_hydra import GlobalHydra
 from studies import search_regret as study
 from sweep.command_line import CONF_DIR
 from sweep.conductor import conduct
-from sweep.files import append_jsonl, read_jsonl, write_json
+from sweep.files import append_jsonl, read_json, read_jsonl, write_json
 from sweep.search.grid import cells_of
 from sweep.search.outcome import Screened
+from sweep.trial import DIVERGED, FAILED, trial_folder
 from tests.stand_in import StandIn
 
 
@@ -57,6 +58,22 @@ def test_the_table_holds_the_sweeps_own_scores_alone(tmp_path: Path, monkeypatch
             append_jsonl(path, row)
     assert study.recorded(tmp_path) == table
     assert study.what_is_left(tmp_path).startswith("4 of 120 trainings are done; 139200 steps and 696 checkpoints")
+    trial = next(read_jsonl(tmp_path / "table" / "trials.jsonl"))
+    folder = trial_folder(tmp_path, trial["train_id"])  # a rate that is too high for one of two seeds
+    folder.metrics.unlink()
+    next(folder.scores.glob("answer-*.json")).unlink()
+    write_json(folder.status, {**read_json(folder.status), "status": DIVERGED})
+    assert study.recorded(tmp_path)[0].runs[0] == study.Run(None, ())
+    assert study.recorded(tmp_path)[0].mean is None and study.recorded(tmp_path)[1] == table[1]
+    write_json(folder.status, {**read_json(folder.status), "status": FAILED})
+    with pytest.raises(ValueError, match="Trial 1 is not done"):
+        study.recorded(tmp_path)
+
+
+def test_a_run_that_diverged_at_once_is_pruned_from_nothing() -> None:
+    table = made_table()
+    table[0] = study.Setting(table[0].settings, (study.Run(None, ()),) * 2)
+    assert study.pruned(table, 3)["lost_best_frac"]["value"] == 0
 
 
 @pytest.mark.slow
