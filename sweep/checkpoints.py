@@ -56,13 +56,14 @@ def write_checkpoint(pack: Pack, base: Base, run: TrialRun, member: Member) -> N
                                       "file": path.name})
 
 
-def record_step(run: TrialRun, row: StepRow, attributed_s: float) -> None:
+def record_step(run: TrialRun, row: StepRow, *, attributed_s: float, memory_gib: float) -> None:
     """The row of a step; the step in which a trial diverged has none."""
     if not row.member.diverged:
         append_jsonl(run.folder.metrics, {
             "kind": "train", "step": row.step, "epoch": row.member.epoch, "loss": row.loss, "unet_lr": row.unet_lr,
             "text_encoder_lr": row.text_encoder_lr, **_used(row),
-            "grad_norm": row.grad_norm if math.isfinite(row.grad_norm) else None, "attributed_s": attributed_s})
+            "grad_norm": row.grad_norm if math.isfinite(row.grad_norm) else None, "attributed_s": attributed_s,
+            "memory_gib": round(memory_gib, 3)})
 
 
 def _used(row: StepRow) -> dict[str, float | bool]:

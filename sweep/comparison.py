@@ -15,6 +15,8 @@ from sweep.trial import Score
 
 CONFIDENCE = 0.90
 MIN_UNITS = 3
+NEGLIGIBLE = 0.005
+"""A difference in usefulness that its two digits don't show is nobody's reason to choose, however sure it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,8 @@ def cautious(score: Score) -> float:
 
 
 def are_tied(one: Score, other: Score) -> bool:
-    """Whether the interval of their paired difference in usefulness holds 0, or can't be known.
+    """Whether their usefulness is as good as the same, or the interval of the paired difference holds 0 or can't be
+    known.
 
     An invalid score ties with nothing.
     """
@@ -44,7 +47,7 @@ def are_tied(one: Score, other: Score) -> bool:
     a, b = one.axes["usefulness"].value, other.axes["usefulness"].value
     if a is None or b is None:
         return False
-    if a == b:
+    if abs(a - b) < NEGLIGIBLE:
         return True
     shared = sorted(set(one.replicates) & set(other.replicates))
     interval = jackknife_interval(a - b, [one.replicates[p] - other.replicates[p] for p in shared])

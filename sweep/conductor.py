@@ -251,11 +251,10 @@ class Sweep:
                            f"{len(pruned)} of {len(results)} trials")
         try:
             record = write_views(self.dir)
-            for result in results:
-                if mine and result.status in FINISHED:
+            for result in results:  # also those with which nothing was to do: a tracker chosen since lacks them
+                if result.status in FINISHED:
                     tracker.end(result)
-            if mine:
-                tracker.conclude(record)
+            tracker.conclude(record)
         finally:
             tracker.close()
         return results, record

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sweep.data.folder import Dataset
+from sweep.data.dataset import Dataset
 from sweep.data.settings import NEUTRAL as DATASET_NEUTRAL
 from sweep.data.settings import training_options
 from sweep.files import read_json, sha256_of, stable_hash, write_json
@@ -18,7 +18,7 @@ from sweep.model.sources import Source, find_base
 from sweep.schema import to_tree
 from sweep.train_config import TrainConfig
 
-TRAINING_VERSION = 1
+TRAINING_VERSION = 2
 """Raised when a change to the code makes the same config train something else."""
 
 NEUTRAL: Mapping[str, Any] = {

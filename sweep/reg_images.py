@@ -10,15 +10,15 @@ import hashlib
 import io
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweep.data.folder import Dataset, Photo
+from sweep.data.dataset import DRAWN, Dataset, Photo, Recipe
 from sweep.data.selection import matched
 from sweep.errors import DataError, LockedError
-from sweep.files import stable_hash, write_bytes
+from sweep.files import write_bytes
 from sweep.lock import FolderLock, cache_lock
 from sweep.randomness import derived_seed
 
@@ -28,37 +28,11 @@ if TYPE_CHECKING:
     from sweep.model.base import Base
     from sweep.train_config import TrainConfig
 
-RECIPE_VERSION = 1  # raise when the same recipe would draw something else
-SUBSET = "drawn by the base model"
 SAY_EVERY_S = 10.0
 _LOCK_POLL_S = 1.0
 _GROUP = 8
 """Images are drawn by eights, whole eights even where fewer are asked for: a row's last bits depend on its batch, and
 an image must be the same however many there are and wherever a kill fell."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
-    """What an image depends on besides its number. The device is not part of it: other kernels round otherwise."""
-
-    base_id: str
-    prompt: str
-    num_steps: int
-    guidance_scale: float
-    resolution: int
-    clip_skip: int
-    max_token_length: int
-    precision: str
-
-    @property
-    def key(self) -> str:
-        return stable_hash([RECIPE_VERSION, asdict(self)], num_digits=24)
-
-    def photo(self, number: int, results_dir: Path) -> Photo:
-        """Image `number` from 0 as training sees it; its file need not be there."""
-        return Photo(path=results_dir / "cache" / "reg" / self.key / f"{number:05d}.png", caption=self.prompt,
-                     repeats=1, subset=SUBSET, sha256=stable_hash([self.key, number], num_digits=64),
-                     size=(self.resolution, self.resolution))
 
 
 def with_drawn(dataset: Dataset, config: TrainConfig, base_id: str, results_dir: Path) -> Dataset:
@@ -79,7 +53,7 @@ def with_drawn(dataset: Dataset, config: TrainConfig, base_id: str, results_dir:
     if num != num_shown:
         note += (f". Asked for were {num}; the photos are shown {num_shown} times per epoch, so {num_shown} are "
                  + ("needed to show none twice" if num < num_shown else "enough"))
-    return replace(dataset, reg_photos=tuple(used), reg_subsets=((SUBSET, 1, len(used)),), recipe=recipe,
+    return replace(dataset, reg_photos=tuple(used), reg_subsets=((DRAWN, 1, len(used)),), recipe=recipe,
                    skipped=(*dataset.skipped, note))
 
 

@@ -100,7 +100,7 @@ class Worker:
                 raise
             except Exception as error:  # of those that shared the pass; who still waits gets its turn
                 for run in opened.values():
-                    if run.status.status == RUNNING or run.trial.train_id in pack_run.placed:
+                    if run.status.status == RUNNING or run.trial.train_id in pack_run.trials.placed:
                         run.fail(error)
             ready = [run for run in opened.values() if run.status.status == WAITING]
 

@@ -6,6 +6,7 @@
     python -m sweep.bench outside                             a solo run's time outside the steps (about 1 min)
     python -m sweep.bench long                                100 short trials in one process (about 10 min)
     python -m sweep.bench room                                how many trials a card holds, counted (about 2 min)
+    python -m sweep.bench estimate                            what a GPU should give, on paper (about 1 min)
     python -m sweep.bench gpu                                 SD 1.5's shape on a GPU (about 15 min)
 
 Each writes results/<date>_bench/<command>/: table.csv, raw.jsonl, hardware.json and a plot. Timings are worth
@@ -85,6 +86,15 @@ def room(options: argparse.Namespace) -> None:
     from sweep.bench.room import count_room
 
     count_room(Folder(options.results_dir, "room"))
+
+
+def estimate(options: argparse.Namespace) -> None:
+    """What a GPU should give, on paper: operations counted on fake tensors, rates stated."""
+    from sweep.bench.estimate import estimate
+
+    layout = Layout(base_model=options.base, precision="bf16", resolution=options.resolution[0],
+                    rank=options.rank[0], trains_text_encoder=False)
+    estimate(Folder(options.results_dir, "estimate"), layout, options.k)
 
 
 def _measure_all(layouts: Sequence[Layout], options: argparse.Namespace, name: str) -> None:
@@ -167,6 +177,7 @@ def _parser() -> argparse.ArgumentParser:
             rank="32", k="1,2,4,8,16,32", threads="4", compiled="no,yes")
     command("sweep", whole_sweep, steps=300, repeats=3, trials=12)
     command("room", room)
+    command("estimate", estimate, base="sd15", resolution="512", rank="32", k="1,2,4,8,16,32")
     command("outside", outside, steps=300)
     command("long", long, trials=100, steps=20)
     return parser

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import product
 from typing import Any
@@ -48,7 +48,7 @@ def _counted(layout: Layout) -> tuple[int, int]:
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     PLAN.photos_at(0)  # remembered: an order can't be drawn from fake numbers
-    with FakeTensorMode(allow_non_fake_inputs=True), _as_on_a_gpu():
+    with FakeTensorMode(allow_non_fake_inputs=True), as_on_a_gpu():
         base = random_base(layout)
         base_bytes = sum(weight.numel() * weight.element_size() for weight in base.unet.parameters())
         pack = make_pack(layout, base)
@@ -58,8 +58,10 @@ def _counted(layout: Layout) -> tuple[int, int]:
 
 
 @contextmanager
-def _as_on_a_gpu() -> Iterator[None]:
-    """Inside, attention keeps what fused attention keeps, and norms keep fp32, as under CUDA's autocast."""
+def as_on_a_gpu(note_attention: Callable[[Any, Any, bool], None] | None = None) -> Iterator[None]:
+    """Inside, attention keeps what fused attention keeps, and norms keep fp32, as under CUDA's autocast.
+
+    note_attention(query, key, is_backward): told of each attention."""
     import torch
 
     functional: Any = torch.nn.functional
@@ -67,12 +69,17 @@ def _as_on_a_gpu() -> Iterator[None]:
     class Fused(torch.autograd.Function):
         @staticmethod
         def forward(ctx: Any, query: Any, key: Any, value: Any) -> Any:
+            if note_attention:
+                note_attention(query, key, False)
             output = torch.empty_like(query)
             ctx.save_for_backward(query, key, value, output, query.new_empty(query.shape[:-1], dtype=torch.float32))
             return output
 
         @staticmethod
         def backward(ctx: Any, *grads: Any) -> Any:
+            if note_attention:
+                query, key, *_ = ctx.saved_tensors
+                note_attention(query, key, True)
             return tuple(torch.empty_like(tensor) for tensor in ctx.saved_tensors[:3])
 
     real = functional.scaled_dot_product_attention, functional.group_norm, functional.layer_norm

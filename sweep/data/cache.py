@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweep.data.buckets import Fit, cover
-from sweep.data.folder import Photo
+from sweep.data.dataset import Photo
 from sweep.data.images import crop_corner, cropped, image_facts, open_upright
 from sweep.files import stable_hash, write_bytes
 

@@ -11,85 +11,20 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from sweep.data.captions import has_trigger, plain_caption, read_caption, with_fixed_parts
+from sweep.data.dataset import Dataset, Photo
 from sweep.data.images import IMAGE_SUFFIXES, OTHER_IMAGE_SUFFIXES, ImageFacts, image_facts
-from sweep.data.masks import Mask, mask_of, mask_source
+from sweep.data.masks import mask_of, mask_source
 from sweep.data.selection import fair_share, matched, repeated_to, split_by_content
 from sweep.data.settings import DatasetConfig
 from sweep.errors import DataError
-from sweep.files import stable_hash
 from sweep.pocket import SUBJECT_DIR
-
-if TYPE_CHECKING:
-    from sweep.reg_images import Recipe
 
 __all__ = ["Dataset", "DatasetConfig", "Photo", "read_dataset"]
 
 SUBSET_NAME = re.compile(r"^(\d+)_(.+)$")
 FOLDERS_OF_A_PROJECT = ("img", "reg")  # as sd-scripts' users keep training and regularisation images side by side
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Photo:
-    """One training photo or regularisation image. repeats: how often an epoch shows it."""
-
-    path: Path
-    caption: str  # what stands for it in prompts and metadata; what it is trained with unless `template` is set
-    repeats: int
-    subset: str  # name of its folder
-    sha256: str
-    size: tuple[int, int]  # (width, height) in pixels, upright
-    template: str = ""  # the text that captions are drawn from where it is not the caption: lines, {a|b|c}, separators
-    mask: Mask = Mask()  # weights the loss
-
-    @property
-    def text(self) -> str:
-        """What the captions of its batches are made from."""
-        return self.template or self.caption
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Dataset:
-    """The photos of one trial, in the order of their names. Captions hold the trigger as the user wrote it."""
-
-    photos: tuple[Photo, ...]
-    holdout: tuple[Path, ...]
-    trigger: str
-    class_noun: str
-    skipped: tuple[str, ...]  # what was left out or is changed, in words, for the record
-    reg_photos: tuple[Photo, ...] = ()  # regularisation images, with the repeats that match the photos'
-    reg_subsets: tuple[tuple[str, int, int], ...] = ()  # (folder, its repeats, its images) as they lie on disk
-    recipe: Recipe | None = None  # by which the base draws the regularisation images, where it does
-    validation: tuple[Photo, ...] = ()  # photos split off for the validation loss, or else the held-out ones
-    is_split: bool = False  # whether `validation` was split off the photos
-
-    @property
-    def all_photos(self) -> tuple[Photo, ...]:
-        """Photos and regularisation images: what is trained on."""
-        return self.photos + self.reg_photos
-
-    @property
-    def identity(self) -> str:
-        """Hash of what is trained on: image bytes, captions, repeats, regularisation images, masks; not of where the
-        files lie."""
-        rows = [[p.sha256, p.caption, p.repeats] for p in self.photos]
-        more: dict[str, object] = {}  # each only where there is one: trials without stay known by the rows alone
-        if self.reg_photos:
-            more["reg"] = [[p.sha256, p.text, p.repeats] for p in self.reg_photos]
-        if any(p.template for p in self.photos):
-            more["templates"] = [p.template for p in self.photos]
-        if any(p.mask.path for p in self.photos):
-            more["masks"] = [p.mask.sha256 for p in self.photos]
-        if self.is_split:
-            more["validation"] = [[p.sha256, p.caption] for p in self.validation]
-        return stable_hash([rows, more] if more else rows)
-
-    @property
-    def content(self) -> str:
-        """Hash of the photos and captions, however often each is shown."""
-        return stable_hash(sorted([p.sha256, p.caption] for p in self.photos))
 
 
 @dataclass(slots=True)

@@ -5,13 +5,13 @@ Needs the extra `dlib`. Imports no torch. Lengths are pixels of the upright phot
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from sweep.data.dlib_models import INSTALL, FaceFinder, usable_folder
 from sweep.data.images import open_upright
 from sweep.errors import DataError
 from sweep.files import stable_hash
@@ -19,8 +19,6 @@ from sweep.files import stable_hash
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-LANDMARKS = "shape_predictor_5_face_landmarks.dat"
-"""Four corners of the eyes and the nose's base. The 68-point predictor beside it forbids commercial use."""
 DETECTED_SIDE = 800  # pixels of the longer side at which faces are looked for, doubled once by the detector
 MIN_CONFIDENCE = 0.3  # of dlib's detector: below, patterns on clothes pass for faces
 
@@ -60,16 +58,15 @@ def find_head(photo: Path) -> Head | None:
 def _find_head(photo: Path, num_bytes: int, changed_ns: int) -> Head | None:
     import numpy as np
 
-    detector, predictor = _detectors()
+    finder = _face_finder()
     image = open_upright(photo)
     scale = min(1.0, DETECTED_SIDE / max(image.size))
     small = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
-    pixels = np.asarray(small)
-    boxes, confidences, _ = detector.run(pixels, 1, MIN_CONFIDENCE)
-    if not boxes:
+    found = finder.found(np.asarray(small), MIN_CONFIDENCE)
+    if not found:
         return None
-    box = boxes[max(range(len(boxes)), key=lambda i: confidences[i])]
-    points = [(point.x / scale, point.y / scale) for point in predictor(pixels, box).parts()]
+    _, landmarks = found[0]
+    points = [(point.x / scale, point.y / scale) for point in landmarks.parts()]
     return head_around(points)
 
 
@@ -107,15 +104,10 @@ def head_mask(head: Head, size: tuple[int, int]) -> Image:
 
 
 @lru_cache(maxsize=1)
-def _detectors() -> tuple[Any, Any]:
-    """Face detector and landmark predictor."""
-    # the package is found, not imported: its import needs pkg_resources, which new setuptools lack
-    models = importlib.util.find_spec("face_recognition_models")
-    if importlib.util.find_spec("dlib") is None or models is None or models.origin is None:
+def _face_finder() -> FaceFinder:
+    folder = usable_folder()
+    if folder is None:
         raise DataError("dataset.mask=head finds heads in photographs with dlib and the landmark model of "
-                        "face_recognition_models: pip install 'lora-sweep[dlib]'. Or give masks of your own with "
+                        f"face_recognition_models: {INSTALL}. Or give masks of your own with "
                         "dataset.masked_loss=folder dataset.mask_dir=FOLDER.")
-    import dlib
-
-    landmarks = Path(models.origin).parent / "models" / LANDMARKS
-    return dlib.get_frontal_face_detector(), dlib.shape_predictor(str(landmarks))
+    return FaceFinder(folder)

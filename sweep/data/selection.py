@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from sweep.files import stable_hash
 
 if TYPE_CHECKING:
-    from sweep.data.folder import Photo
+    from sweep.data.dataset import Photo
 
 
 def fair_share(photos: Sequence[Photo], num: int | None) -> list[Photo]:

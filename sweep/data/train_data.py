@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from sweep.data.batches import BatchPlan, MicroConditioning, TrainData
 from sweep.data.buckets import Fit, lay_out
 from sweep.data.cache import View, cached_moments
-from sweep.data.folder import Dataset, Photo
+from sweep.data.dataset import Dataset, Photo
 from sweep.data.heads import head_mask
 from sweep.data.images import crop_corner, cropped, open_mask
 from sweep.data.settings import DatasetConfig

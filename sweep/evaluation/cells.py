@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from sweep.data.folder import Dataset
+from sweep.data.dataset import Dataset
 from sweep.evaluation.settings import STAGES, ScoringConfig
 
 Kind = Literal["prompt", "caption", "bare", "class"]

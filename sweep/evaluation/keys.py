@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from sweep.data.folder import Dataset
+from sweep.data.dataset import Dataset
 from sweep.errors import ScoringError
 from sweep.evaluation.settings import MIN_REFERENCES, Sampler, ScoringConfig
 from sweep.files import sha256_of, stable_hash

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweep.data.cache import load_pixels
-from sweep.data.folder import Dataset
+from sweep.data.dataset import Dataset
 from sweep.evaluation.adherence import contrast_captions, probe
 from sweep.evaluation.backends.interface import Backends, Faces, VectorBackend, squared_distances
 from sweep.evaluation.burn import looks

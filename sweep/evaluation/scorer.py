@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweep.comparison import MIN_UNITS, are_tied
-from sweep.data.folder import Dataset
+from sweep.data.dataset import Dataset
 from sweep.errors import ScoringError
 from sweep.evaluation.anchors import Anchors, anchors_path, read_anchors, write_anchors
 from sweep.evaluation.backends.interface import Backends

@@ -17,6 +17,8 @@ from sweep.network.targets import Target
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from sweep.network.adapted_linear import Share
+
 
 @dataclass(frozen=True, slots=True)
 class Draws:
@@ -40,6 +42,21 @@ class Stack:
     @property
     def size(self) -> int:
         return len(self.scale_K)
+
+
+def is_plain(stack: Stack) -> bool:
+    """Whether it adds scale * up(down(x)) and no more: such stacks on linear layers have a step of their own."""
+    if stack.draws is None:
+        return stack.form.algorithm in LOW_RANK and stack.form.algorithm != "dora"
+    return stack.form.algorithm == "lora" and not {"network_dropout", "rank_dropout"} & stack.draws.rates.keys()
+
+
+def share_of(stack: Stack, rows: slice) -> Share:
+    """A plain stack as what `adapted_linear` takes."""
+    from sweep.network.adapted_linear import Share
+
+    return Share(rows, stack.tensors["lora_down.weight"], stack.tensors["lora_up.weight"],
+                 stack.scale_K * _strength(stack))
 
 
 def add_to(output: Tensor, x: Tensor, stack: Stack) -> Tensor:

@@ -9,12 +9,12 @@ Shapes: K adapters of a group, N parameters of one adapter, T layers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from sweep.network.apply import Draws, Stack, add_to
+from sweep.network.apply import Draws, Stack, add_to, is_plain, share_of
 from sweep.network.counter_random import keys_of
 from sweep.network.forms import LOW_RANK, initial_tensors
 from sweep.network.group import Group, Spec
@@ -162,13 +162,15 @@ class AdapterBank:
     def attached(self) -> Iterator[AdapterBank]:
         """Inside, the base's target layers add their adapters' outputs."""
         taken = {key for group in self.groups for key in group.leaves}
-        handles = [target.module.register_forward_hook(self._hook_of(target.key))
-                   for target in self.targets if target.key in taken]
+        modules = [target.module for target in self.targets if target.key in taken]
+        for target in self.targets:
+            if target.key in taken:
+                target.module.forward = self._forward_of(target)  # type: ignore[method-assign]
         try:
             yield self
         finally:
-            for handle in handles:
-                handle.remove()
+            for module in modules:
+                del module.forward  # the class's own again
 
     def _plan(self, counts: Sequence[int], draws: Sequence[tuple[int, int] | None]) -> list[_Segment]:
         """Neighbours of one structure with equally many rows go through one stacked product."""
@@ -185,25 +187,35 @@ class AdapterBank:
             first_adapter += group.size
         return segments
 
-    def _hook_of(self, key: str):  # type: ignore[no-untyped-def]
+    def _forward_of(self, target: Target) -> Callable[[Tensor], Tensor]:
+        """What the layer does while adapters are attached."""
         import torch
 
-        def hook(module: torch.nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            x = args[0]
-            assert self._segments and len(x) % self._segments[-1].last_row == 0, "the batch does not match bank.rows"
-            times = len(x) // self._segments[-1].last_row
-            answers = []
-            for segment in self._segments:
-                rows = slice(segment.first_row * times, segment.last_row * times)
-                if key in segment.group.leaves:
-                    whole = len(self._segments) == 1
-                    answers.append(add_to(output if whole else output[rows], x if whole else x[rows],
-                                          segment.stack(key)))
-                else:
-                    answers.append(output[rows])
-            return answers[0] if len(answers) == 1 else torch.cat(answers)
+        from sweep.network.adapted_linear import adapted_linear
 
-        return hook
+        module: Any = target.module
+        frozen, is_linear = module.forward, type(module) is torch.nn.Linear
+
+        def forward(x: Tensor) -> Tensor:
+            pieces = self._pieces(target.key, x)
+            stacks = [stack for _, stack in pieces if stack is not None]
+            # alone, an adapter is quicker through autograd's own operators than through a step written in Python
+            if is_linear and len(self.specs) > 1 and all(is_plain(stack) for stack in stacks):
+                return adapted_linear(module, x, [share_of(stack, rows) for rows, stack in pieces if stack is not None])
+            output: Tensor = frozen(x)
+            if len(pieces) == 1 and stacks:
+                return add_to(output, x, stacks[0])
+            return torch.cat([output[rows] if stack is None else add_to(output[rows], x[rows], stack)
+                              for rows, stack in pieces])
+
+        return forward
+
+    def _pieces(self, key: str, x: Tensor) -> list[tuple[slice, Stack | None]]:
+        """The rows of x by segment, with what adds to them there; None where a structure leaves the layer out."""
+        assert self._segments and len(x) % self._segments[-1].last_row == 0, "the batch does not match bank.rows"
+        times = len(x) // self._segments[-1].last_row
+        return [(slice(segment.first_row * times, segment.last_row * times),
+                 segment.stack(key) if key in segment.group.leaves else None) for segment in self._segments]
 
 
 @dataclass(frozen=True, slots=True)

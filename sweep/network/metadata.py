@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from sweep import __version__
 from sweep.data.batches import BatchPlan
-from sweep.data.folder import Dataset
+from sweep.data.dataset import Dataset
 from sweep.data.settings import bucket_bounds
 from sweep.data.train_data import bucket_table
 from sweep.train_config import TrainConfig
@@ -47,86 +47,76 @@ _AT_REST: Mapping[str, object] = {
 writes times, a session's number, its own commit and hashes of the base's file, which a reproducible file can't hold."""
 
 
+_SAME_NAME = (
+    "network_dim", "network_alpha", "scale_weight_norms", "unet_lr", "text_encoder_lr", "gradient_accumulation_steps",
+    "gradient_checkpointing", "max_grad_norm", "mixed_precision", "multires_noise_discount", "min_snr_gamma",
+    "loss_type", "huber_schedule", "huber_c", "seed", "prior_loss_weight", "clip_skip", "max_token_length")
+_SAME_NAME_IF_USED = ("network_dropout", "noise_offset", "multires_noise_iterations", "ip_noise_gamma")
+"""Settings that sd-scripts calls as we do; the latter are None there where they are 0 here."""
+_SAME_NAME_OF_DATA = (
+    "validation_split", "random_crop", "flip_aug", "shuffle_caption", "keep_tokens", "caption_dropout_rate",
+    "caption_dropout_every_n_epochs", "caption_tag_dropout_rate")
+
+
 def training_metadata(config: TrainConfig, dataset: Dataset, *, output_name: str, plan: BatchPlan,
                       num_steps: int, step: int, epoch: int, base: Base) -> dict[str, str]:
     """sd-scripts' keys, as text, for the file saved after `step` steps and `epoch` whole epochs."""
-    subsets: dict[str, Counter[str]] = {}
-    folders = Counter((photo.subset, photo.repeats) for photo in dataset.photos)
-    for photo in dataset.photos:
-        tags = [tag.strip() for tag in photo.caption.split(",") if tag.strip()]
-        subsets.setdefault(photo.subset, Counter()).update(tags)
-    resolution, data = config.base_model.resolution, config.dataset
-    suffix = "_v" if base.prediction_type == "v_prediction" else ""
-    num_epochs = -(-num_steps // plan.steps_per_epoch)
     values = {
+        **_AT_REST,
+        **{f"ss_{name}": getattr(config, name) for name in _SAME_NAME},
+        **{f"ss_{name}": getattr(config, name) or None for name in _SAME_NAME_IF_USED},
+        **{f"ss_{name}": getattr(config.dataset, name) for name in _SAME_NAME_OF_DATA},
         "ss_network_module": _MODULES[config.network.name],
         "ss_network_args": json.dumps(_network_args(config)),
-        "ss_network_dim": config.network_dim,
-        "ss_network_alpha": config.network_alpha,
-        "ss_network_dropout": config.network_dropout or None,
-        "ss_scale_weight_norms": config.scale_weight_norms,
         "ss_learning_rate": config.unet_lr,
-        "ss_unet_lr": config.unet_lr,
-        "ss_text_encoder_lr": config.text_encoder_lr,
         "ss_optimizer": config.optimizer.name,
         "ss_lr_scheduler": config.scheduler.name,
         "ss_lr_warmup_steps": config.num_warmup_steps(num_steps),
-        "ss_num_train_images": sum(photo.repeats for photo in dataset.photos),
-        "ss_num_reg_images": sum(repeats * count for _, repeats, count in dataset.reg_subsets),
-        "ss_num_validation_images": len(dataset.validation) if dataset.is_split else 0,
-        "ss_validation_split": data.validation_split,
         "ss_num_batches_per_epoch": plan.batches_per_epoch,
-        "ss_num_epochs": num_epochs,
+        "ss_num_epochs": -(-num_steps // plan.steps_per_epoch),
         "ss_max_train_steps": num_steps,
         "ss_steps": step,
         "ss_epoch": epoch,
         "ss_batch_size_per_device": config.train_batch_size,
         "ss_total_batch_size": config.train_batch_size,
-        "ss_gradient_accumulation_steps": config.gradient_accumulation_steps,
-        "ss_gradient_checkpointing": config.gradient_checkpointing,
-        "ss_max_grad_norm": config.max_grad_norm,
-        "ss_mixed_precision": config.mixed_precision,
-        "ss_noise_offset": config.noise_offset or None,
-        "ss_multires_noise_iterations": config.multires_noise_iterations or None,
-        "ss_multires_noise_discount": config.multires_noise_discount,
-        "ss_ip_noise_gamma": config.ip_noise_gamma or None,
-        "ss_min_snr_gamma": config.min_snr_gamma,
         "ss_debiased_estimation": config.debiased_estimation_loss,
-        "ss_loss_type": config.loss_type,
-        "ss_huber_schedule": config.huber_schedule,
-        "ss_huber_c": config.huber_c,
-        "ss_seed": config.seed,
-        "ss_resolution": f"({resolution}, {resolution})",
+        **_dataset_values(dataset),
         **_bucket_values(config, dataset),
-        "ss_random_crop": data.random_crop,
-        "ss_flip_aug": data.flip_aug,
-        "ss_shuffle_caption": data.shuffle_caption,
-        "ss_keep_tokens": data.keep_tokens,
-        "ss_caption_dropout_rate": data.caption_dropout_rate,
-        "ss_caption_dropout_every_n_epochs": data.caption_dropout_every_n_epochs,
-        "ss_caption_tag_dropout_rate": data.caption_tag_dropout_rate,
-        "ss_prior_loss_weight": config.prior_loss_weight,
+        **_base_values(config, base),
         "ss_cache_latents": True,
-        "ss_tag_frequency": json.dumps(subsets, sort_keys=True),
-        "ss_dataset_dirs": _folders((*subset, count) for subset, count in folders.items()),
-        "ss_reg_dataset_dirs": _folders(dataset.reg_subsets),
-        "ss_base_model_version": _VERSION[base.family] + (suffix if base.family != "sdxl" else ""),
-        "ss_sd_model_name": config.base_model.name,
-        "ss_new_sd_model_hash": base.identity,
-        "ss_v2": base.family == "sd2",
-        "ss_clip_skip": config.clip_skip,
-        "ss_max_token_length": config.max_token_length,
         "ss_output_name": output_name,
         "ss_training_comment": f"lora-sweep {__version__}",
-        "modelspec.sai_model_spec": "1.0.1",
-        "modelspec.architecture": _ARCHITECTURE[base.family, base.prediction_type],
-        "modelspec.implementation": "diffusers",
         "modelspec.title": output_name,
-        "modelspec.prediction_type": "v" if suffix else "epsilon",
-        "modelspec.resolution": f"{resolution}x{resolution}",
         "modelspec.trigger_phrase": dataset.trigger,
     }
-    return {key: str(value) for key, value in {**_AT_REST, **values}.items()}
+    return {key: str(value) for key, value in values.items()}
+
+
+def _dataset_values(dataset: Dataset) -> dict[str, object]:
+    tags: dict[str, Counter[str]] = {}
+    folders = Counter((photo.subset, photo.repeats) for photo in dataset.photos)
+    for photo in dataset.photos:
+        tags.setdefault(photo.subset, Counter()).update(tag.strip() for tag in photo.caption.split(",") if tag.strip())
+    return {"ss_num_train_images": sum(photo.repeats for photo in dataset.photos),
+            "ss_num_reg_images": sum(repeats * count for _, repeats, count in dataset.reg_subsets),
+            "ss_num_validation_images": len(dataset.validation) if dataset.is_split else 0,
+            "ss_tag_frequency": json.dumps(tags, sort_keys=True),
+            "ss_dataset_dirs": _folders((*subset, count) for subset, count in folders.items()),
+            "ss_reg_dataset_dirs": _folders(dataset.reg_subsets)}
+
+
+def _base_values(config: TrainConfig, base: Base) -> dict[str, object]:
+    resolution, is_v = config.base_model.resolution, base.prediction_type == "v_prediction"
+    return {"ss_resolution": f"({resolution}, {resolution})",
+            "ss_base_model_version": _VERSION[base.family] + ("_v" if is_v and base.family != "sdxl" else ""),
+            "ss_sd_model_name": config.base_model.name,
+            "ss_new_sd_model_hash": base.identity,
+            "ss_v2": base.family == "sd2",
+            "modelspec.sai_model_spec": "1.0.1",
+            "modelspec.architecture": _ARCHITECTURE[base.family, base.prediction_type],
+            "modelspec.implementation": "diffusers",
+            "modelspec.prediction_type": "v" if is_v else "epsilon",
+            "modelspec.resolution": f"{resolution}x{resolution}"}
 
 
 def _folders(subsets: Iterable[tuple[str, int, int]]) -> str:

@@ -14,7 +14,7 @@ from sweep.files import sha256_of, write_text
 from sweep.record.best import best_results
 from sweep.record.facts import Record
 from sweep.record.kohya.write import experiment_of, kohya_command, kohya_toml
-from sweep.record.sentences import answer_sentence, figure, prompt_tag, value_text, verdict_sentence
+from sweep.record.sentences import answer_sentence, as_sentence, figure, prompt_tag, value_text, verdict_sentence
 from sweep.trial import AXES, Answer, TrialResult, trial_folder
 
 PUBLISH = "publish"
@@ -77,7 +77,7 @@ def card_text(record: Record, result: TrialResult, *, has_samples: bool) -> str:
              "tags": ["lora", "stable-diffusion", "text-to-image", "template:sd-lora", "lora-sweep"],
              **({"instance_prompt": words} if words else {})}
     figures = "\n".join(f"| {axis} | {figure(answer.score.axes.get(axis))} |" for axis in AXES)
-    notes = " ".join(answer.score.notes)
+    notes = " ".join(map(as_sentence, answer.score.notes))
     sampler = ", ".join(f"{key} {value_text(value)}" for key, value in record.facts.sampler.items() if value != "")
     parts = [
         "---\n" + yaml.safe_dump(front, sort_keys=False, allow_unicode=True) + "---",
@@ -85,7 +85,8 @@ def card_text(record: Record, result: TrialResult, *, has_samples: bool) -> str:
         *(["![Samples with their prompts and figures](samples.png)"] if has_samples else []),
         f"## Use\nTrigger words: `{words}`. Recommended strength: {answer.strength:g}. Base: {base}.\n\n"
         f"```\n{' '.join(filter(None, [words, prompt_tag(answer)]))}\n```\n\n"
-        f"A1111: put `{answer.file}` into `models/Lora`; ComfyUI: into `models/loras`. {_first_upper(answer.reason)}.",
+        f"A1111: put `{answer.file}` into `models/Lora`; ComfyUI: into `models/loras`. "
+        + as_sentence(answer.reason),
         f"## How good it is\n{verdict_sentence(answer.score.verdict)} {notes}".rstrip()
         + f"\n\n| | figure (90 % interval) |\n| --- | --- |\n{figures}\n\n"
         f"Measured on {answer.score.num_images} images ({answer.score.stage}). 0 is the base model without the LoRA, 1 "
@@ -138,15 +139,11 @@ def _settings(config: Mapping[str, Any], result: TrialResult) -> str:
 
 
 def _one_of(record: Record) -> str:
-    sentence = answer_sentence(record.entry, record.results, record.results_dir.name)
+    answer = answer_sentence(record.entry, record.results, record.results_dir.name)
     return (f"{record.entry.num_photos} photos. One of {len(record.results)} trials of the sweep "
-            f"{record.entry.name}. {sentence}")
+            f"{record.entry.name}. {answer}")
 
 
 def _base_name(config: Mapping[str, Any]) -> str:
     base = config.get("base_model", {})
     return str(base.get("path") or base.get("name") or "unknown") if isinstance(base, Mapping) else "unknown"
-
-
-def _first_upper(text: str) -> str:
-    return text[:1].upper() + text[1:].rstrip(".")

@@ -14,6 +14,7 @@ from sweep.command_line import CONF_DIR
 from sweep.errors import ConfigError
 from sweep.files import write_text
 from sweep.record.command import run_command
+from sweep.record.kohya.names import EMBEDDED
 from sweep.record.kohya.read import read_options
 from sweep.record.kohya.translate import Imported, to_ours
 from sweep.record.kohya.write import experiment_yaml
@@ -43,9 +44,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"  sd-scripts' default, not named there: {key} = {value}")
     for key, why in imported.unmapped.items():
         print(f"  not carried over: {key} {why}")
-    unscored = "" if imported.groups.get("base_model", "pocket") == "pocket" else " scoring=none"
-    print(f"python train.py experiment={out.stem}{unscored}                       # the same training again")
-    print(f"python train.py -m experiment={out.stem}{unscored} network_dim=8,32   # a sweep around it")
+    experiments = (CONF_DIR / "experiment").resolve()
+    if out.resolve().is_relative_to(experiments):
+        name = out.resolve().relative_to(experiments).with_suffix("").as_posix()
+    else:
+        name = out.stem
+        print(f"move it to {experiments / out.name}; then:")
+    unscored = "" if imported.groups.get("base_model", "pocket") in EMBEDDED else " scoring=none"
+    print(f"python train.py experiment={name}{unscored}                       # the same training again")
+    print(f"python train.py -m experiment={name}{unscored} network_dim=8,32   # a sweep around it")
     if unscored:
         print("scoring=person scores photographs, with models that you bring: see conf/scoring/person.yaml")
     return 0

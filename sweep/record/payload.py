@@ -31,6 +31,23 @@ def payload(row: Mapping[str, Any]) -> dict[str, Any]:
     return shown
 
 
+class Speed:
+    """Steps per second of the time that a trial was charged, from one of its training rows to the next."""
+
+    def __init__(self) -> None:
+        self._last: tuple[int, float] | None = None
+
+    def of(self, row: Mapping[str, Any]) -> dict[str, float]:
+        """What a row adds to the dashboard; nothing for the first and for other rows."""
+        if row["kind"] != "train" or "attributed_s" not in row:
+            return {}
+        before, (step, spent_s) = self._last, (int(row["step"]), float(row["attributed_s"]))
+        self._last = step, spent_s
+        if before is None or step <= before[0] or spent_s <= before[1]:
+            return {}
+        return {"train/steps_per_s": (step - before[0]) / (spent_s - before[1])}
+
+
 def summary_of(result: TrialResult) -> dict[str, Any]:
     """A trial's end as flat values: its answer's axes with intervals, verdict, file and strength, cost, reason (also
     when it is empty, as an earlier try may have left one)."""

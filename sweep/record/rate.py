@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import base64
 import io
 import random
@@ -15,9 +14,9 @@ from typing import Any
 
 from sweep.errors import ConfigError
 from sweep.record.command import run_command
-from sweep.record.facts import find_sweep, read_record
+from sweep.record.facts import read_record
 from sweep.record.ratings import QUESTIONS, RATINGS, Pair, Side, add_rating, agreement, pairs, read_ratings
-from sweep.record.web import Answer, LocalServer
+from sweep.record.web import Answer, LocalServer, sweep_and_port
 
 DEFAULT_PORT = 8736
 
@@ -77,13 +76,8 @@ def _picture(side: Side) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m sweep.record.rate", description=__doc__)
-    parser.add_argument("sweep", metavar="SWEEP", help="a sweep's name or its folder")
-    parser.add_argument("--results-dir", type=Path, default=Path("results"))
-    parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="0 = any that is free")
-    given = parser.parse_args(arguments)
-    sweep_dir = find_sweep(given.sweep, given.results_dir)
-    with rating_server(sweep_dir, given.port, random.SystemRandom().getrandbits(32)) as server:
+    sweep_dir, port = sweep_and_port("sweep.record.rate", __doc__, DEFAULT_PORT, arguments)
+    with rating_server(sweep_dir, port, random.SystemRandom().getrandbits(32)) as server:
         print(f"{server.address}  (Ctrl-C ends it; every answer is stored at once)", flush=True)
         try:
             server.serve_forever()

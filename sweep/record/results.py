@@ -45,9 +45,8 @@ def is_complete(results_dir: Path, trial: Trial, scoring_id: str | None, *, coun
         return False
     folder = trial_folder(results_dir, trial.train_id)
     has_files = any(folder.checkpoints.glob("*.safetensors"))
-    if scoring_id is None:
-        return has_files or status.status == DIVERGED
-    return folder.answer(scoring_id).exists() or (status.status == DIVERGED and not has_files)
+    ended_without = status.status in (DIVERGED, PRUNED) and not has_files  # before its first checkpoint
+    return ended_without or (has_files if scoring_id is None else folder.answer(scoring_id).exists())
 
 
 def read_result(results_dir: Path, trial: Trial, scoring_id: str | None) -> TrialResult:

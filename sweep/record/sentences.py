@@ -11,7 +11,7 @@ from typing import Any
 from sweep.comparison import MIN_UNITS, jackknife_interval
 from sweep.record.best import best_results, compared, tie, usefulness
 from sweep.record.entry import SweepEntry
-from sweep.trial import AXES, DIVERGED, DONE, FAILED, REFUSED, Answer, Estimate, TrialResult
+from sweep.trial import AXES, DIVERGED, DONE, FAILED, PRUNED, REFUSED, Answer, Estimate, TrialResult
 
 VERDICT_SENTENCES: Mapping[str, str] = {
     "invalid": "Can't be judged.",
@@ -27,6 +27,7 @@ VERDICT_SENTENCES: Mapping[str, str] = {
     "low variety": "Low variety: its pictures of one prompt look alike.",
 }
 _WANTED = ("very good", "good")
+_ENDED = {FAILED: "failed", DIVERGED: "diverged", PRUNED: "was ended early"}
 
 
 def verdict_sentence(verdict: str) -> str:
@@ -64,12 +65,11 @@ def value_text(value: Any) -> str:
 def results_sentence(result: TrialResult) -> str:
     """What came out of one trial, in words and figures; for a failed one, why nothing did."""
     place = f"step {result.step} of {result.trial.num_steps}"
-    because = f": {_one_line(result.reason)}" if result.reason else ", no reason was recorded"
+    reason = _one_line(result.reason).removeprefix(f"ended early at step {result.step}: ").removeprefix("diverged: ")
+    because = f": {reason}" if reason else ", no reason was recorded"
     if result.answer is None:
-        if result.status == FAILED:
-            return f"None. It failed at {place}{because}"
-        if result.status == DIVERGED:
-            return f"None. It diverged at {place}{because}"
+        if result.status in _ENDED:
+            return f"None. It {_ENDED[result.status]} at {place}{because}"
         if result.status == REFUSED:
             return f"None. It was refused before anything ran{because}"
         if result.status == DONE:
@@ -78,16 +78,15 @@ def results_sentence(result: TrialResult) -> str:
     score = result.answer.score
     figures = ", ".join(f"{name} {figure(score.axes.get(name))}" for name in AXES)
     sentence = f"{verdict_sentence(score.verdict)} {figures[:1].upper()}{figures[1:]}."
-    notes = [_sentence(note) for note in score.notes]
-    if result.status in (FAILED, DIVERGED):
-        word = "failed" if result.status == FAILED else "diverged"
-        notes.append(_sentence(f"It {word} at {place}{because}; what it had saved before was scored"))
+    notes = [as_sentence(note) for note in score.notes]
+    if result.status in _ENDED:
+        notes.append(f"It {_ENDED[result.status]} at {place}{because}; what it had saved before was scored.")
     return " ".join([sentence, *notes])
 
 
 def use_sentence(answer: Answer) -> str:
     """Which file of one trial, at which strength."""
-    why = _sentence(answer.reason)
+    why = as_sentence(answer.reason)
     use = f"`{answer.file}` ({_when(answer)}) at {answer.strength:g}: `{prompt_tag(answer)}`."
     return f"{use} {why[:1].upper()}{why[1:]}".rstrip()
 
@@ -172,7 +171,7 @@ def _pair_sentence(key: str, low: Any, high: Any, pairs: Sequence[tuple[TrialRes
         return f"{start} (mean of {_count(len(pairs), 'pair')}). Only the training seed differs: this much is chance."
     if len(pairs) == 1:
         certainty = ("The two files differ by more than chance on the same prompts" if clear
-                     else "The difference of the two files lies inside its interval: it may be noise")
+                     else "The two files can't be told apart on the same prompts: it may be noise")
         return (f"{start}. {certainty}; one training seed each, so it speaks of these two files, "
                 "not of the setting.")
     certainty = (f"Usefulness rose in {ups} of {len(pairs)} pairs; in {len(clear)} of them the files differ by more "
@@ -232,7 +231,7 @@ def _nothing_to_name(results: Sequence[TrialResult], results_dir: str) -> str:
         axis = result.answer.score.axes.get("usefulness") if result.answer else None
         if axis is not None and not axis.is_valid:
             return f"No file to name: usefulness can't be known ({axis.reason or 'no reason was recorded'})."
-    trained = [r for r in results if r.status == DONE]
+    trained = [r for r in results if r.status in (DONE, PRUNED)]
     where = ", ".join(f"`{results_dir}/{_checkpoints(result)}` (trial {result.trial.number})" for result in trained[:3])
     more = f" and those of {len(trained) - 3} more" if len(trained) > 3 else ""
     return "No file to name: no trial has been scored." + (f" The files lie in {where}{more}." if trained else "")
@@ -259,7 +258,8 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _sentence(text: str) -> str:
+def as_sentence(text: str) -> str:
+    """A note or a reason as one: a capital in front, a stop behind."""
     text = _one_line(text)
     text = text[:1].upper() + text[1:]
     return text if not text or text[-1] in ".!?" else f"{text}."

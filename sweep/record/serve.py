@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 from sweep.files import read_json, stable_hash
 from sweep.record.command import run_command
-from sweep.record.facts import find_sweep, read_record
+from sweep.record.facts import read_record
 from sweep.record.report import report_html
 from sweep.record.report_data import report_data
-from sweep.record.web import Answer, LocalServer
+from sweep.record.web import Answer, LocalServer, sweep_and_port
 
 DEFAULT_PORT = 8735
 
@@ -61,12 +60,8 @@ def live_server(sweep_dir: Path, port: int) -> LocalServer:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m sweep.record.serve", description=__doc__)
-    parser.add_argument("sweep", metavar="SWEEP", help="a sweep's name or its folder")
-    parser.add_argument("--results-dir", type=Path, default=Path("results"))
-    parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="0 = any that is free")
-    given = parser.parse_args(arguments)
-    with live_server(find_sweep(given.sweep, given.results_dir), given.port) as server:
+    sweep_dir, port = sweep_and_port("sweep.record.serve", __doc__, DEFAULT_PORT, arguments)
+    with live_server(sweep_dir, port) as server:
         print(f"{server.address}  (Ctrl-C ends it)", flush=True)
         server.serve_forever()
     return 0

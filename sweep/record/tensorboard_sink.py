@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sweep.errors import ConfigError
 from sweep.record.entry import SweepEntry
 from sweep.record.facts import Record
-from sweep.record.payload import payload, summary_of
+from sweep.record.payload import Speed, payload, summary_of
 from sweep.record.sentences import value_text
 from sweep.trial import AXES, Trial, TrialFolder, TrialResult
 
@@ -57,16 +57,19 @@ class TensorboardRun:
 
         folder.mkdir(parents=True, exist_ok=True)
         self._writer: EventFileWriter = EventFileWriter(str(folder))
+        self._speed = Speed()
         self._settings(trial)
 
     def log(self, row: Mapping[str, Any], folder: TrialFolder) -> None:
         step = int(row["step"])
-        for name, value in payload(row).items():
+        for name, value in (payload(row) | self._speed.of(row)).items():
             if isinstance(value, (int, float)) and not isinstance(value, bool) and name != "step":
                 self._scalar(name, float(value), step)
         if row["kind"] == "score":
             score = row["score"]
             self._image(f"{score['stage']}/sheet", folder.images / f"{score['score_id']}.png", step)
+        if row["kind"] != "train":
+            self._writer.flush()  # up to a checkpoint and its figures nothing waits in memory, for a kill or a viewer
 
     def log_end(self, result: TrialResult, folder: TrialFolder) -> None:
         """The answer's figures as `answer/...`, which the HParams tab shows beside the settings."""

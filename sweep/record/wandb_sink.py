@@ -14,7 +14,7 @@ from sweep.record.best import best_results, choices_of
 from sweep.record.card import PUBLISH
 from sweep.record.entry import SweepEntry
 from sweep.record.facts import Record
-from sweep.record.payload import flat, payload, summary_of, tag_of
+from sweep.record.payload import Speed, flat, payload, summary_of, tag_of
 from sweep.record.pictures import read_tiles
 from sweep.record.sentences import answer_sentence
 from sweep.record.settings import WandbConfig
@@ -174,16 +174,10 @@ class WandbRun:
 
     def __init__(self, run: wandb.Run, num_there: int | None, superseded: Sequence[Path] = ()) -> None:
         self._run, self.num_there, self._superseded = run, num_there, superseded
-        self._last: tuple[int, float] | None = None
+        self._speed = Speed()
 
     def log(self, row: Mapping[str, Any], folder: TrialFolder) -> None:
-        shown = payload(row) | _picture(row, folder)
-        if row["kind"] == "train" and "attributed_s" in row:
-            step, spent_s = int(row["step"]), float(row["attributed_s"])
-            if self._last is not None and step > self._last[0] and spent_s > self._last[1]:
-                shown["train/steps_per_s"] = (step - self._last[0]) / (spent_s - self._last[1])
-            self._last = step, spent_s
-        self._run.log(shown)
+        self._run.log(payload(row) | self._speed.of(row) | _picture(row, folder))
 
     def log_end(self, result: TrialResult, folder: TrialFolder) -> None:
         tables = {"scores": _score_table(result, folder), "samples": _sample_table(result, folder)}

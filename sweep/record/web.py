@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import argparse
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 from sweep.errors import ConfigError
+from sweep.record.facts import find_sweep
 
 Answer = tuple[str, bytes]  # content type, body
 Get = Callable[[], Answer]
 Post = Callable[[Mapping[str, Any]], Any]
 HOST = "127.0.0.1"
 MAX_POST_BYTES = 100_000
+
+
+def sweep_and_port(command: str, about: str | None, default_port: int,
+                   arguments: Sequence[str] | None) -> tuple[Path, int]:
+    """The folder of the sweep and the port that a command line names: `SWEEP [--results-dir DIR] [--port N]`."""
+    parser = argparse.ArgumentParser(prog=f"python -m {command}", description=about)
+    parser.add_argument("sweep", metavar="SWEEP", help="a sweep's name or its folder")
+    parser.add_argument("--results-dir", type=Path, default=Path("results"))
+    parser.add_argument("--port", type=int, default=default_port, help="0 = any that is free")
+    given = parser.parse_args(arguments)
+    return find_sweep(given.sweep, given.results_dir), given.port
 
 
 class LocalServer(ThreadingHTTPServer):

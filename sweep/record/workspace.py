@@ -37,7 +37,8 @@ def build_workspace(entity: str, project: str, entry: SweepEntry) -> Workspace:
             panels.LinePlot(title=title, x="step", y=[metric]) for title, metric in (
                 ("usefulness", "screen/usefulness"), ("likeness", "screen/likeness"),
                 ("adherence", "screen/adherence"), ("validation loss", "validation/loss"), ("loss", "train/loss"),
-                ("rate", "train/unet_lr"), ("gradient norm", "train/grad_norm"), ("speed", "train/steps_per_s"))]),
+                ("rate", "train/unet_lr"), ("gradient norm", "train/grad_norm"), ("speed", "train/steps_per_s"),
+                ("memory in GiB", "train/memory_gib"))]),
         workspaces.Section(name="Samples", is_open=True, panels=[
             panels.MediaBrowser(title="checkpoints", media_keys=["screen/sheet", "confirm/sheet"])]),
     ]

@@ -17,7 +17,7 @@ from sweep.identity import base_identity, train_id
 from sweep.reg_images import with_drawn
 from sweep.schema import to_tree
 from sweep.train_config import train_from_tree
-from sweep.trial import PackSpec, Trial, trial_folder
+from sweep.trial import PackSpec, Status, Trial, status_from_json, trial_folder
 from tests.conftest import dataset_config
 from tests.equivalence.trials import member
 
@@ -54,6 +54,18 @@ def files_of(results: Path) -> dict[str, bytes]:
 def losses_of(results: Path, trial: Trial) -> list[float]:
     rows = sweep.files.read_jsonl(trial_folder(results, trial.train_id).metrics)
     return [row["loss"] for row in rows if row["kind"] == "train"]
+
+
+def statuses(spec: PackSpec) -> list[Status]:
+    """Of each of its trials, in their order."""
+    return [status_from_json(sweep.files.read_json(trial_folder(Path(spec.results_dir), trial.train_id).status))
+            for trial in spec.trials]
+
+
+def memberships(results: Path) -> list[tuple[int, dict[str, int]]]:
+    """(update, members) of every change, oldest first."""
+    rows = {row["change"]: row for path in results.glob("trials/*/packs.jsonl") for row in sweep.files.read_jsonl(path)}
+    return [(rows[number]["update"], rows[number]["members"]) for number in sorted(rows)]
 
 
 @contextmanager

@@ -8,19 +8,8 @@ import pytest
 
 from sweep.files import read_jsonl
 from sweep.trial import PackSpec, trial_folder
-from sweep.worker import Worker
 from tests.equivalence.packs import Killed, files_of, killed_at_write, losses_of, pack_of
-from tests.equivalence.photos import EVERYTHING_DRAWN, make_project
-
-
-@pytest.fixture(scope="module")
-def project(tmp_path_factory) -> Path:
-    return make_project(tmp_path_factory.mktemp("project"))
-
-
-@pytest.fixture(scope="module")
-def worker() -> Worker:
-    return Worker()
+from tests.equivalence.photos import EVERYTHING_DRAWN
 
 
 def cells(project: Path) -> dict[str, dict[str, Any]]:

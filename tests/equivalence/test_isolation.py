@@ -8,20 +8,14 @@ import pytest
 from PIL import Image
 
 from sweep.data.folder import read_dataset
-from sweep.files import read_json
 from sweep.identity import base_identity, train_id
 from sweep.schema import to_tree
 from sweep.train_config import TrainConfig, train_from_tree
 from sweep.training.custom import Custom
-from sweep.trial import DIVERGED, DONE, PackSpec, Status, Trial, status_from_json, trial_folder
-from sweep.worker import Worker
+from sweep.trial import DIVERGED, DONE, PackSpec, Trial, trial_folder
 from tests.conftest import make_photos
+from tests.equivalence.packs import statuses
 from tests.equivalence.trials import member
-
-
-@pytest.fixture(scope="module")
-def worker() -> Worker:
-    return Worker()
 
 
 def spec_of(results: Path, configs: list[TrainConfig], num_steps: int) -> PackSpec:
@@ -39,11 +33,6 @@ def spec_of(results: Path, configs: list[TrainConfig], num_steps: int) -> PackSp
                             train_id=train_id(config, dataset, base_identity(config.base_model, results))))
     return PackSpec(trials=tuple(trials), scoring={"name": "none"}, results_dir=str(results), device="cpu:0", threads=1,
                     save_state_every_n_steps=10, control=str(results / "control.json"), validate=True)
-
-
-def statuses(spec: PackSpec) -> list[Status]:
-    return [status_from_json(read_json(trial_folder(Path(spec.results_dir), trial.train_id).status))
-            for trial in spec.trials]
 
 
 def validation_losses(spec: PackSpec, number: int) -> list[float]:

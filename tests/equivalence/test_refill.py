@@ -13,27 +13,19 @@ import torch
 from safetensors.torch import load_file
 
 import sweep.files
-from sweep.data.folder import read_dataset
-from sweep.identity import base_identity, train_id
-from sweep.schema import to_tree
-from sweep.train_config import train_from_tree
+import sweep.places
 from sweep.training import loop
 from sweep.trial import (
     DONE,
     FAILED,
     PRUNED,
     PackSpec,
-    Status,
     Trial,
     more_trials,
-    status_from_json,
     to_json,
     trial_folder,
 )
-from sweep.worker import Worker
-from tests.conftest import make_photos
-from tests.equivalence.test_resume import Killed, files_of, killed_at_write
-from tests.equivalence.trials import member
+from tests.equivalence.packs import Killed, files_of, killed_at_write, memberships, pack_of, statuses
 
 # what a trial's number stands for: ranks and optimizers that stack and that don't, and different lengths
 SETTINGS = (
@@ -43,41 +35,20 @@ SETTINGS = (
 )
 
 
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory) -> Path:
-    return make_photos(tmp_path_factory.mktemp("photos"), num_photos=4)
-
-
-@pytest.fixture(scope="module")
-def worker() -> Worker:
-    return Worker()
-
-
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch) -> None:
     """The conductor's wishes are looked for at every boundary, however fast the machine."""
-    monkeypatch.setattr("sweep.pack_run.LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr("sweep.places.LOOK_EVERY_S", 0.0)
 
 
 def trial(results: Path, photos: Path, number: int) -> Trial:
-    settings = SETTINGS[number - 1]
-    config = member("x", **settings).config
-    config = replace(config, dataset=replace(config.dataset, dir=str(photos)), save_every_n_steps=3)
-    config = train_from_tree(to_tree(config))
-    dataset = read_dataset(config.dataset, trigger=config.trigger, class_noun=config.class_noun, repeats=config.repeats)
-    return Trial(number=number, settings={}, config=to_tree(config), num_steps=settings["num_steps"],
-                 train_id=train_id(config, dataset, base_identity(config.base_model, results)))
+    return spec_of(results, photos, numbers=(number,)).trials[0]
 
 
-def spec_of(results: Path, photos: Path, *, numbers: tuple[int, ...] = (1, 2, 3, 4), max_trials: int = 2) -> PackSpec:
-    return PackSpec(trials=tuple(trial(results, photos, number) for number in numbers), scoring={"name": "none"},
-                    results_dir=str(results), device="cpu:0", threads=1, save_state_every_n_steps=2,
-                    control=str(results / "control.json"), max_trials=max_trials)
-
-
-def statuses(spec: PackSpec) -> list[Status]:
-    return [status_from_json(sweep.files.read_json(trial_folder(Path(spec.results_dir), t.train_id).status))
-            for t in spec.trials]
+def spec_of(results: Path, photos: Path, *, numbers: tuple[int, ...] = (1, 2, 3, 4),
+            max_trials: int | None = 2) -> PackSpec:
+    return replace(pack_of(results, photos, {str(number): SETTINGS[number - 1] for number in numbers}),
+                   max_trials=max_trials)
 
 
 def losses(results: Path, one: Trial) -> list[float]:
@@ -85,12 +56,6 @@ def losses(results: Path, one: Trial) -> list[float]:
     steps = [(row["step"], row["loss"]) for row in rows if row["kind"] == "train"]
     assert [step for step, _ in steps] == list(range(1, len(steps) + 1)), "no step twice, none missing"
     return [loss for _, loss in steps]
-
-
-def memberships(results: Path) -> list[tuple[int, dict[str, int]]]:
-    """(update, members) of every change, oldest first."""
-    rows = {row["change"]: row for path in results.glob("trials/*/packs.jsonl") for row in sweep.files.read_jsonl(path)}
-    return [(rows[number]["update"], rows[number]["members"]) for number in sorted(rows)]
 
 
 @contextmanager
@@ -215,8 +180,8 @@ def test_a_resume_ends_it_where_it_was_ended(worker, photos, tmp_path, monkeypat
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
         pruned_at(patch, killed, spec.trials[0], step=3)
-        real = sweep.pack_run.save_states
-        patch.setattr("sweep.pack_run.save_states", lambda pack, dirs, position: (
+        real = sweep.places.save_states
+        patch.setattr("sweep.places.save_states", lambda pack, dirs, position: (
             dying() if position.change == 2 else real(pack, dirs, position)))
         worker.run(spec)
     if not is_logged:  # as an older version, which kept no log, would do

@@ -7,24 +7,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from sweep.files import read_json, write_json
+from sweep.files import write_json
 from sweep.lock import cache_lock
-from sweep.trial import DONE, RUNNING, PackSpec, status_from_json, trial_folder
-from sweep.worker import Worker
-from tests.conftest import make_photos
-from tests.equivalence.packs import Killed, files_of, killed_at_write, pack_of
+from sweep.trial import DONE, RUNNING, PackSpec, trial_folder
+from tests.equivalence.packs import Killed, files_of, killed_at_write, pack_of, statuses
 
 QUICK = {"generate_reg": 12, "reg_num_steps": 2}
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory) -> Path:
-    return make_photos(tmp_path_factory.mktemp("photos"), num_photos=4)
-
-
-@pytest.fixture(scope="module")
-def worker() -> Worker:
-    return Worker()
 
 
 def pack(results: Path, photos: Path, **data) -> PackSpec:
@@ -35,16 +23,12 @@ def drawn(results: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in results.glob("cache/reg/*/*.png")}
 
 
-def status(spec: PackSpec, number: int = 0):
-    return status_from_json(read_json(trial_folder(Path(spec.results_dir), spec.trials[number].train_id).status))
-
-
 @pytest.fixture(scope="module")
 def undisturbed(worker, photos, tmp_path_factory) -> Path:
     results = tmp_path_factory.mktemp("undisturbed")
     spec = pack(results, photos)
     worker.run(spec)
-    assert status(spec).status == DONE, status(spec).reason
+    assert statuses(spec)[0].status == DONE, statuses(spec)[0].reason
     return results
 
 
@@ -78,7 +62,7 @@ def test_damaged_and_foreign_images_are_drawn_again(worker, photos, tmp_path, un
     first.with_name("00009.png").unlink()
     other = pack_of(tmp_path, photos, {"other": {"repeats": 3, "num_steps": 3, "seed": 2, "dataset": QUICK}})
     worker.run(other)
-    assert status(other).status == DONE and drawn(tmp_path) == drawn(undisturbed)
+    assert statuses(other)[0].status == DONE and drawn(tmp_path) == drawn(undisturbed)
 
 
 def test_a_longer_set_keeps_the_shorter_ones_images(worker, photos, tmp_path, undisturbed) -> None:
@@ -92,7 +76,7 @@ def test_a_stop_while_drawing_keeps_what_is_drawn(worker, photos, tmp_path, undi
     spec = pack(tmp_path, photos)
     write_json(Path(spec.control), {"command": "stop"})
     worker.run(spec)
-    assert status(spec).status == RUNNING and 0 < len(drawn(tmp_path)) < 16
+    assert statuses(spec)[0].status == RUNNING and 0 < len(drawn(tmp_path)) < 16
     Path(spec.control).unlink()
     worker.run(spec)
     assert files_of(tmp_path) == files_of(undisturbed)

@@ -7,27 +7,16 @@ after it happens, which is what kill -9 leaves.
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import sweep.files
 from sweep.training import loop
 from sweep.training.state import latest_save, state_path
-from sweep.trial import DIVERGED, DONE, PackSpec, status_from_json, trial_folder
-from sweep.worker import Worker
+from sweep.trial import DIVERGED, DONE, PackSpec, trial_folder
 from tests.conftest import make_photos
-from tests.equivalence.packs import Killed, files_of, killed_at_write, pack_of
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory) -> Path:
-    return make_photos(tmp_path_factory.mktemp("photos"), num_photos=4)
-
-
-@pytest.fixture(scope="module")
-def worker() -> Worker:
-    """Keeps the base loaded from test to test."""
-    return Worker()
+from tests.equivalence.packs import Killed, files_of, killed_at_write, pack_of, statuses
 
 
 def pack(results: Path, photos: Path) -> PackSpec:
@@ -40,29 +29,37 @@ def pack(results: Path, photos: Path) -> PackSpec:
                   "network": "loha"}})
 
 
+def rows_of(results: Path, spec: PackSpec) -> list[list[dict[str, Any]]]:
+    """Each trial's metrics without what the machine's pace and memory come to."""
+    rows = [list(sweep.files.read_jsonl(trial_folder(results, trial.train_id).metrics)) for trial in spec.trials]
+    assert all(row["memory_gib"] > 0.05 for some in rows for row in some if row["kind"] == "train")
+    measured = ("attributed_s", "memory_gib")
+    return [[{key: row[key] for key in row if key not in measured} for row in some] for some in rows]
+
+
 @pytest.fixture(scope="module")
-def undisturbed(worker, photos, tmp_path_factory) -> tuple[dict[str, bytes], int]:
-    """The files of a run that nothing disturbs, and how many writes it makes."""
+def undisturbed(worker, photos, tmp_path_factory) -> tuple[dict[str, bytes], int, list[list[dict[str, Any]]]]:
+    """The files of a run that nothing disturbs, how many writes it makes, and the trials' rows."""
     results = tmp_path_factory.mktemp("undisturbed")
     spec = pack(results, photos)
     with killed_at_write(10**9) as count:
         worker.run(spec)
     files = files_of(results)
     assert len(files) == 8  # 2 of the short trial, 3 of each long one
-    return files, count[0]
+    return files, count[0], rows_of(results, spec)
 
 
 @pytest.mark.parametrize("share", [0.15, 0.3, 0.45, 0.6, 0.75, 0.9])
 def test_killed_and_run_again_gives_the_same_files(worker, photos, tmp_path, undisturbed, share: float) -> None:
-    files, num_writes = undisturbed
+    files, num_writes, rows = undisturbed
     spec = pack(tmp_path, photos)
     with pytest.raises(Killed), killed_at_write(int(num_writes * share)):
         worker.run(spec)
     worker.run(spec)
     assert files_of(tmp_path) == files
-    for trial in spec.trials:
+    assert rows_of(tmp_path, spec) == rows
+    for trial, status in zip(spec.trials, statuses(spec), strict=True):
         folder = trial_folder(tmp_path, trial.train_id)
-        status = status_from_json(sweep.files.read_json(folder.status))
         assert (status.status, status.step) == (DONE, trial.num_steps), status
         steps = [row["step"] for row in sweep.files.read_jsonl(folder.metrics) if row["kind"] == "train"]
         assert steps == list(range(1, trial.num_steps + 1)), "no step is logged twice, none is missing"
@@ -70,7 +67,7 @@ def test_killed_and_run_again_gives_the_same_files(worker, photos, tmp_path, und
 
 
 def test_killed_again_and_again(worker, photos, tmp_path, undisturbed) -> None:
-    files, num_writes = undisturbed
+    files, num_writes, _ = undisturbed
     spec = pack(tmp_path, photos)
     num_kills = 0
     for number in range(num_writes // 4, num_writes, 2):
@@ -86,7 +83,7 @@ def test_killed_again_and_again(worker, photos, tmp_path, undisturbed) -> None:
 
 def test_a_companion_that_is_gone_does_not_cost_the_others_their_steps(worker, photos, tmp_path, undisturbed) -> None:
     """The pack's saves name three trials; one is not asked for any more. The others go on from their own states."""
-    _, num_writes = undisturbed
+    _, num_writes, _ = undisturbed
     spec = pack(tmp_path, photos)
     with pytest.raises(Killed), killed_at_write(int(num_writes * 0.65)):
         worker.run(spec)
@@ -97,11 +94,11 @@ def test_a_companion_that_is_gone_does_not_cost_the_others_their_steps(worker, p
     worker.run(smaller)
     folder = trial_folder(tmp_path, spec.trials[2].train_id)
     assert f"goes on from step {reached}" in folder.log.read_text()
-    assert status_from_json(sweep.files.read_json(folder.status)).status == DONE
+    assert statuses(smaller)[0].status == DONE
 
 
 def test_a_damaged_state_falls_back_to_the_one_before(worker, photos, tmp_path, undisturbed) -> None:
-    files, num_writes = undisturbed
+    files, num_writes, _ = undisturbed
     spec = pack(tmp_path, photos)
     with pytest.raises(Killed), killed_at_write(int(num_writes * 0.7)):
         worker.run(spec)
@@ -123,8 +120,7 @@ def test_changed_photos_fail_the_trial_and_touch_nothing(worker, photos, tmp_pat
     spec = pack(tmp_path / "results", mine)
     (mine / "10_alexq man" / "001.txt").write_text("photo of alexq man, mended\n")
     worker.run(spec)
-    for trial in spec.trials:
-        status = status_from_json(sweep.files.read_json(trial_folder(tmp_path / "results", trial.train_id).status))
+    for status in statuses(spec):
         assert status.status == "failed" and "changed since this trial was asked for" in status.reason
     assert not files_of(tmp_path / "results")
 
@@ -139,7 +135,7 @@ def test_a_diverged_trial_keeps_its_reason_and_the_others_finish(worker, photos,
     monkeypatch.setattr(loop, "_step", poisoned)
     spec = pack(tmp_path, photos)
     worker.run(spec)
-    found = [status_from_json(sweep.files.read_json(trial_folder(tmp_path, t.train_id).status)) for t in spec.trials]
+    found = statuses(spec)
     assert [status.status for status in found] == [DONE, DIVERGED, DONE]
     assert "at step 5" in found[1].reason and found[1].step == 4
     kept = [name for name in files_of(tmp_path) if name.startswith(spec.trials[1].train_id)]

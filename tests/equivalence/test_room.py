@@ -7,7 +7,8 @@ from sweep.packing import MOST_TRIALS
 from sweep.room import known_room
 from sweep.training.memory import trial_bytes
 from sweep.trial import DONE
-from tests.equivalence.test_refill import memberships, photos, spec_of, statuses, worker  # noqa: F401
+from tests.equivalence.packs import memberships, statuses
+from tests.equivalence.test_refill import spec_of
 from tests.equivalence.trials import member
 
 
@@ -21,7 +22,7 @@ def test_bytes_follow_what_a_trial_needs(base, targets) -> None:
 
 
 @pytest.mark.parametrize(("trials_of_room", "most"), [(2.5, 2), (100.0, 4), (0.1, 1)])
-def test_as_many_as_there_is_room_for(worker, photos, tmp_path, monkeypatch, trials_of_room, most) -> None:  # noqa: F811
+def test_as_many_as_there_is_room_for(worker, photos, tmp_path, monkeypatch, trials_of_room, most) -> None:
     each = []
 
     def remembered(*args):
@@ -33,7 +34,7 @@ def test_as_many_as_there_is_room_for(worker, photos, tmp_path, monkeypatch, tri
         def available(self) -> int:
             return int(trials_of_room * each[-1] / 0.6)
 
-    monkeypatch.setattr("sweep.pack_run.trial_bytes", remembered)
+    monkeypatch.setattr("sweep.probe.trial_bytes", remembered)
     monkeypatch.setattr("psutil.virtual_memory", Memory)
     monkeypatch.setattr("os.cpu_count", lambda: 1)
     spec = spec_of(tmp_path, photos, max_trials=None)

@@ -19,16 +19,6 @@ from tests.equivalence.packs import files_of, pack_of
 from tests.equivalence.photos import EVERYTHING_DRAWN, make_project
 
 
-@pytest.fixture(scope="module")
-def project(tmp_path_factory) -> Path:
-    return make_project(tmp_path_factory.mktemp("project"))
-
-
-@pytest.fixture(scope="module")
-def worker() -> Worker:
-    return Worker()
-
-
 def cells(project: Path) -> dict[str, dict[str, Any]]:
     """With text encoder and without, so that text states are both made anew and cached; all that data can be."""
     return {"drawn": {"seed": 1, "num_steps": 4, "batch_size": 2, "dataset": EVERYTHING_DRAWN},

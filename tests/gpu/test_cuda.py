@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from sweep.network.targets import find_targets
+from sweep.probe import memory_gib
 from sweep.training.pack import Pack
 from tests.equivalence.test_optimizers import (
     test_a_pack_trains_what_its_members_train_alone,
@@ -45,3 +46,13 @@ def test_a_pack_trains_on_the_gpu_as_on_the_cpu(base, targets, precision: str) -
 
 def test_the_noise_schedule_stays_where_noise_is_drawn(base) -> None:
     assert base.device.type == "cuda" and base.alphas_cumprod.device.type == "cpu"
+
+
+def test_a_steps_memory_is_the_most_since_the_step_before(base) -> None:
+    gib = 2**30
+    memory_gib(base.device)
+    before = memory_gib(base.device)
+    large = torch.empty(gib // 4, dtype=torch.uint8, device=base.device)
+    del large
+    assert memory_gib(base.device) == pytest.approx(before + 0.25, abs=0.01)
+    assert memory_gib(base.device) == pytest.approx(before, abs=0.01)

@@ -116,7 +116,7 @@ def killed(kill: Kill, folder: Path, *arguments: str) -> bool:
 
 
 def what_came_out(folder: Path) -> dict[str, object]:
-    """The trials' files byte by byte, their losses, scores and answers, all less the time they took."""
+    """The trials' files byte by byte, their losses, scores and answers, all less the time and the memory they took."""
     found: dict[str, object] = {}
     for trial in sorted((folder / "trials").iterdir()):
         for path in sorted(trial.glob("checkpoints/*.safetensors")):
@@ -130,7 +130,7 @@ def what_came_out(folder: Path) -> dict[str, object]:
 def timeless(tree: Any) -> Any:
     if isinstance(tree, dict):
         return {key: timeless(value) for key, value in tree.items()
-                if key not in ("elapsed_s", "attributed_s", "share_s", "step_s", "time")}
+                if key not in ("elapsed_s", "attributed_s", "memory_gib")}
     return [timeless(one) for one in tree] if isinstance(tree, list) else tree
 
 

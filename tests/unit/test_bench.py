@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from sweep.bench.__main__ import _gains, main
+from sweep.bench.estimate import Machine, Operation, operations_of, seconds
 from sweep.bench.layouts import Layout, Measured
 
 MEASURED = Measured(trial_steps_per_s=1.0, images_per_s=1.0, peak_memory_gib=1.0, forward_frac=0.4, backward_frac=0.5,
@@ -24,11 +25,27 @@ def test_a_gain_is_over_the_fastest_way_to_train_one_at_a_time() -> None:
     assert (gains["K=8"]["min"], gains["K=8"]["max"], gains["K=8"]["n"]) == (20, 40, 3)
 
 
-@pytest.mark.parametrize("command", ["grid", "packs", "gpu", "sweep", "outside", "long", "room"])
+@pytest.mark.parametrize("command", ["grid", "packs", "gpu", "sweep", "outside", "long", "room", "estimate"])
 def test_every_command_explains_itself(command: str, capsys) -> None:
     with pytest.raises(SystemExit) as ended:
         main([command, "--help"])
     assert ended.value.code == 0 and "--results-dir" in capsys.readouterr().out
+
+
+def test_an_update_on_paper_takes_the_longest_of_each_operation_or_the_launches() -> None:
+    machine = Machine(name="", matmul_flops_per_s=1e12, achieved_frac=0.5, memory_bytes_per_s=1e9, kernel_s=1e-3,
+                      launch_s=2e-3)
+    operations = [Operation(1e10, 0), Operation(0, 3e6), Operation(1, 1)]  # 20 ms, 3 ms, the smallest kernel's 1 ms
+    assert seconds(operations, machine) == pytest.approx((0.024, 0.006))
+
+
+@pytest.mark.slow
+def test_the_operations_of_a_stacked_pack_hardly_grow_with_it() -> None:
+    """That is what a pack saves on a GPU that waits for launches."""
+    layout = Layout(base_model="sd15", precision="bf16", resolution=64, rank=8, trains_text_encoder=False)
+    two, eight = (operations_of(replace(layout, k=k)) for k in (2, 8))
+    assert len(eight) < 1.1 * len(two)
+    assert sum(each.flops for each in eight) == pytest.approx(4 * sum(each.flops for each in two), rel=0.01)
 
 
 @pytest.mark.slow

@@ -33,6 +33,12 @@ def test_paired_differences_tell_apart_what_intervals_do_not():
     assert are_tied(swinging(0.60, 0.03), swinging(0.50, -0.03))
 
 
+def test_a_difference_too_small_to_see_is_a_tie_however_sure():
+    """Two files that both don't look like the subject: 0.0999 and 0.1000 on every prompt."""
+    assert are_tied(swinging(0.0999, 0.00001), swinging(0.1, 0.00001))
+    assert not are_tied(swinging(0.09, 0.00001), swinging(0.1, 0.00001))
+
+
 def test_for_means_it_is_the_paired_t_test():
     from scipy import stats
 

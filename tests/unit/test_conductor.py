@@ -40,8 +40,10 @@ def sweep(tmp_path: Path) -> Sweeper:
     """Runs a sweep in `tmp_path` as `train.py -m` would, with a stand-in for training."""
 
     def run(*arguments: str, stand_in: StandIn | None = None) -> list[TrialResult]:
-        lines = [f"sweep.results_dir={tmp_path}", "sweep.name=s", "tracker=none", "dataset.num_images=4",
-                 "launcher.devices=1", *arguments]
+        lines = [f"sweep.results_dir={tmp_path}", "sweep.name=s", "dataset.num_images=4", "launcher.devices=1",
+                 *arguments]
+        if not any(argument.startswith("tracker=") for argument in arguments):
+            lines.append("tracker=none")
         launcher = stand_in or StandIn()
         cells = cells_of(lines, lambda overrides: compose("config", overrides=overrides),
                          GlobalHydra.instance().config_loader())
@@ -353,3 +355,19 @@ def test_what_cannot_be_searched(sweep: Sweeper, arguments: tuple[str, ...], mes
     assert "secret" not in str(error.value)
 
 
+def test_trials_that_were_trained_before_are_shown_to_a_tracker_chosen_later(tmp_path: Path, sweep: Sweeper) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    results = sweep("network_dim=4,8")
+    assert not list(tmp_path.glob("s/tensorboard/*"))
+    later = StandIn()
+    for _ in range(2):
+        sweep("network_dim=4,8", "tracker=tensorboard", stand_in=later)
+    assert later.started == []
+    for result in results:
+        [folder] = tmp_path.glob(f"s/tensorboard/*-{result.trial.train_id}")
+        events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
+        events.Reload()
+        steps = [event.step for event in events.Scalars("screen/usefulness")]
+        assert steps and len(steps) == len(set(steps)), "each once"
+        assert len(events.Scalars("answer/usefulness")) == 1

@@ -12,7 +12,8 @@ ROOT = Path(__file__).parents[2]
 SWEEP = ROOT / "sweep"
 
 # A room is a package or a file directly in sweep/. What starts the others is known to nothing beneath it:
-WORKER = {"worker", "pack_run", "trial_run", "membership", "checkpoints"}
+WORKER = {"worker", "pack_run", "pack_trials", "pack_scores", "places", "probe", "trial_run", "membership",
+          "checkpoints"}
 CONDUCTS = {"conductor", "dispatch", "proposals", "question", "plan"}
 STARTS = {*CONDUCTS, "preflight", "entry", "bench", *WORKER}
 ABOVE = {"record", "launch", "search", *STARTS}

@@ -7,9 +7,10 @@ from typing import Any, cast
 import pytest
 import torch
 
-from sweep import pack_run
+from sweep import pack_run, pack_trials, places, probe
 from sweep.membership import Change
 from sweep.pack_run import PackRun
+from sweep.places import Places
 from sweep.trial import FAILED, PackSpec, Trial, pack_spec_from_json, to_json
 
 
@@ -34,11 +35,11 @@ class Run:
 @pytest.fixture
 def new_pack_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Trials 1 to 4, of which the last is the largest. Of a trial's making the test decides."""
-    monkeypatch.setattr(pack_run, "draw_missing", lambda *_, **__: None)
-    monkeypatch.setattr(pack_run, "member_of", lambda run, *_: SimpleNamespace(train_id=run.trial.train_id))
-    monkeypatch.setattr(pack_run, "num_that_fit", lambda *_: 5)
-    monkeypatch.setattr(pack_run, "note_room", lambda *_: None)
-    monkeypatch.setattr(pack_run, "trial_bytes", lambda *_: 1)
+    monkeypatch.setattr(pack_trials, "draw_missing", lambda *_, **__: None)
+    monkeypatch.setattr(pack_trials, "member_of", lambda run, *_: SimpleNamespace(train_id=run.trial.train_id))
+    monkeypatch.setattr(probe, "num_that_fit", lambda *_: 5)
+    monkeypatch.setattr(probe, "note_room", lambda *_: None)
+    monkeypatch.setattr(probe, "trial_bytes", lambda *_: 1)
 
     def new(**options: Any) -> PackRun:
         runs = [Run(number, tmp_path) for number in range(1, 5)]
@@ -50,30 +51,30 @@ def new_pack_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     return new
 
 
-@pytest.mark.parametrize(("limit", "places"), [(None, 5), (3, 3), (8, 5)])
-def test_as_many_as_memory_holds_at_most_so_many(new_pack_run, monkeypatch, limit, places) -> None:
+@pytest.mark.parametrize(("limit", "num_places"), [(None, 5), (3, 3), (8, 5)])
+def test_as_many_as_memory_holds_at_most_so_many(new_pack_run, monkeypatch, limit, num_places) -> None:
     monkeypatch.setattr(pack_run, "Pack", lambda *_: SimpleNamespace(members=[]))
-    for step in ("_resume", "_train"):
-        monkeypatch.setattr(PackRun, step, lambda self, pack: None)
+    for owner, step in ((Places, "resume"), (PackRun, "_train")):
+        monkeypatch.setattr(owner, step, lambda self, pack: None)
     pack = new_pack_run(max_trials=limit, fits_memory=limit is not None)
     pack.run()
-    assert pack.max_trials == places
+    assert pack.places.max_trials == num_places
     exact = new_pack_run(max_trials=8)
     exact.run()
-    assert exact.max_trials == 8, "a number alone is taken at its word"
+    assert exact.places.max_trials == 8, "a number alone is taken at its word"
 
 
 def test_a_probe_that_runs_out_of_memory_leaves_one_place(new_pack_run, monkeypatch) -> None:
     def fails(*_: Any) -> int:
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    monkeypatch.setattr(pack_run, "trial_bytes", fails)
+    monkeypatch.setattr(probe, "trial_bytes", fails)
     pack = new_pack_run()
     with pytest.raises(torch.OutOfMemoryError):
-        pack._probe()
-    assert pack.max_trials == 1
-    pack._halve()
-    assert sorted(pack.by_id) == ["t1", "t2", "t3"], "the largest failed; the others have their turn"
+        pack.places.probe([])
+    assert pack.places.max_trials == 1
+    pack.places.halve()
+    assert sorted(pack.trials.by_id) == ["t1", "t2", "t3"], "the largest failed; the others have their turn"
 
 
 def test_a_trial_that_cannot_be_probed_fails_alone(new_pack_run, monkeypatch) -> None:
@@ -82,13 +83,13 @@ def test_a_trial_that_cannot_be_probed_fails_alone(new_pack_run, monkeypatch) ->
             raise ValueError("no such layer")
         return 1
 
-    monkeypatch.setattr(pack_run, "trial_bytes", fails)
+    monkeypatch.setattr(probe, "trial_bytes", fails)
     pack = new_pack_run()
-    runs = dict(pack.by_id)
-    pack._probe()
+    runs = dict(pack.trials.by_id)
+    pack.places.probe([])
     assert {i: run.status.status for i, run in runs.items()} == {
         "t1": "running", "t2": "running", "t3": FAILED, "t4": FAILED}
-    assert sorted(pack.by_id) == ["t1", "t2"] and pack.max_trials == 5
+    assert sorted(pack.trials.by_id) == ["t1", "t2"] and pack.places.max_trials == 5
 
 
 def test_a_recorded_joiner_that_cannot_be_made_does_not_wait_any_more(new_pack_run, monkeypatch) -> None:
@@ -97,13 +98,13 @@ def test_a_recorded_joiner_that_cannot_be_made_does_not_wait_any_more(new_pack_r
             raise ValueError("a photo is gone")
         return SimpleNamespace(train_id=run.trial.train_id)
 
-    monkeypatch.setattr(pack_run, "member_of", unreadable)
+    monkeypatch.setattr(pack_trials, "member_of", unreadable)
     pack, bank = new_pack_run(max_trials=2), cast(Any, SimpleNamespace(members=[]))
-    monkeypatch.setattr(pack_run, "bank_order", lambda trial: trial.number)
-    pack.waiting = dict.fromkeys(("t2", "t1", "t3", "t4"), 0)
-    pack.pending = [Change(history="", number=1, after=0, update=0, members={"t2": 0}, waiting={}, pruned={},
+    monkeypatch.setattr(places, "bank_order", lambda trial: trial.number)
+    pack.trials.waiting = dict.fromkeys(("t2", "t1", "t3", "t4"), 0)
+    pack.places.pending = [Change(history="", number=1, after=0, update=0, members={"t2": 0}, waiting={}, pruned={},
                            max_trials=None)]
     joining: dict[str, Any] = {}
-    assert pack._recorded(bank, joining) is None and pack.pending == []
-    change = pack._decided(bank, joining)
+    assert pack.places._recorded(bank, joining) is None and pack.places.pending == []
+    change = pack.places._decided(bank, joining)
     assert change is not None and list(change.members) == ["t1", "t3"] and list(change.waiting) == ["t4"]

@@ -8,12 +8,13 @@ from typing import Any, cast
 
 import pytest
 
+from sweep.data.dataset import DRAWN
 from sweep.data.folder import Dataset, read_dataset
 from sweep.data.settings import check_dataset
 from sweep.errors import DataError
 from sweep.identity import train_id
 from sweep.lock import cache_lock
-from sweep.reg_images import SUBSET, draw_missing, with_drawn
+from sweep.reg_images import draw_missing, with_drawn
 from sweep.stopping import Stopped
 from tests.conftest import ROOT, dataset_config, make_photos
 from tests.equivalence.trials import member
@@ -31,7 +32,7 @@ def test_as_many_as_the_photos_are_shown(photo_folder: Path) -> None:
     dataset = drawn(photo_folder, 40)
     assert [photo.repeats for photo in dataset.reg_photos] == [1] * 40
     assert {photo.caption for photo in dataset.reg_photos} == {"photo of a man"}
-    assert dataset.reg_subsets == ((SUBSET, 1, 40),)
+    assert dataset.reg_subsets == ((DRAWN, 1, 40),)
     assert dataset.skipped == ("40 regularisation images are drawn by the base model: 'photo of a man'",)
 
 
@@ -97,7 +98,7 @@ def test_a_folder_and_drawing_exclude_each_other(photo_folder: Path) -> None:
 
 
 def test_a_plan_needs_neither_torch_nor_files() -> None:
-    code = ("import sys\nfrom pathlib import Path\nfrom sweep.reg_images import Recipe\n"
+    code = ("import sys\nfrom pathlib import Path\nfrom sweep.data.dataset import Recipe\n"
             "recipe = Recipe(base_id='b', prompt='p', num_steps=20, guidance_scale=7.0, resolution=64, clip_skip=1, "
             "max_token_length=75, precision='no')\nassert len(recipe.photo(3, Path('x')).sha256) == 64\n"
             "sys.exit('torch' in sys.modules)")

@@ -16,7 +16,7 @@ from sweep.data.check.findings import (
     listed,
 )
 from sweep.data.check.words import BODY, CLOTHES, EMPTY, FRAMING, KIND, PEOPLE, PLACE, says, words_of
-from sweep.data.folder import Dataset, Photo
+from sweep.data.dataset import Dataset, Photo
 from sweep.data.settings import DatasetConfig
 
 ALWAYS = 0.9  # share of the captions from which on a phrase is said of every photo

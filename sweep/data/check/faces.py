@@ -6,16 +6,15 @@ installed. Shapes: F faces of a photo, D width of an embedding, N photos.
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from sweep.data.check.findings import EVERYTHING, QUALITY, TUTORIAL, VARIETY, Finding
-from sweep.data.folder import Photo
+from sweep.data.dataset import Photo
+from sweep.data.dlib_models import INSTALL, SAME_PERSON, FaceRecogniser, usable_folder
 from sweep.data.images import open_upright
-from sweep.errors import DataError
 from sweep.model.base import EMBEDDED
 
 if TYPE_CHECKING:
@@ -23,11 +22,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
 
-WORKING_SIDE = 1024  # pixels of the longer side; dlib's detector finds faces from 40 pixels on
+WORKING_SIDE = 1024  # pixels of the longer side
 SMALL_FRAC = 0.12  # of the picture's height
 CLOSE_FRAC = 0.4  # a face of this height and more is a close-up
 FEWEST = 4  # faces that it takes to say whose they are
-DLIB_FILES = ("shape_predictor_5_face_landmarks.dat", "dlib_face_recognition_resnet_model_v1.dat")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,32 +73,21 @@ class PocketFaces:
 
 
 class DlibFaces:
-    """King 2009's detector and ResNet; good for near-frontal photos. Its author calls two faces one person's when their
-    embeddings, which are about 1.4 long, are nearer than 0.6."""
+    """Of photographs."""
 
-    name, same_person = "dlib", 0.91
+    name, same_person = "dlib", SAME_PERSON
     _MIN_CONFIDENCE = 0.4  # a shoulder patch of an ordinary portrait reaches 0.33
 
     def __init__(self, folder: Path) -> None:
-        import dlib
-
-        try:
-            self._detector: Any = dlib.get_frontal_face_detector()
-            self._landmarks: Any = dlib.shape_predictor(str(folder / DLIB_FILES[0]))
-            self._recogniser: Any = dlib.face_recognition_model_v1(str(folder / DLIB_FILES[1]))
-        except RuntimeError as error:
-            raise DataError(f"dlib can't read its models in {folder}: {error}") from error
+        self._recogniser = FaceRecogniser(folder)
 
     def faces(self, image: Image) -> list[Face]:
         import numpy as np
 
         image = image.copy()
         image.thumbnail((WORKING_SIDE, WORKING_SIDE))
-        pixels = np.asarray(image)
-        found = []
-        for box in self._detector.run(pixels, 1, self._MIN_CONFIDENCE)[0]:
-            vector = np.array(self._recogniser.compute_face_descriptor(pixels, self._landmarks(pixels, box)))
-            found.append(Face(box.height() / image.height, vector / np.linalg.norm(vector)))
+        found = [Face(box.height() / image.height, vector / np.linalg.norm(vector))
+                 for box, vector in self._recogniser.found(np.asarray(image), self._MIN_CONFIDENCE)]
         return sorted(found, key=lambda face: -face.height_frac)
 
 
@@ -108,14 +95,14 @@ def face_reader(base_name: str) -> FaceReader | None:
     """Who can read the faces of this base's photos; None if nobody is installed."""
     if base_name in EMBEDDED:
         return PocketFaces()
-    folder = _dlib_folder()
+    folder = usable_folder()
     return None if folder is None else DlibFaces(folder)
 
 
 def not_looked_at() -> Finding:
     return Finding(kind="faces_unread", topic="faces", level="note",
                    text="faces were not looked at: whether each photo has one, whose, and how large. That needs dlib: "
-                        "pip install 'lora-sweep[dlib]'.")
+                        f"{INSTALL}.")
 
 
 def face_findings(photos: Sequence[Photo], reader: FaceReader) -> list[Finding]:
@@ -176,13 +163,3 @@ def _framing(faces: dict[str, Face]) -> list[Finding]:
     return [Finding(kind="same_framing", topic="faces", level="advice", advice=VARIETY if share > 0.9 else EVERYTHING,
                     text=f"nearly all photos are {what}: add {more}, or the subject will be good at that distance "
                          "only.")]
-
-
-def _dlib_folder() -> Path | None:
-    """With dlib and its models; found, not imported: that package's import needs pkg_resources, which new setuptools
-    lack."""
-    spec = importlib.util.find_spec("face_recognition_models")
-    if importlib.util.find_spec("dlib") is None or spec is None or spec.origin is None:
-        return None
-    folder = Path(spec.origin).parent / "models"
-    return folder if all((folder / name).is_file() for name in DLIB_FILES) else None

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from sweep.data.check.findings import Finding
 from sweep.data.check.report import headline
 from sweep.data.check.training import training_findings
-from sweep.data.folder import Dataset
+from sweep.data.dataset import Dataset
 from sweep.train_config import TrainConfig
 
 MOST_LINES = 8

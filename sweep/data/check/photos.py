@@ -23,7 +23,7 @@ from sweep.data.check.findings import (
     Finding,
     listed,
 )
-from sweep.data.folder import Photo
+from sweep.data.dataset import Photo
 from sweep.data.images import open_upright
 from sweep.data.settings import DatasetConfig
 

@@ -14,7 +14,7 @@ from sweep.data.check.photos import look_at, number_and_size, photo_findings
 from sweep.data.check.training import training_findings
 from sweep.data.check.trigger import Vocabulary, read_vocabulary, token_note, trigger_findings
 from sweep.data.check.words import PEOPLE, says
-from sweep.data.folder import Dataset
+from sweep.data.dataset import Dataset
 from sweep.data.train_data import batch_plan
 from sweep.model.sources import find_vocabulary
 from sweep.train_config import TrainConfig

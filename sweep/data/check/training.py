@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sweep.data.check.findings import EVERYTHING, SCALE, STEPS, TUTORIAL, Finding
-from sweep.data.folder import Photo
+from sweep.data.dataset import Photo
 from sweep.train_config import TrainConfig
 
 FEWEST_STEPS, USUAL_STEPS, MOST_STEPS = 1500, 2000, 3500

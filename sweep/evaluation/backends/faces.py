@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-UPSAMPLE = 1  # dlib's detector then finds faces from 40 pixels on
+    from sweep.data.dlib_models import FaceRecogniser
 
 
 def pixels_of(image_CHW: Tensor) -> NDArray[np.uint8]:
@@ -45,11 +45,9 @@ def faces_of(boxes: Sequence[Sequence[float]], embeddings: Sequence[Any], width:
 
 @dataclass(slots=True)
 class DlibFace:
-    """King 2009's detector and ResNet; good for near-frontal photos."""
+    """Of photographs."""
 
-    detector: Any
-    landmarks: Any
-    recogniser: Any
+    recogniser: FaceRecogniser
     min_confidence: float
     WIDTH = 128
 
@@ -57,21 +55,9 @@ class DlibFace:
         return [self._faces(pixels_of(image)) for image in images_BCHW]
 
     def _faces(self, pixels: NDArray[np.uint8]) -> Faces:
-        found, _, _ = self.detector.run(pixels, UPSAMPLE, self.min_confidence)
-        embeddings = [self.recogniser.compute_face_descriptor(pixels, self.landmarks(pixels, box)) for box in found]
-        return faces_of([(box.left(), box.top(), box.right() + 1, box.bottom() + 1) for box in found], embeddings,
-                        self.WIDTH)
-
-
-def load_dlib(files: Sequence[Path], min_confidence: float) -> DlibFace:
-    """files: the 5-point predictor, the ResNet."""
-    import dlib
-
-    try:
-        return DlibFace(dlib.get_frontal_face_detector(), dlib.shape_predictor(str(files[0])),
-                        dlib.face_recognition_model_v1(str(files[1])), min_confidence)
-    except RuntimeError as error:
-        raise ModelError(f"dlib can't read its models in {files[0].parent}: {error}") from error
+        found = self.recogniser.found(pixels, self.min_confidence)
+        return faces_of([(box.left(), box.top(), box.right() + 1, box.bottom() + 1) for box, _ in found],
+                        [embedding for _, embedding in found], self.WIDTH)
 
 
 @dataclass(slots=True)

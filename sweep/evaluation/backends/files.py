@@ -7,11 +7,11 @@ import json
 import os
 from pathlib import Path
 
+from sweep.data.dlib_models import DLIB_FILES, INSTALL, models_folder
 from sweep.errors import ModelError
 from sweep.evaluation.settings import BackendConfig
 from sweep.files import sha256_of
 
-DLIB_FILES = ("shape_predictor_5_face_landmarks.dat", "dlib_face_recognition_resnet_model_v1.dat")
 LPIPS_BACKBONE = "alexnet-owt-7be5be79.pth"  # torchvision's; the digits begin its SHA-256
 MODEL_TYPES = {"clip": ("clip",), "siglip": ("siglip", "siglip2"),
                "dino": ("dinov2", "dinov2_with_registers", "dinov3_vit")}
@@ -19,19 +19,12 @@ _HUB_FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
 
 
 def dlib_files(config: BackendConfig) -> list[Path]:
-    """The 5-point predictor and the ResNet: of a folder, or of the package face_recognition_models.
-
-    The 68-point predictor in that package is never touched: its licence forbids commercial use.
-    """
-    _needs_package("dlib", "face=dlib", "pip install 'lora-sweep[dlib]'")
-    if config.path is not None:
-        folder = Path(config.path).expanduser()
-    else:  # found, not imported: its import needs pkg_resources, which new setuptools lack
-        spec = importlib.util.find_spec("face_recognition_models")
-        if spec is None or spec.origin is None:
-            raise ModelError("scoring.backends.face=dlib needs its two model files; they come with "
-                             "`pip install 'lora-sweep[dlib]'`, or give their folder as scoring.backends.face.path.")
-        folder = Path(spec.origin).parent / "models"
+    """The 5-point predictor and the ResNet: of a folder, or of the package face_recognition_models."""
+    _needs_package("dlib", "face=dlib", INSTALL)
+    folder = models_folder() if config.path is None else Path(config.path).expanduser()
+    if folder is None:
+        raise ModelError(f"scoring.backends.face=dlib needs its two model files; they come with `{INSTALL}`, or give "
+                         "their folder as scoring.backends.face.path.")
     return _existing([folder / name for name in DLIB_FILES], config, "face")
 
 

@@ -70,7 +70,9 @@ def _load(role: str, config: BackendConfig, scoring: ScoringConfig) -> Any:
 
     paths = _files(role, config, scoring)
     if config.name == "dlib":
-        return faces.load_dlib(paths, scoring.face_confidence)
+        from sweep.data.dlib_models import FaceRecogniser
+
+        return faces.DlibFace(FaceRecogniser(paths[0].parent), scoring.face_confidence)
     if config.name == "insightface":
         return faces.load_insightface(paths, scoring.face_confidence)
     if config.name in ("clip", "siglip"):

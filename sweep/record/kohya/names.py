@@ -8,6 +8,7 @@ from typing import Any
 
 from sweep.command_line import CONF_DIR
 
+EMBEDDED = ("pocket", "pocket_rv")  # bases that come with the program; a file of ours names them
 GROUPS = ("base_model", "dataset", "network", "optimizer", "scheduler")
 
 _SAME = (

@@ -10,6 +10,7 @@ from typing import Any
 
 from sweep.record.kohya.names import (
     ALGORITHMS,
+    EMBEDDED,
     GROUPS,
     ITS_DEFAULTS,
     NETWORK_ARGS,
@@ -84,6 +85,8 @@ def _why(key: str, value: Any) -> str:
 def _base(left: Options, found: Imported) -> None:
     is_sdxl, is_v2 = bool(left.pop("sdxl", False)), bool(left.pop("v2", False))
     found.groups["base_model"] = "sdxl" if is_sdxl else "sd2" if is_v2 else "sd15"
+    if left.get("sd_model_name") in EMBEDDED:
+        found.groups["base_model"] = str(left.pop("sd_model_name"))
     path = left.pop("pretrained_model_name_or_path", None)
     if path is not None:
         found.values["base_model.path"] = str(path)

@@ -146,6 +146,6 @@ def test_without_the_extra_it_says_what_to_install(tmp_path: Path, monkeypatch) 
     folder = make_photos(tmp_path, num_photos=2)
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "dlib" else real(name))
-    heads._detectors.cache_clear()
+    heads._face_finder.cache_clear()
     with pytest.raises(DataError, match=r"pip install 'lora-sweep\[dlib\]'.*dataset\.masked_loss=folder"):
         read(folder)

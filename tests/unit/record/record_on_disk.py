@@ -87,7 +87,8 @@ def _fill(results_dir: Path, trial: Trial, num_checkpoints: int, *, has_images: 
     for step in range(1, trial.num_steps + 1):
         append_jsonl(folder.metrics, {"kind": "train", "step": step, "epoch": 1 + step * 3 // trial.num_steps,
                                       "loss": 0.1 + 1 / (step + trial.number), "unet_lr": 1e-4, "text_encoder_lr": 5e-5,
-                                      "used_unet_lr": 2e-4, "grad_norm": 0.5, "attributed_s": step * 0.1})
+                                      "used_unet_lr": 2e-4, "grad_norm": 0.5, "attributed_s": step * 0.1,
+                                      "memory_gib": 1.5})
     scores = [_score(trial, folder.checkpoints, k, num_checkpoints, "screen", 1.0) for k in range(num_checkpoints)]
     for score in scores:
         append_jsonl(folder.metrics, {"kind": "validation", "step": score.step, "epoch": score.epoch, "loss": 0.12,

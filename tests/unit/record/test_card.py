@@ -1,5 +1,6 @@
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from record_on_disk import make_sweep
 
 from sweep.errors import ConfigError
 from sweep.files import sha256_of
-from sweep.record.card import chosen, file_of, without_places, write_publish
+from sweep.record.card import card_text, chosen, file_of, without_places, write_publish
 from sweep.record.facts import Record, read_record
 from sweep.record.use import UseConfig, check_use, copy_chosen
 
@@ -33,6 +34,15 @@ def test_the_publish_folder_holds_what_a_hub_page_needs(record: Record) -> None:
     assert re.search(r"\| likeness \| 0\.\d\d \(0\.\d\d to 0\.\d\d\) \|", card)
     assert f"network_dim = {best.trial.config['network_dim']}" in card
     assert f"accelerate launch train_network.py --config_file {name}.toml" in card
+
+
+def test_what_scoring_noted_stands_in_sentences(record: Record) -> None:
+    best = chosen(record)
+    assert best is not None and best.answer is not None
+    score = replace(best.answer.score, notes=("dropped the hair probes: green", "leak not measured: too few photos"))
+    noted = replace(best, answer=replace(best.answer, score=score))
+    assert "Dropped the hair probes: green. Leak not measured: too few photos.\n" in card_text(record, noted,
+                                                                                              has_samples=True)
 
 
 def test_written_again_it_holds_the_same_and_nothing_stale(record: Record) -> None:

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ from sweep.errors import ConfigError
 from sweep.record.diary import diary_text, write_collected, write_diary
 from sweep.record.entry import read_entry, write_entry
 from sweep.record.sentences import answer_sentence, learned, results_sentence, value_text, verdict_sentence
-from sweep.trial import DIVERGED, FAILED
+from sweep.trial import DIVERGED, FAILED, PRUNED
 
 
 @pytest.mark.parametrize(("verdict", "words"), [
@@ -54,6 +55,15 @@ def test_failed_and_diverged_trials_say_their_reason() -> None:
     diverged = results_sentence(result(1, status=DIVERGED, reason="loss is NaN"))
     assert failed == "None. It failed at step 100 of 100: CUDA out of memory"
     assert "diverged" in diverged and "loss is NaN" in diverged
+
+
+def test_a_trial_that_was_ended_early_says_where_and_why() -> None:
+    reason = "ended early at step 100: behind the others (median)"
+    unscored = results_sentence(result(1, status=PRUNED, reason=reason))
+    assert unscored == "None. It was ended early at step 100 of 100: behind the others (median)"
+    scored = replace(result(1, (0.3, 0.2, 0.4)), status=PRUNED, reason=reason)
+    assert results_sentence(scored).endswith(
+        "It was ended early at step 100 of 100: behind the others (median); what it had saved before was scored.")
 
 
 def test_one_pair_speaks_of_files_not_of_the_setting() -> None:

@@ -7,7 +7,9 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,9 +17,11 @@ import yaml
 from hydra import compose, initialize_config_dir
 
 from sweep.config import load
+from sweep.data.batches import BatchPlan
 from sweep.data.folder import read_dataset
 from sweep.data.train_data import batch_plan
 from sweep.errors import ConfigError
+from sweep.network.metadata import training_metadata
 from sweep.record.import_kohya import import_file, main
 from sweep.record.kohya.names import CONF_DIR
 from sweep.record.kohya.read import from_command, from_gui, from_metadata, from_toml, parse_value
@@ -25,6 +29,7 @@ from sweep.record.kohya.translate import to_kohya, to_ours
 from sweep.record.kohya.write import experiment_of, experiment_yaml, kohya_command, kohya_toml
 from sweep.schema import to_tree
 from sweep.train_config import TrainConfig, train_from_tree
+from tests.equivalence.trials import member
 
 GOLDEN = Path(__file__).parents[2] / "assets" / "kohya"
 
@@ -131,6 +136,7 @@ def test_a_secret_is_neither_written_nor_said(tmp_path: Path, capsys: pytest.Cap
     assert "wandb_api_key its value is not repeated here" in said
     assert "very-secret" not in said + out.read_text()
     assert "experiment=experiment scoring=none network_dim=8,32" in said
+    assert f"move it to {CONF_DIR / 'experiment' / 'experiment.yaml'}" in said, "there train.py looks for it"
 
 
 def test_a_command_line(tmp_path: Path) -> None:
@@ -170,6 +176,21 @@ def test_metadata_of_sd_scripts(tmp_path: Path, photos: Path) -> None:
     assert config.network_alpha == float(metadata["ss_network_alpha"])
     assert num_steps(config) == int(metadata["ss_max_train_steps"])
     assert config.train_batch_size == int(metadata["ss_batch_size_per_device"])
+
+
+def test_metadata_of_our_own_file_on_the_pocket_base(tmp_path: Path, photos: Path) -> None:
+    """The file from which the first visitor sweeps on: base, network, rates and steps are those that made it."""
+    made = member("a", network="lokr", unet_lr=3e-4, num_steps=20, seed=5).config
+    dataset = read_dataset(replace(made.dataset, dir=str(photos)), trigger=None, class_noun=None, repeats=None)
+    base: Any = SimpleNamespace(family="sd1", prediction_type="epsilon", identity="x")
+    metadata = training_metadata(made, dataset, output_name="a", plan=BatchPlan((1,) * 10, 1, 0), num_steps=20, step=20,
+                                 epoch=2, base=base)
+    imported = to_ours(from_metadata(metadata), assume_its_defaults=False)
+    assert "sd_model_name" not in imported.unmapped
+    config = composed(experiment_yaml(imported, "a test"), tmp_path, f"dataset.dir='{photos}'")
+    for name in ("base_model", "network", "network_dim", "network_alpha", "unet_lr", "text_encoder_lr", "seed",
+                 "train_batch_size", "max_train_steps", "clip_skip"):
+        assert getattr(config, name) == getattr(made, name), name
 
 
 def test_an_optimizer_as_metadata_write_it() -> None:

@@ -3,12 +3,13 @@
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import record_examples as examples
 
 from sweep.files import append_jsonl, sha256_of, write_json
 from sweep.record.facts import read_trials
-from sweep.record.results import read_result
-from sweep.trial import to_json, trial_folder
+from sweep.record.results import is_complete, read_result
+from sweep.trial import DIVERGED, PRUNED, Status, to_json, trial_folder
 
 
 def test_an_arm_that_was_refined_in_two_rounds_has_one_score(tmp_path: Path) -> None:
@@ -35,3 +36,17 @@ def test_equal_parts_of_trials_are_held_once_and_keep_their_kind(tmp_path: Path)
     one, two, three = read_trials(tmp_path / "trials.jsonl").values()
     assert one.config["base_model"] is two.config["base_model"] is three.config["base_model"]
     assert [type(trial.config["unet_lr"]) for trial in (one, two, three)] == [int, float, bool]
+
+
+@pytest.mark.parametrize("status", [PRUNED, DIVERGED])
+def test_a_trial_that_ended_before_its_first_checkpoint_is_complete(tmp_path: Path, status: str) -> None:
+    """Nothing can be made of it; asked for again, it would be opened and left each time."""
+    trial = examples.trial(1, network_dim=8)
+    folder = trial_folder(tmp_path, trial.train_id)
+    write_json(folder.status, to_json(Status(status=status, phase="", step=2, num_steps=100, is_trained=True,
+                                             attributed_s=1.0)))
+    assert is_complete(tmp_path, trial, "s1") and is_complete(tmp_path, trial, None)
+    folder.checkpoints.mkdir()
+    (folder.checkpoints / "a.safetensors").write_bytes(b"a")
+    assert not is_complete(tmp_path, trial, "s1"), "what it had saved is to be scored"
+    assert is_complete(tmp_path, trial, "s1", counts_pruned=False) is False

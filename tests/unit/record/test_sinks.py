@@ -19,8 +19,10 @@ from sweep.record.redact import without_secrets
 from sweep.record.settings import TensorboardConfig, TrackersConfig, WandbConfig, trackers_from_tree
 from sweep.record.sweep_log import SWEEP_LOG, note
 from sweep.record.sync import sync
+from sweep.record.tensorboard_sink import TensorboardSink
 from sweep.record.tracker import make_tracker
 from sweep.record.views import write_views
+from sweep.trial import AXES, trial_folder
 
 SECRET = "0123456789abcdef0123456789abcdef01234567"
 
@@ -61,8 +63,8 @@ def test_an_offline_sweep_holds_every_metric_table_image_and_key(record: Record,
     records = records_of(part)
     keys = {key for r in records if r["type"] == "history" for key in r["history"]["item"]}
     assert {"train/loss", "train/unet_lr", "train/used_unet_lr", "train/grad_norm", "train/steps_per_s",
-            "validation/loss", "validation/buckets/0", "screen/likeness", "screen/usefulness_low", "screen/sheet.path",
-            "scores.path", "samples.path"} <= keys
+            "train/memory_gib", "validation/loss", "validation/buckets/0", "screen/likeness", "screen/usefulness_low",
+            "screen/sheet.path", "scores.path", "samples.path"} <= keys
     config = next(r["run"] for r in records if r["type"] == "run")["config"]["update"]
     assert {"network_dim", "optimizer.name", "dataset.caption_extension", "base_model.resolution"} <= set(config)
     text = json.dumps([r for r in records if r["type"] == "summary"])
@@ -103,10 +105,26 @@ def test_tensorboard_reads_back_scalars_images_and_settings(record: Record) -> N
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 0})
     events.Reload()
     assert [event.step for event in events.Scalars("train/loss")] == [1, 2, 3, 4, 5, 6]
-    assert {"validation/buckets/0", "screen/usefulness", "answer/likeness", "train/used_unet_lr"} <= set(
-        events.Tags()["scalars"])
+    assert {"validation/buckets/0", "screen/usefulness", "answer/likeness", "train/used_unet_lr", "train/steps_per_s",
+            "train/memory_gib"} <= set(events.Tags()["scalars"])
     assert [event.step for event in events.Images("screen/sheet")] == [2, 4, 6]
     assert "_hparams_/session_start_info" in events.summary_metadata
+
+
+def test_tensorboard_holds_all_up_to_a_checkpoint_while_the_trial_trains(record: Record) -> None:
+    """As a viewer sees it, or a kill leaves it: the run is neither ended nor closed."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    sink, trial = TensorboardSink(record.entry, record.dir), record.results[0].trial
+    run, folder = sink.open(trial), trial_folder(record.results_dir, trial.train_id)
+    for step in (1, 2):
+        run.log({"kind": "train", "step": step, "epoch": 1, "loss": 0.5}, folder)
+    run.log({"kind": "checkpoint", "step": 2, "epoch": 1, "file": "a.safetensors"}, folder)
+    [written] = (record.dir / "tensorboard").glob("001-*")
+    events = EventAccumulator(str(written), size_guidance={"scalars": 0})
+    events.Reload()
+    assert [event.step for event in events.Scalars("train/loss")] == [1, 2]
+    run.finish()
 
 
 def test_both_trackers_at_once(record: Record) -> None:
@@ -142,19 +160,67 @@ def test_sync_without_a_key_says_what_to_do(record: Record) -> None:
         sync(record.dir)
 
 
-def test_the_command_of_wandbs_own_agent_is_one_of_train_py(command: Callable[..., subprocess.CompletedProcess[str]],
-                                                           monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command line as the agent fills it in: `${args_no_hyphens}` becomes one `key=value` for each parameter."""
+@pytest.fixture
+def by_agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+             capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
+    """Runs docs/wandb_sweep.yaml with given parameters by wandb's own agent, which makes the command line, the
+    environment and the process; only its server, which proposes the values, is not there. -> (exit code, output)"""
+    from wandb.wandb_agent import Agent
+
     sweep = yaml.safe_load((CONF_DIR.parent / "docs" / "wandb_sweep.yaml").read_text())
-    asked = {key: str(given["values"][-1] if "values" in given else given["max"])
-             for key, given in sweep["parameters"].items()}
-    filled = {"${env}": [], "${program}": [sweep["program"]], "python": [],
-              "${args_no_hyphens}": [f"{key}={value}" for key, value in asked.items()]}
-    line = [word for part in sweep["command"] for word in filled[part]]
+    for name in ("WANDB_RUN_ID", "WANDB_SWEEP_PARAM_PATH"):
+        monkeypatch.setenv(name, "")  # the agent sets them in this process
     monkeypatch.setenv("WANDB_SWEEP_ID", "sweep1")
-    done = command(*line, "plan=true")
-    assert done.returncode == 0, done.stderr
-    assert "1 trial" in done.stdout, done.stdout
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")  # where python is
+    monkeypatch.chdir(CONF_DIR.parent)
+
+    def run(parameters: dict[str, Any], *more: str) -> tuple[int, str]:
+        agent = Agent(None, None, sweep_id="sweep1")
+        agent._sweep_command = [*sweep["command"], f"sweep.results_dir={tmp_path / 'results'}", *more]
+        answer = agent._process_command({"type": "run", "run_id": "agentsrun", "program": sweep["program"],
+                                         "args": {key: {"value": value} for key, value in parameters.items()}})
+        assert "exception" not in answer, answer
+        code = agent._run_processes["agentsrun"].wait()
+        return code, "".join(capfd.readouterr())
+
+    return run
+
+
+def test_the_agents_command_line_is_one_of_train_py(by_agent: Callable[..., tuple[int, str]]) -> None:
+    from wandb.apis.public.sweeps import _validate_config_and_fill_distribution
+
+    sweep = yaml.safe_load((CONF_DIR.parent / "docs" / "wandb_sweep.yaml").read_text())
+    parameters = _validate_config_and_fill_distribution(sweep)["parameters"]
+    assert {key: given.get("distribution") for key, given in parameters.items() if "values" not in given} == {
+        "unet_lr": "log_uniform_values", "text_encoder_lr": "log_uniform_values"}
+    proposed = {key: given["values"][-1] if "values" in given else given["min"] for key, given in parameters.items()}
+    code, said = by_agent(proposed, "plan=true")
+    assert code == 0 and "1 trial" in said, said
+    assert sweep["metric"] == {"name": "usefulness", "goal": "maximize"} and "usefulness" in AXES
+
+
+def test_what_else_an_agent_may_propose_is_taken(by_agent: Callable[..., tuple[int, str]]) -> None:
+    """A choice of a group, a key inside one, Python's True, and "null" in quotes as the file says."""
+    code, said = by_agent({"optimizer": "prodigy", "optimizer.d_coef": 2, "gradient_checkpointing": True,
+                           "conv_dim": "null", "unet_lr": 1}, "plan=true")
+    assert code == 0 and "1 trial" in said, said
+    code, said = by_agent({"conv_dim": None}, "plan=true")
+    assert code == 2 and "conv_dim = 'None' must be a whole number" in said, said
+
+
+@pytest.mark.slow
+def test_a_trial_of_the_agents_is_its_run(by_agent: Callable[..., tuple[int, str]], tmp_path: Path) -> None:
+    """From the command line to the figure that the agent is told, offline."""
+    code, said = by_agent({"network_dim": 4, "unet_lr": 1e-4}, "max_train_steps=2", "dataset.num_images=4",
+                          "launcher.devices=1", "launcher.threads=1", "tracker.wandb.mode=offline",
+                          "scoring.sampler.num_steps=2", "scoring.choice.strengths=[1.0]")
+    assert code == 0, said
+    [part] = tmp_path.glob("results/*/wandb/offline-run-*-agentsrun")
+    records = records_of(part)
+    run = next(r["run"] for r in records if r["type"] == "run")
+    assert run["run_id"] == "agentsrun" and "network_dim" in run["config"]["update"]
+    assert '"usefulness"' in json.dumps([r for r in records if r["type"] == "summary"])
 
 
 def test_the_workspace_names_settings_and_scores(record: Record) -> None:
