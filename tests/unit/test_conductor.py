@@ -291,6 +291,16 @@ def test_ctrl_c_saves_first_and_then_stops_at_once(tmp_path: Path, sweep: Sweepe
     assert [result.status for result in sweep("network_dim=4,8")] == [DONE] * 2
 
 
+def test_a_study_that_a_kill_left_with_half_a_line_goes_on(tmp_path: Path, sweep: Sweeper) -> None:
+    sweep("network_dim=4,8")
+    journal = tmp_path / "s" / "study.log"
+    with journal.open("ab") as file:
+        file.write(b'{"op_code": 6, "st')
+    assert [result.status for result in sweep("network_dim=4,8,16,32")] == [DONE] * 4
+    assert sorted(trial.user_attrs["trial"] for trial in study_of(tmp_path).trials) == [1, 2, 3, 4]
+    assert "built anew" not in log_of(tmp_path)
+
+
 def test_ctrl_c_takes_back_what_waits_in_a_queue(sweep: Sweeper) -> None:
     class Queue(StandIn):
         """A cluster on which nothing's turn ever comes."""
