@@ -1,4 +1,7 @@
-"""Is a search worth it, and does pruning lose the best? `python -m studies.search_regret`.
+"""Is a search worth it, and does pruning lose the best?
+
+    python -m studies.search_regret record    trains the table, or goes on with it; --plan says the hours alone
+    python -m studies.search_regret replay    searches on the table that is there
 
 60 settings on the pocket base, each trained twice (two seeds), every checkpoint screened and the answer confirmed on
 fresh noise: the table. It is an ordinary sweep, so a kill loses nothing: the same command goes on. Then searches are
@@ -9,8 +12,8 @@ replayed on it, with the sampler, the duplicates and the pruning rule of a real 
     pruning  all settings in random order, eight at a time, by the rule of conf/search/tpe.yaml: the share of steps that
              is not trained, and how often the best setting of the seed that is seen is given up
 
-Writes search_regret.json and .md into results/search/. Intervals are 90 %, by bootstrap over searches: they say how
-sure the replay is, not how another subject would come out.
+Writes table.json, search_regret.json and .md into results/search/. Intervals are 90 %, by bootstrap over searches: they
+say how sure the replay is, not how another subject would come out.
 """
 
 from __future__ import annotations
@@ -28,18 +31,22 @@ from pathlib import Path
 from typing import Any
 
 from sweep.command_line import CONF_DIR
+from sweep.config import compose
 from sweep.files import read_json, read_jsonl, write_json, write_text
+from sweep.plan import expected_s, rate_key
+from sweep.record.facts import read_record, read_trials
 from sweep.record.provenance import commit, hardware
+from sweep.record.results import read_status
 from sweep.schema import build, build_family
 from sweep.search.outcome import Outcome, Screened, screened_rows
 from sweep.search.pruning import behind
 from sweep.search.settings import SEARCHES, Pruning
 from sweep.search.study import SweepStudy
-from sweep.trial import DONE, Trial, answer_from_json, trial_folder
+from sweep.trial import DIVERGED, DONE, Trial, trial_folder
 
 WORK = Path("results/search-table")
 OUT = Path("results/search")
-TABLE = "table.json"
+TABLE, NAME = "table.json", "table"
 SEEDS = (1, 2)
 RATES = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3)
 DIMS = (4, 32, 128)
@@ -49,8 +56,7 @@ NUM_STEPS, SAVE_EVERY = 1200, 200
 SWEEP = [f"unet_lr={','.join(map(str, RATES))}", f"network_dim={','.join(map(str, DIMS))}",
          f"text_encoder_lr={','.join(map(str, TEXT_RATES))}", f"scheduler={','.join(SCHEDULERS)}",
          f"seed={','.join(map(str, SEEDS))}", f"max_train_steps={NUM_STEPS}", f"save_every_n_steps={SAVE_EVERY}",
-         "save_every_n_epochs=100000", "dataset.num_images=14", "tracker=none", "sweep.name=table",
-         f"sweep.results_dir={WORK}"]
+         "save_every_n_epochs=100000", "dataset.num_images=14", "tracker=none", f"sweep.name={NAME}"]
 # What a search of the same settings would be given; a proposal stands for the nearest one of the table.
 SPACE = ["unet_lr=tag(log,interval(3e-5,3e-3))", "network_dim=tag(log,int(interval(4,128)))",
          "text_encoder_lr=choice(0.0,5e-5)", "scheduler=choice(constant,cosine)"]
@@ -58,6 +64,7 @@ BUDGETS = (10, 20, 30)
 NUM_STARTUP = 5  # trials drawn at random before TPE learns; at conf's 10 it would be random itself up to 10
 PACK = 8  # trials that train at a time in the replay of pruning
 NUM_RESAMPLED = 2000
+TRIAL_S = 198.0  # one training with its scores on one core: mean of the three in results/2026-11-21_ranks
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,14 +89,20 @@ class Setting:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Record what is missing of the table, replay, report."""
+    """Record what is missing of the table, or replay and report."""
     parser = argparse.ArgumentParser(description="Is a search worth it, and does pruning lose the best?")
-    parser.add_argument("--searches", type=int, default=200, help="replayed searches of each kind")
-    parser.add_argument("--replay-only", action="store_true", help="train nothing; read the table that is there")
+    commands = parser.add_subparsers(dest="command", required=True)
+    record = commands.add_parser("record", help="train what is missing of the table")
+    record.add_argument("--plan", action="store_true", help="say what is missing and what it takes; train nothing")
+    replay = commands.add_parser("replay", help="search on the table that is there")
+    replay.add_argument("--searches", type=int, default=200, help="replayed searches of each kind")
     asked = parser.parse_args(arguments)
-    if not asked.replay_only:
-        subprocess.run([sys.executable, "train.py", "-m", *SWEEP], check=True)
-        write_json(OUT / TABLE, [_row_to_json(row) for row in recorded(WORK)])
+    if asked.command == "record":
+        print(what_is_left(WORK), flush=True)
+        if not asked.plan:
+            subprocess.run([sys.executable, "train.py", "-m", *SWEEP, f"sweep.results_dir={WORK}"], check=True)
+            write_json(OUT / TABLE, [_row_to_json(row) for row in recorded(WORK)])
+        return
     table = [_row_from_json(row) for row in read_json(OUT / TABLE)]
     found = {"regret": regrets(table, asked.searches), "pruning": pruned(table, asked.searches)}
     write_json(OUT / "search_regret.json", {**found, "searches": asked.searches, "commit": commit(),
@@ -97,21 +110,40 @@ def main(arguments: Sequence[str] | None = None) -> None:
     write_text(OUT / "search_regret.md", report(found, table, asked.searches))
 
 
+def what_is_left(results_dir: Path) -> str:
+    """What is missing of the table and the hours that it takes: at the pace at which this folder's trials were trained
+    and scored before, else at that of TRIAL_S."""
+    num_trials = len(RATES) * len(DIMS) * len(TEXT_RATES) * len(SCHEDULERS) * len(SEEDS)
+    known = read_trials(results_dir / NAME / "trials.jsonl").values()
+    statuses = [read_status(results_dir, trial) for trial in known]
+    num_done = sum(status.status in (DONE, DIVERGED) for status in statuses)
+    left = {"step": num_trials * NUM_STEPS - sum(status.step for status in statuses), "trial": num_trials - num_done}
+    left["checkpoint"] = -(-left["step"] // SAVE_EVERY)
+    config = compose([])
+    found = expected_s(results_dir, rate_key(config), num_steps=left["step"], num_checkpoints=left["checkpoint"],
+                       num_trials=left["trial"])
+    seconds = left["step"] / NUM_STEPS * TRIAL_S if found is None else found
+    num_workers = config.launcher.num_workers
+    pace = "this folder's own pace" if found is not None else "the pace of results/2026-11-21_ranks"
+    return (f"{num_done} of {num_trials} trainings are done; {left['step']} steps and {left['checkpoint']} checkpoints "
+            f"are left: about {seconds / num_workers / 3600:.1f} hours with {num_workers} workers, at {pace}")
+
+
 def recorded(results_dir: Path) -> list[Setting]:
     """The table from the sweep's folders. Raises ValueError for a trial that has not ended well."""
     runs: dict[str, dict[int, Run]] = {}
     settings: dict[str, dict[str, Any]] = {}
-    for row in read_jsonl(results_dir / "table" / "trials.jsonl"):
-        trial = Trial(**row)
-        folder = trial_folder(results_dir, trial.train_id)
-        answers = list(folder.scores.glob("answer-*.json"))
-        if read_json(folder.status)["status"] != DONE or len(answers) != 1:
+    record = read_record(results_dir / NAME)
+    for result in record.results:
+        trial = result.trial
+        if result.status not in (DONE, DIVERGED) or (result.status == DONE and result.answer is None):
             raise ValueError(f"Trial {trial.number} is not done; the same command goes on with it.")
-        value = answer_from_json(read_json(answers[0])).score.axes["usefulness"].value
+        folder = trial_folder(results_dir, trial.train_id)
+        value = result.answer.score.axes["usefulness"].value if result.answer else None
         mine = {key: part for key, part in trial.settings.items() if key != "seed"}
         settings[repr(mine)] = mine
         runs.setdefault(repr(mine), {})[trial.config["seed"]] = Run(
-            value, tuple(screened_rows(list(read_jsonl(folder.metrics)))))
+            value, tuple(screened_rows(list(read_jsonl(folder.metrics)), record.facts.scoring_ids[trial.train_id])))
     return [Setting(settings[key], tuple(runs[key][seed] for seed in SEEDS)) for key in settings]
 
 
@@ -226,8 +258,8 @@ def prune(table: Sequence[Setting], rule: Pruning, seed: int) -> tuple[float, bo
             elif behind(rule, seen[i], {j: rows for j, rows in seen.items() if j != i}):
                 given_up.add(i)
                 live.remove(i)
-    trained = sum(rows[-1].step for rows in seen.values())
-    whole = sum(run.screened[-1].step for run in runs)
+    trained = sum(rows[-1].step for rows in seen.values() if rows)  # a run may diverge before its first checkpoint
+    whole = sum(run.screened[-1].step for run in runs if run.screened)
     values = {i: run.value for i, run in enumerate(runs) if run.value is not None}
     best = max(values, key=lambda i: values[i])
     return 1 - trained / whole, best in given_up
@@ -256,7 +288,8 @@ def report(found: Mapping[str, Any], table: Sequence[Setting], num_searches: int
         lines.append(f"| {budget} | {shown(row['tpe'])} | {shown(row['random'])} | {shown(row['tpe less random'])} |")
     saved, lost = found["pruning"]["saved_frac"], found["pruning"]["lost_best_frac"]
     lines += ["", f"Pruning by the paired rule saves {shown(saved)} of the steps and gives up the best setting in "
-              f"{shown(lost)} of the sweeps.", "", "    python -m studies.search_regret", ""]
+              f"{shown(lost)} of the sweeps.", "", "    python -m studies.search_regret record",
+              "    python -m studies.search_regret replay", ""]
     return "\n".join(lines)
 
 

@@ -6,6 +6,7 @@ import math
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,12 +25,12 @@ from sweep.identity import base_identity
 from sweep.launch.launcher import Launcher, make_launcher
 from sweep.lock import conductor_lock
 from sweep.packing import MOST_TRIALS, plan_packs
-from sweep.plan import expected_s, plan_lines, remember_costs, remember_sizes, room_said
+from sweep.plan import expected_s, plan_lines, rate_key, remember_costs, remember_sizes, room_said
 from sweep.preflight import Checked, Preflight, first_read
 from sweep.proposals import Proposals
 from sweep.question import check_results_dir, checked_name, default_name, question_of, refuse_other_question
 from sweep.record.entry import SweepEntry, read_entry, write_entry
-from sweep.record.facts import Facts, Record, add_facts, without_mended
+from sweep.record.facts import Facts, Record, add_facts, read_trials, without_mended
 from sweep.record.notes import add_note, read_notes
 from sweep.record.provenance import commit, hardware, versions
 from sweep.record.redact import without_secrets
@@ -135,7 +136,7 @@ class Sweep:
         if self._entry_path.exists() and note_now and note_now not in (entry.note, *read_notes(self.dir)):
             add_note(self.dir, note_now)  # beside the first one
         write_entry(self._entry_path, entry)
-        self.known = {row["train_id"]: Trial(**row) for row in read_jsonl(self._trials_path)}
+        self.known = read_trials(self._trials_path)
         notes(self.dir, skipped)
 
     def take_in(self, checked: Sequence[Checked]) -> None:
@@ -217,12 +218,11 @@ class Sweep:
             note(self.dir, f"the study was built anew from the trials' folders: {study.lost}")
         proposals = Proposals(self, cells, preflight, study) if isinstance(self.config.search, Sampled) else None
         tracker = make_tracker(self.config.tracker, entry, self.dir, self.results_dir)
-        dispatch = None
         try:
             if packs or proposals is not None:
-                view = make_view([trial for trial in trials if not trial.refused], self.name)
-                dispatch = Dispatch(self, study, proposals, launcher_of(self.config.launcher, self.dir), view, tracker)
-                dispatch.run(packs)
+                with closing(launcher_of(self.config.launcher, self.dir)) as launcher, closing(
+                        make_view([trial for trial in trials if not trial.refused], self.name)) as view:
+                    Dispatch(self, study, proposals, launcher, view, tracker).run(packs)
         finally:
             results, record = self._record({t.train_id for t in trials} - ids, tracker)
         show_results(entry, results, self.dir)
@@ -312,8 +312,7 @@ class Sweep:
 
     @property
     def _rate_key(self) -> str:
-        base = self.config.train.base_model
-        return f"{base.name} {base.resolution}px {self.config.launcher.device} scoring={self.config.scoring.name}"
+        return rate_key(self.config)
 
     @property
     def _entry_path(self) -> Path:

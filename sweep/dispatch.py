@@ -52,7 +52,8 @@ class _Pack:
 
 
 class Dispatch:
-    """The way of a sweep's trials through a launcher. proposals: None for a grid."""
+    """The way of a sweep's trials through a launcher. proposals: None for a grid. Who made launcher and view closes
+    them."""
 
     def __init__(self, sweep: Sweep, study: SweepStudy, proposals: Proposals | None, launcher: Launcher, view: View,
                  tracker: Tracker):
@@ -77,13 +78,6 @@ class Dispatch:
         self._waiting = [list(pack) for pack in packs]
         self._sweep.control_path.unlink(missing_ok=True)
         try:
-            self._follow()
-        finally:
-            self._launcher.close()
-            self._view.close()
-
-    def _follow(self) -> None:
-        try:
             while True:
                 self._fill()
                 if not self._running:
@@ -93,6 +87,7 @@ class Dispatch:
             write_json(self._sweep.control_path, {"command": "stop"})
             note(self._sweep.dir, "stopped by Ctrl-C; the same command goes on from here")
             print("saving what is running; Ctrl-C again stops at once", file=sys.stderr)
+            self._launcher.stop()
             while self._running:
                 self._collect()
             raise

@@ -18,7 +18,11 @@ def pareto_front(scores: Sequence[Score]) -> list[int]:
         raise ValueError("scores under different scorings are never compared")
     has_diversity = all(scores[i].axes["diversity"].is_valid for i in known)
     points = {i: _point(scores[i], has_diversity) for i in known}
-    return [i for i in known if not any(_dominates(points[j], points[i]) for j in known if j != i)]
+    front: list[int] = []
+    for i in sorted(known, key=points.__getitem__, reverse=True):  # what dominates a point comes before it
+        if not any(_dominates(points[j], points[i]) for j in front):
+            front.append(i)
+    return sorted(front)
 
 
 def _point(score: Score, has_diversity: bool) -> tuple[float, ...]:

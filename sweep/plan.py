@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from sweep.config import RunConfig
 from sweep.evaluation.cells import most_images
 from sweep.evaluation.settings import NoScoring, ScoringConfig
 from sweep.files import read_jsonl
@@ -23,16 +24,27 @@ def expected_s(results_dir: Path, key: str, *, num_steps: int, num_checkpoints: 
     return sum(known) if len(known) == len(parts) else None
 
 
+def rate_key(config: RunConfig) -> str:
+    """What the cost of steps, checkpoints and last scorings is remembered by."""
+    base = config.train.base_model
+    return f"{base.name} {base.resolution}px {config.launcher.device} scoring={config.scoring.name}"
+
+
 def remember_costs(results_dir: Path, key: str, done: Sequence[TrialResult]) -> None:
-    """Tell the time of finished trials' parts apart by their metrics, whose rows say what was spent until then."""
+    """Tell the time of finished trials' parts apart by their metrics, whose rows say what was spent until then.
+
+    Sweeps that score otherwise write into the same metrics: of scores only those of the result's own scoring count.
+    """
     training_s = screening_s = last_s = 0.0
     num_steps = num_checkpoints = 0
     for result in done:
-        before_s = 0.0
+        before_s, own = 0.0, result.answer.score.scoring_id if result.answer else None
         for row in read_jsonl(trial_folder(results_dir, result.trial.train_id).metrics):
             if "attributed_s" not in row:
                 continue
             spent_s, before_s = row["attributed_s"] - before_s, row["attributed_s"]
+            if row["kind"] == "score" and row["score"]["scoring_id"] != own:
+                continue
             if row["kind"] == "score":
                 screening_s, num_checkpoints = screening_s + spent_s, num_checkpoints + 1
             else:

@@ -11,7 +11,7 @@ import io
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -81,7 +81,7 @@ def draw_missing(base: Base, dataset: Dataset, *, say: Callable[[str], None],
     if dataset.recipe is None or not _missing(dataset.reg_photos):
         return
     folder = dataset.reg_photos[0].path.parent
-    with _locked(folder, say):
+    with _locked(folder, say, partial(on_progress, 0, len(dataset.reg_photos))):
         missing = _missing(dataset.reg_photos)  # another worker may have drawn them
         groups = sorted({_number(photo) // _GROUP for photo in missing})
         num_done, said_s = 0, time.monotonic()
@@ -146,8 +146,8 @@ def _has_its_pixels(path: Path, size: tuple[int, int], num_bytes: int, changed_n
         return False
 
 
-def _locked(folder: Path, say: Callable[[str], None]) -> FolderLock:
-    """The folder's lock; while another worker draws, the log says whom this one waits for."""
+def _locked(folder: Path, say: Callable[[str], None], on_wait: Callable[[], None]) -> FolderLock:
+    """The folder's lock; while another worker draws, the log says whom this one waits for, unless on_wait raises."""
     has_said = False
     while True:
         try:
@@ -156,6 +156,7 @@ def _locked(folder: Path, say: Callable[[str], None]) -> FolderLock:
             if not has_said:
                 say(f"waiting: {error}")
                 has_said = True
+            on_wait()
             time.sleep(_LOCK_POLL_S)
 
 

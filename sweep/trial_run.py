@@ -14,6 +14,7 @@ from sweep.files import read_json, read_jsonl, write_json, write_text
 from sweep.identity import base_identity, train_id
 from sweep.lock import FolderLock, trial_lock
 from sweep.reg_images import with_drawn
+from sweep.stopping import STOP_ASKED, Stopped, is_stop_asked
 from sweep.train_config import TrainConfig, train_from_tree
 from sweep.trial import FAILED, RUNNING, PackSpec, Status, Trial, TrialFolder, status_from_json, to_json, trial_folder
 
@@ -62,7 +63,8 @@ class TrialRun:
 def open_trial(trial: Trial, spec: PackSpec, *, waits: bool = True) -> TrialRun | None:
     """Lock a trial's folder (waiting while another worker trains it) and read its photos.
 
-    A trial that can't be opened is recorded as failed, and None is returned.
+    A trial that can't be opened is recorded as failed, and None is returned. Raises Stopped if asked to stop while it
+    waits.
     waits: False = raise LockedError if another worker trains it.
     """
     folder = trial_folder(Path(spec.results_dir), trial.train_id)
@@ -77,7 +79,10 @@ def open_trial(trial: Trial, spec: PackSpec, *, waits: bool = True) -> TrialRun 
 
 
 def _locked(folder: TrialFolder, owner: str) -> FolderLock:
-    """The trial's lock; while another worker has it, its log says whom this one waits for."""
+    """The trial's lock; while another worker has it, its log says whom this one waits for.
+
+    owner: the sweep's control file, by which it is known to others and may ask to stop.
+    """
     folder.root.mkdir(parents=True, exist_ok=True)
     has_said = False
     while True:
@@ -87,7 +92,9 @@ def _locked(folder: TrialFolder, owner: str) -> FolderLock:
             if not has_said:
                 _say(folder, f"waiting: {error}")
                 has_said = True
-            time.sleep(LOCK_POLL_S)
+            if is_stop_asked(Path(owner)):
+                raise Stopped from None
+            STOP_ASKED.wait(LOCK_POLL_S)
 
 
 def _opened(trial: Trial, folder: TrialFolder, lock: FolderLock, results_dir: Path) -> TrialRun | None:

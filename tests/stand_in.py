@@ -91,6 +91,9 @@ class StandIn:
                 ended.append((path, reason))
         return ended
 
+    def stop(self) -> None:
+        pass
+
     def close(self) -> None:
         self.is_closed = True
 

@@ -29,6 +29,10 @@ class Launcher(Protocol):
     def poll(self) -> Sequence[tuple[Path, str | None]]:
         """Packs that ended since the last call."""
 
+    def stop(self) -> None:
+        """The sweep is asked to stop: packs that still wait in a queue are taken out of it, and `poll` reports them.
+        Those that run end by themselves, as their control file says."""
+
     def close(self) -> None:
         """End all workers; the ones that still run are killed."""
 

@@ -40,6 +40,9 @@ class LocalLauncher:
     def poll(self) -> list[tuple[Path, str | None]]:
         return [ended for slot in self._slots if (ended := slot.poll()) is not None]
 
+    def stop(self) -> None:
+        pass  # every pack has its worker
+
     def close(self) -> None:
         for slot in self._slots:
             slot.close()

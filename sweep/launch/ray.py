@@ -52,6 +52,7 @@ class RayLauncher:
         return f"{self._config.device}:0", self._num_cpus  # Ray shows a task its own GPU alone
 
     def start(self, spec: Path) -> None:
+        began_file(spec).unlink(missing_ok=True)
         self._running[self._task.remote(str(spec), str(Path.cwd()))] = spec
 
     def poll(self) -> list[tuple[Path, str | None]]:
@@ -59,6 +60,11 @@ class RayLauncher:
             return []
         ended, _ = self._ray.wait(list(self._running), num_returns=len(self._running), timeout=0)
         return [(self._running.pop(task), self._reason(task)) for task in ended]
+
+    def stop(self) -> None:
+        for task, spec in self._running.items():
+            if not began_file(spec).exists():
+                self._ray.cancel(task)
 
     def close(self) -> None:
         for task in self._running:
@@ -89,6 +95,11 @@ class RayLauncher:
         return int(room)
 
 
+def began_file(spec: Path) -> Path:
+    """What a task leaves when its turn has come; Ray itself says so only where its dashboard runs."""
+    return spec.with_name(f"{spec.name}.began")
+
+
 _worker: Any = None  # of this task's process
 
 
@@ -99,6 +110,7 @@ def _run_pack(spec: str, folder: str) -> None:
     from sweep.trial import pack_spec_from_json
 
     os.chdir(folder)
+    began_file(Path(spec)).touch()
     if _worker is None:
         _worker = importlib.import_module("sweep.worker").Worker()  # by name, as the other launchers start it
     _worker.run(pack_spec_from_json(read_json(Path(spec))), Path(spec))

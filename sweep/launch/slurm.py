@@ -35,6 +35,7 @@ class SlurmLauncher:
         self._dir.mkdir(parents=True, exist_ok=True)
         self._sign = self._dir / "alive"
         self._waiting: list[Path] = []  # started, not yet submitted
+        self._is_stopping = False
         self._jobs: dict[str, Path] = {}
         self._absent: dict[str, int] = {}
         self._looked_s = self._signed_s = float("-inf")
@@ -57,6 +58,10 @@ class SlurmLauncher:
 
     def poll(self) -> list[tuple[Path, str | None]]:
         self._give_sign()
+        if self._is_stopping:
+            taken_back, self._waiting = self._waiting, []
+            if taken_back:
+                return [(spec, "it was not submitted any more") for spec in taken_back]
         if self._waiting:
             self._submit()
         if not self._jobs or time.monotonic() - self._looked_s < _LOOK_S:
@@ -71,6 +76,11 @@ class SlurmLauncher:
             if self._absent[job] >= _NUM_ABSENT:
                 ended.append(job)
         return [(spec := self._jobs.pop(job), self._reason(job, spec)) for job in ended]
+
+    def stop(self) -> None:
+        self._is_stopping = True
+        if self._jobs:  # those that were preempted and are queued again, too: they have saved
+            subprocess.run(["scancel", "--state=PENDING", *self._jobs], check=False, capture_output=True)
 
     def close(self) -> None:
         self._waiting.clear()

@@ -47,12 +47,11 @@ def on_front(results: Sequence[TrialResult]) -> list[TrialResult]:
     return [candidates[i] for i in pareto_front([_score(result) for result in candidates])]
 
 
-def choice_of(result: TrialResult, results: Sequence[TrialResult]) -> str:
-    """"best", "tie" or "" for one trial among all."""
+def choices_of(results: Sequence[TrialResult]) -> list[str]:
+    """"best", "tie" or "" for each trial."""
     best, ties = best_results(results)
-    if result is best:
-        return "tie" if ties else "best"
-    return "tie" if any(result is tied for tied in ties) else ""
+    tied = {id(one) for one in ties}
+    return ["tie" if id(one) in tied else "" if one is not best else "tie" if ties else "best" for one in results]
 
 
 def tie(one: TrialResult, other: TrialResult) -> bool:

@@ -3,12 +3,14 @@ in results/DIARY.md. Written from the record alone, so that it can be rebuilt at
 
 from __future__ import annotations
 
+import math
+import operator
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sweep.errors import ConfigError
 from sweep.files import write_text
-from sweep.record.best import choice_of, compared, usefulness
+from sweep.record.best import choices_of, compared, usefulness
 from sweep.record.cost import cost_words, costs
 from sweep.record.entry import SweepEntry, read_entry
 from sweep.record.notes import read_notes
@@ -48,15 +50,18 @@ def diary_text(sweep: SweepEntry, results: Sequence[TrialResult], *, has_log: bo
     incomplete = sum(r.status != DONE for r in results)
     if incomplete:
         parts.append(f"{incomplete} of {len(results)} trials did not finish; each says why below.")
-    apart = [str(r.trial.number) for r in results if usefulness(r) is not None and r not in compared(results)]
+    alike = {id(result) for result in compared(results)}
+    apart = [str(r.trial.number) for r in results if usefulness(r) is not None and id(r) not in alike]
     if apart:
         parts.append(f"Scored against other anchors and so not compared with the rest: trial {', '.join(apart)}.")
     parts.append(_table(sweep, results))
     parts += [_quoted(text) for text in filter(None, [sweep.note, *notes.get("", ())])]
     parts.append("## What was asked\n" + _question(sweep))
     parts.append("## Trials")
+    settings = [tuple(repr(result.trial.settings.get(key)) for key in sweep.swept_keys) for result in results]
     for i, result in enumerate(results):
-        parts.append(_trial(sweep, result, results[:i]))
+        nearest = _nearest(settings, i)
+        parts.append(_trial(sweep, result, None if nearest is None else results[nearest]))
         parts += [_quoted(text) for text in notes.get(result.trial.train_id, ())]
     lessons = learned(sweep.swept_keys, results) if lessons is None else lessons
     if lessons:
@@ -104,8 +109,7 @@ def _table(sweep: SweepEntry, results: Sequence[TrialResult]) -> str:
     header = ["trial", *sweep.swept_keys, "steps", "likeness", "adherence", "memorisation", "usefulness", "verdict",
               "file", "strength", "minutes"]
     rows = [header, ["---"] * len(header)]
-    for result in results:
-        choice = choice_of(result, results)
+    for result, choice in zip(results, choices_of(results), strict=True):
         answer = result.answer
         axes = answer.score.axes if answer else {}
         number = f"{result.trial.number} ({choice})" if choice else str(result.trial.number)
@@ -131,8 +135,8 @@ def _question(sweep: SweepEntry) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
-def _trial(sweep: SweepEntry, result: TrialResult, before: Sequence[TrialResult]) -> str:
-    lines = [f"**Trial {result.trial.number}** ({result.trial.train_id})", *_settings(sweep, result, before),
+def _trial(sweep: SweepEntry, result: TrialResult, nearest: TrialResult | None) -> str:
+    lines = [f"**Trial {result.trial.number}** ({result.trial.train_id})", *_settings(sweep, result, nearest),
              f"total_steps = {result.step}"]
     checkpoints = [s for s in result.scores if s.stage == "screen"]
     if len(checkpoints) > 1:
@@ -148,20 +152,29 @@ def _trial(sweep: SweepEntry, result: TrialResult, before: Sequence[TrialResult]
     return "  \n".join(lines)  # two spaces break a line in Markdown
 
 
-def _settings(sweep: SweepEntry, result: TrialResult, before: Sequence[TrialResult]) -> list[str]:
+def _nearest(settings: Sequence[tuple[str, ...]], position: int) -> int | None:
+    """The first of the earlier trials that differ in least; None if there is none."""
+    mine, found, least = settings[position], None, math.inf
+    for i in range(position):
+        num_differing = sum(map(operator.ne, settings[i], mine))
+        if num_differing < least:
+            found, least = i, num_differing
+            if least <= 1:  # equal ones are one trial
+                break
+    return found
+
+
+def _settings(sweep: SweepEntry, result: TrialResult, nearest: TrialResult | None) -> list[str]:
     """As people write it: "same as trial 3 but with unet_lr = 1e-3", of the earlier trial that differs in least; the
     first one, and one that differs in most of its settings, in full."""
-    def differing(other: TrialResult) -> list[str]:
-        return [key for key in sweep.swept_keys
-                if repr(other.trial.settings.get(key)) != repr(result.trial.settings.get(key))]
-
     def shown(keys: Sequence[str]) -> list[str]:
         return [f"{key} = {value_text(result.trial.settings.get(key))}" for key in keys]
 
-    nearest = min(before, key=lambda other: len(differing(other)), default=None)
-    if nearest is None or len(differing(nearest)) > max(1, len(sweep.swept_keys) // 2):
+    differing = [key for key in sweep.swept_keys if nearest is not None
+                 and repr(nearest.trial.settings.get(key)) != repr(result.trial.settings.get(key))]
+    if nearest is None or len(differing) > max(1, len(sweep.swept_keys) // 2):
         return shown(sweep.swept_keys)
-    return [f"same as trial {nearest.trial.number} but with {', '.join(shown(differing(nearest)))}"]
+    return [f"same as trial {nearest.trial.number} but with {', '.join(shown(differing))}"]
 
 
 def _quoted(text: str) -> str:

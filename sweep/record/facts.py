@@ -92,8 +92,18 @@ def _newest_scoring(results_dir: Path, trial: Trial) -> str | None:
 
 def trials_of(sweep_dir: Path) -> list[Trial]:
     """All trials ever asked of a sweep; without those refused for photos that have been mended since."""
-    newest = {row["train_id"]: Trial(**row) for row in read_jsonl(sweep_dir / "trials.jsonl")}
-    return without_mended(newest.values())
+    return without_mended(read_trials(sweep_dir / "trials.jsonl").values())
+
+
+def read_trials(path: Path) -> dict[str, Trial]:
+    """The newest line of each, by train_id. Equal parts of their configs are held once: a large sweep's trials share
+    nearly all of them."""
+    parts: dict[str, Any] = {}
+    newest = {}
+    for row in read_jsonl(path):
+        config = {key: parts.setdefault(repr(value), value) for key, value in row["config"].items()}
+        newest[row["train_id"]] = Trial(**{**row, "config": config})
+    return newest
 
 
 def without_mended(trials: Collection[Trial]) -> list[Trial]:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import resources
 from importlib.util import find_spec
 from pathlib import Path
 
 from sweep.errors import ConfigError
-from sweep.files import write_text
+from sweep.files import write_bytes
 from sweep.record.facts import Record
 from sweep.record.report_data import ReportData, report_data
 
@@ -25,12 +25,17 @@ _SCRIPTS = ("dom.js", "table.js", "pictures.js", "plots.js", "main.js")
 def write_report(record: Record, lessons: Sequence[str] | None = None) -> Path:
     """Write `results/<sweep>/report.html` atomically and return its path. lessons: None = from pairs alone."""
     path = record.dir / REPORT
-    write_text(path, report_html(report_data(record, lessons=lessons)))
+    # Piece by piece: as one text, whose widest character counts for all, the page would take many times its size.
+    write_bytes(path, b"".join(piece.encode() for piece in _pieces(report_data(record, lessons=lessons), live=False)))
     return path
 
 
 def report_html(data: ReportData, *, live: bool = False) -> str:
     """The whole page. live: it asks the server that it came from whether there is a newer one."""
+    return "".join(_pieces(data, live=live))
+
+
+def _pieces(data: ReportData, *, live: bool) -> Iterator[str]:
     connect = "'self'" if live else "'none'"
     pictures = "".join(f'<script type="text/plain" id="picture-{name}">{content}</script>\n'
                        for name, content in data.pictures.items())
@@ -41,7 +46,10 @@ def report_html(data: ReportData, *, live: bool = False) -> str:
     }
     page = _part("page.html")
     pieces = page.split("{{")  # one pass, so that nothing inside a part is taken for another part's place
-    return pieces[0] + "".join(parts[piece.partition("}}")[0]] + piece.partition("}}")[2] for piece in pieces[1:])
+    yield pieces[0]
+    for piece in pieces[1:]:
+        name, _, after = piece.partition("}}")
+        yield from (parts[name], after)
 
 
 def script_json(tree: object) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sweep.record.best import best_results, choice_of, on_front, usefulness
+from sweep.record.best import best_results, choices_of, on_front, usefulness
 from sweep.record.cost import cost_words, costs
 from sweep.record.curves import read_curves
 from sweep.record.facts import Record
@@ -45,7 +45,8 @@ def report_data(record: Record, *, lessons: Sequence[str] | None = None,
         "swept": list(entry.swept_keys), "axes": list(AXES),
         "answer": {"sentence": _sentence(record, is_tie=bool(ties)),
                    "choices": [_choice(result, entry.subject_words, record) for result in named]},
-        "trials": [_trial(result, results, entry.swept_keys, record) for result in results],
+        "trials": [_trial(result, choice, entry.swept_keys, record)
+                   for result, choice in zip(results, choices_of(results), strict=True)],
         "front": [result.trial.number for result in on_front(results)],
         "learned": list(learned(entry.swept_keys, results) if lessons is None else lessons),
         "cost": {"minutes": sum(r.attributed_s for r in results) / 60, "steps": sum(r.step for r in results),
@@ -70,11 +71,11 @@ def _choice(result: TrialResult, words: str, record: Record) -> dict[str, Any]:
             "reason": result.answer.reason}
 
 
-def _trial(result: TrialResult, results: Sequence[TrialResult], swept: Sequence[str], record: Record) -> dict[str, Any]:
+def _trial(result: TrialResult, choice: str, swept: Sequence[str], record: Record) -> dict[str, Any]:
     answer, folder = result.answer, trial_folder(record.results_dir, result.trial.train_id)
     return {
         "number": result.trial.number, "id": result.trial.train_id, "status": result.status, "reason": result.reason,
-        "choice": choice_of(result, results), "steps": result.step, "num_steps": result.trial.num_steps,
+        "choice": choice, "steps": result.step, "num_steps": result.trial.num_steps,
         "minutes": round(result.attributed_s / 60, 3),
         "settings": {key: _plain(result.trial.settings.get(key)) for key in swept},
         "verdict": answer.score.verdict if answer else result.status, "file": answer.file if answer else "",

@@ -139,37 +139,45 @@ def learned(swept_keys: Sequence[str], results: Sequence[TrialResult]) -> list[s
     scored = compared(results)
     sentences = []
     for key in swept_keys:
-        values = list({repr(r.trial.settings.get(key)): r.trial.settings.get(key) for r in scored}.values())
-        for low, high in itertools.pairwise(values):
-            pairs = _pairs(key, low, high, swept_keys, scored)
+        by_value: dict[str, list[TrialResult]] = {}
+        for result in scored:
+            by_value.setdefault(repr(result.trial.settings.get(key)), []).append(result)
+        for low, high in itertools.pairwise(by_value.values()):
+            pairs = _pairs([k for k in swept_keys if k != key], low, high)
             if pairs:
-                sentences.append(_pair_sentence(key, low, high, pairs, _claims(key, low, high, swept_keys, scored)))
+                sentences.append(_pair_sentence(key, low[0].trial.settings.get(key), high[0].trial.settings.get(key),
+                                                pairs, _claims(key, low, high, swept_keys)))
     return sentences
 
 
-def _claims(key: str, low: Any, high: Any, swept_keys: Sequence[str], scored: Sequence[TrialResult]) -> list[Claim]:
-    """What may be said of `high` against `low`, once for each combination of the other settings that has both over
-    several seeds. Empty if none has."""
+def _claims(key: str, low: Sequence[TrialResult], high: Sequence[TrialResult],
+            swept_keys: Sequence[str]) -> list[Claim]:
+    """What may be said of a value's trials `high` against `low`, once for each combination of the other settings that
+    has both over several seeds. Empty if none has."""
     if "seed" not in swept_keys or key == "seed":
         return []
-    rows: dict[str, dict[str, list[Score]]] = {}
-    for result in scored:
-        others = repr([result.trial.settings.get(k) for k in swept_keys if k not in (key, "seed")])
-        assert result.answer is not None
-        rows.setdefault(others, {}).setdefault(repr(result.trial.settings.get(key)), []).append(result.answer.score)
-    names = (f"{key} {value_text(high)}", f"{key} {value_text(low)}")
-    claims = [compare_settings(row.get(repr(high), []), row.get(repr(low), []), names=names) for row in rows.values()]
+    others = [k for k in swept_keys if k not in (key, "seed")]
+    rows: dict[str, tuple[list[Score], list[Score]]] = {}
+    for side, results in enumerate((low, high)):
+        for result in results:
+            assert result.answer is not None
+            row = rows.setdefault(repr([result.trial.settings.get(k) for k in others]), ([], []))
+            row[side].append(result.answer.score)
+    low_name, high_name = (f"{key} {value_text(each[0].trial.settings.get(key))}" for each in (low, high))
+    claims = [compare_settings(highs, lows, names=(high_name, low_name)) for lows, highs in rows.values()]
     return [claim for claim in claims if claim.outcome != UNKNOWN]
 
 
-def _pairs(key: str, low: Any, high: Any, swept_keys: Sequence[str],
-           scored: Sequence[TrialResult]) -> list[tuple[TrialResult, TrialResult]]:
-    def others(result: TrialResult) -> list[Any]:
-        return [result.trial.settings.get(k) for k in swept_keys if k != key]
+def _pairs(others: Sequence[str], low: Sequence[TrialResult],
+           high: Sequence[TrialResult]) -> list[tuple[TrialResult, TrialResult]]:
+    """Those of two values' trials that agree in all other keys."""
+    def rest(result: TrialResult) -> tuple[str, ...]:
+        return tuple(repr(result.trial.settings.get(key)) for key in others)
 
-    return [(a, b) for a in scored for b in scored
-            if repr(a.trial.settings.get(key)) == repr(low) and repr(b.trial.settings.get(key)) == repr(high)
-            and others(a) == others(b)]
+    partners: dict[tuple[str, ...], list[TrialResult]] = {}
+    for b in high:
+        partners.setdefault(rest(b), []).append(b)
+    return [(a, b) for a in low for b in partners.get(rest(a), ())]
 
 
 def _pair_sentence(key: str, low: Any, high: Any, pairs: Sequence[tuple[TrialResult, TrialResult]],

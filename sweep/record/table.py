@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sweep.files import write_text
-from sweep.record.best import choice_of
+from sweep.record.best import choices_of
 from sweep.trial import AXES, TrialResult
 
 
@@ -29,8 +29,8 @@ def write_csv(path: Path, swept_keys: Sequence[str], results: Sequence[TrialResu
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns(swept_keys))
-    for result in results:
-        writer.writerow(_row(result, swept_keys, choice_of(result, results)))
+    for result, choice in zip(results, choices_of(results), strict=True):
+        writer.writerow(_row(result, swept_keys, choice))
     write_text(path, text.getvalue())
 
 

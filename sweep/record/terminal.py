@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from sweep.comparison import cautious
-from sweep.record.best import choice_of
+from sweep.record.best import choices_of
 from sweep.record.entry import SweepEntry
 from sweep.record.sentences import answer_sentence, figure, value_text
 from sweep.trial import DONE, FINISHED, RUNNING, WAITING, Score, Trial, TrialResult
@@ -77,6 +77,7 @@ class _Standing:
         self.trials = {trial.train_id: trial for trial in trials}
         self.progress = {
             t.train_id: Progress(status=WAITING, step=0, num_steps=t.num_steps, phase="", latest=None) for t in trials}
+        self.num_steps_done = 0
         self._marks: deque[tuple[float, int]] = deque()
 
     def add(self, trial: Trial) -> None:
@@ -86,17 +87,16 @@ class _Standing:
                                                      latest=None)
 
     def take(self, progress: Mapping[str, Progress]) -> None:
+        for key, now in progress.items():
+            if key in self.trials:
+                self.num_steps_done += now.step - self.progress[key].step
+                self.progress[key] = now
         if not self._marks:
             # What a resume or another sweep has already trained is not part of this run's rate.
-            self._marks.append((self._clock(), sum(p.step for p in (self.progress | dict(progress)).values())))
-        self.progress |= {key: value for key, value in progress.items() if key in self.trials}
+            self._marks.append((self._clock(), self.num_steps_done))
         self._marks.append((self._clock(), self.num_steps_done))
         while len(self._marks) > 2 and self._marks[0][0] < self._clock() - _RATE_WINDOW_S:
             self._marks.popleft()
-
-    @property
-    def num_steps_done(self) -> int:
-        return sum(p.step for p in self.progress.values())
 
     @property
     def steps_per_s(self) -> float | None:
@@ -248,7 +248,7 @@ def show_results(entry: SweepEntry, results: Sequence[TrialResult], sweep_dir: P
                  stream: TextIO | None = None) -> None:
     """The table, the sentence that names the file, and where the diary lies."""
     header = ["trial", *entry.swept_keys, "steps", "likeness", "adherence", "usefulness", "verdict", "strength", "min"]
-    rows = [header] + [_result_row(entry, result, choice_of(result, results)) for result in results]
+    rows = [header] + [_result_row(entry, *each) for each in zip(results, choices_of(results), strict=True)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
     for row in rows:
         say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip(), stream)

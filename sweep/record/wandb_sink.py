@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sweep.errors import ConfigError
 from sweep.files import read_json, stable_hash, write_json
-from sweep.record.best import best_results, choice_of
+from sweep.record.best import best_results, choices_of
 from sweep.record.card import PUBLISH
 from sweep.record.entry import SweepEntry
 from sweep.record.facts import Record
@@ -229,11 +229,11 @@ def _trial_table(record: Record) -> wandb.Table:
 
     swept = record.entry.swept_keys
     rows = []
-    for result in record.results:
+    for result, choice in zip(record.results, choices_of(record.results), strict=True):
         axes = result.answer.score.axes if result.answer else {}
         rows.append([result.trial.number, result.trial.train_id, *(str(result.trial.settings.get(k)) for k in swept),
                      *(axes[name].value if name in axes else None for name in AXES), tag_of(result),
-                     choice_of(result, record.results), result.attributed_s / 60])
+                     choice, result.attributed_s / 60])
     return wandb.Table(["number", "train_id", *swept, *AXES, "verdict", "choice", "attributed_minutes"], rows)
 
 

@@ -40,7 +40,9 @@ def open_storage(sweep_dir: Path, url: str | None) -> BaseStorage:
     import optuna
 
     if url is None:
-        return optuna.storages.JournalStorage(_journal(sweep_dir / "study.log"))
+        path = sweep_dir / "study.log"
+        _drop_half_a_line(path)
+        return optuna.storages.JournalStorage(_journal(path))
     try:
         return optuna.storages.RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
     except ImportError as error:
@@ -71,6 +73,15 @@ def patiently(act: Callable[..., _T], *arguments: Any, **named: Any) -> _T:
     except Exception as error:
         raise SweepError(f"The search's database has been away for {sum(_WAITS_S):.0f} s ({type(error).__name__}). "
                          "What is trained is kept; the same command goes on.") from None
+
+
+def _drop_half_a_line(path: Path) -> None:
+    """What a kill inside a write left at the end: the next line would be glued to it, and both lost."""
+    if not path.exists():
+        return
+    with path.open("rb+") as file:
+        content = file.read()
+        file.truncate(content.rfind(b"\n") + 1)
 
 
 def _journal(path: Path) -> Any:

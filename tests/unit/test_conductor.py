@@ -291,6 +291,59 @@ def test_ctrl_c_saves_first_and_then_stops_at_once(tmp_path: Path, sweep: Sweepe
     assert [result.status for result in sweep("network_dim=4,8")] == [DONE] * 2
 
 
+def test_a_study_that_a_kill_left_with_half_a_line_goes_on(tmp_path: Path, sweep: Sweeper) -> None:
+    sweep("network_dim=4,8")
+    journal = tmp_path / "s" / "study.log"
+    with journal.open("ab") as file:
+        file.write(b'{"op_code": 6, "st')
+    assert [result.status for result in sweep("network_dim=4,8,16,32")] == [DONE] * 4
+    assert sorted(trial.user_attrs["trial"] for trial in study_of(tmp_path).trials) == [1, 2, 3, 4]
+    assert not (tmp_path / "s" / "study.damaged.log").exists()
+
+
+def test_ctrl_c_takes_back_what_waits_in_a_queue(sweep: Sweeper) -> None:
+    class Queue(StandIn):
+        """A cluster on which nothing's turn ever comes."""
+
+        num_polls, is_stopped = 0, False
+
+        def stop(self) -> None:
+            self.is_stopped = True
+
+        def poll(self) -> list[tuple[Path, str | None]]:
+            self.num_polls += 1
+            if self.num_polls == 1:
+                raise KeyboardInterrupt
+            assert self.is_stopped and self.num_polls == 2, "waits for jobs that have not begun"
+            return [(self._packs.popitem()[0], "taken back")]
+
+    with pytest.raises(KeyboardInterrupt):
+        sweep("network_dim=4,8", "pack.max_trials=2", stand_in=Queue())
+    assert [result.status for result in sweep("network_dim=4,8")] == [DONE] * 2
+
+
+def test_a_launcher_that_cannot_start_leaves_the_terminal_as_it_was(tmp_path: Path,
+                                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+    open_views: list[Any] = []
+
+    class Open:
+        def __init__(self, *_: Any):
+            open_views.append(self)
+
+        def close(self) -> None:
+            open_views.remove(self)
+
+    def no_launcher(config: Any, folder: Path) -> Any:
+        raise ConfigError("no cluster answers")
+
+    monkeypatch.setattr("sweep.conductor.make_view", Open)
+    cells = cells_of([f"sweep.results_dir={tmp_path}", "tracker=none", "dataset.num_images=4", "scoring=none"],
+                     lambda overrides: compose("config", overrides=overrides), GlobalHydra.instance().config_loader())
+    with pytest.raises(ConfigError, match="no cluster answers"):
+        conduct(cells, no_launcher)
+    assert not open_views
+
+
 def test_a_failed_trial_is_a_row_and_the_rest_goes_on(sweep: Sweeper, capsys: Any) -> None:
     with pytest.raises(TrialsFailedError):
         sweep("network_dim=4,8", stand_in=StandIn(fails={1: "No space left on device"}))

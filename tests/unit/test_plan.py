@@ -2,7 +2,8 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -10,7 +11,8 @@ from sweep.config import compose
 from sweep.data.folder import read_dataset
 from sweep.evaluation.cells import cells_of, most_images
 from sweep.evaluation.settings import ScoringConfig
-from sweep.plan import plan_lines, remember_sizes
+from sweep.files import append_jsonl
+from sweep.plan import expected_s, plan_lines, remember_costs, remember_sizes
 from sweep.preflight import Checked
 from sweep.room import Room, known_room, note_room
 from sweep.schema import to_tree
@@ -49,6 +51,30 @@ def test_a_plan_counts_every_confirmation(config, tmp_path: Path) -> None:
     assert images(0) == 8 * screen + 4 * refine
     assert images(3) == images(0) + 3 * confirm
     assert images(9) == images(0) + 4 * confirm, "there are only so many arms"
+
+
+def test_the_cost_of_a_checkpoint_is_that_of_the_own_scoring(config, tmp_path: Path) -> None:
+    """Another sweep's scores of the same trial, here ten times as dear, stand in the same metrics."""
+    answer = cast(Any, SimpleNamespace(score=SimpleNamespace(scoring_id="mine")))
+    one = TrialResult(trial=trial(config), status=DONE, step=10, attributed_s=46.0, answer=answer, scores=())
+    spent_s = 0.0
+
+    def add(kind: str, own_s: float, scoring_id: str = "") -> None:
+        nonlocal spent_s
+        spent_s += own_s
+        append_jsonl(trial_folder(tmp_path, "a").metrics, {
+            "kind": kind, "attributed_s": spent_s, **({"score": {"scoring_id": scoring_id}} if scoring_id else {})})
+
+    for _ in range(10):
+        add("train", 0.1)
+    add("score", 20.0, "other")
+    add("score", 20.0, "other")
+    add("score", 2.0, "mine")
+    add("score", 2.0, "mine")
+    remember_costs(tmp_path, "key", [one])
+    assert expected_s(tmp_path, "key", num_steps=0, num_checkpoints=1, num_trials=0) == pytest.approx(2)
+    assert expected_s(tmp_path, "key", num_steps=10, num_checkpoints=0, num_trials=0) == pytest.approx(1)
+    assert expected_s(tmp_path, "key", num_steps=0, num_checkpoints=0, num_trials=1) == pytest.approx(1)
 
 
 def file_base(config: Any, path: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -12,7 +13,9 @@ from sweep.data.folder import Dataset, read_dataset
 from sweep.data.settings import check_dataset
 from sweep.errors import DataError
 from sweep.identity import train_id
-from sweep.reg_images import with_drawn
+from sweep.lock import cache_lock
+from sweep.reg_images import draw_missing, with_drawn
+from sweep.stopping import Stopped
 from tests.conftest import ROOT, dataset_config, make_photos
 from tests.equivalence.trials import member
 
@@ -43,6 +46,20 @@ def test_fewer_are_shown_again_and_more_are_not_drawn(photo_folder: Path) -> Non
 def test_fewer_photos_share_the_first_images(photo_folder: Path) -> None:
     few, many = drawn(photo_folder, 40, repeats=2), drawn(photo_folder, 40)
     assert [photo.path for photo in few.reg_photos] == [photo.path for photo in many.reg_photos[:8]]
+
+
+def test_who_waits_for_another_worker_that_draws_can_be_stopped(photo_folder: Path, tmp_path: Path) -> None:
+    config = dataset_config(dir=str(photo_folder), generate_reg=40)
+    dataset = with_drawn(read_dataset(config, trigger=None, class_noun=None, repeats=None),
+                         replace(member("x").config, dataset=config), "base", tmp_path)
+    said: list[str] = []
+
+    def stop(num_done: int, num_all: int) -> None:
+        raise Stopped
+
+    with cache_lock(dataset.reg_photos[0].path.parent), pytest.raises(Stopped):
+        draw_missing(cast(Any, None), dataset, say=said.append, on_progress=stop)
+    assert "waiting: " in said[0]
 
 
 @pytest.mark.parametrize("changes", [{"reg_prompt": "a man"}, {"reg_num_steps": 30}, {"reg_guidance_scale": 5.0},

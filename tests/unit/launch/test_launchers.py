@@ -196,6 +196,26 @@ def test_after_close_no_worker_runs(tmp_path: Path, config: dict[str, Any], kind
     launcher.close()
 
 
+def test_after_stop_no_pack_waits_in_a_queue(
+        tmp_path: Path, config: dict[str, Any], kind: str, make_launcher: Callable[[int], Launcher],
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    if kind == "slurm":
+        monkeypatch.setitem(CONFIGS["slurm"], "options", {"hold": True})  # their turn never comes
+    num_packs = 2 if kind == "local" else 2 + (os.cpu_count() or 1)  # more than Ray has CPUs for
+    launcher = make_launcher(num_packs)
+    specs = [write_spec(tmp_path, config, f"id{n}") for n in range(num_packs)]
+    for spec in specs[:-1]:
+        launcher.start(spec)
+    launcher.poll()
+    launcher.start(specs[-1])  # not even submitted
+    launcher.stop()
+    reports = ended_packs(launcher, num_packs)
+    assert sorted(spec for spec, _ in reports) == sorted(specs)
+    assert launcher.num_free == num_packs
+    if kind == "slurm":
+        assert all(reason for _, reason in reports)
+
+
 def test_what_a_library_prints_is_no_answer(tmp_path: Path, config: dict[str, Any], monkeypatch: pytest.MonkeyPatch,
                                             make_launcher: Callable[[int], Launcher]) -> None:
     stray = tmp_path / "stray"

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import record_examples as examples
 
-from sweep.files import sha256_of, write_json
+from sweep.files import append_jsonl, sha256_of, write_json
+from sweep.record.facts import read_trials
 from sweep.record.results import is_complete, read_result
 from sweep.trial import DIVERGED, PRUNED, Status, to_json, trial_folder
 
@@ -26,6 +27,16 @@ def test_an_arm_that_was_refined_in_two_rounds_has_one_score(tmp_path: Path) -> 
     scores = read_result(tmp_path, trial, "s1").scores
     assert [(score.strength, score.num_images) for score in scores] == [(0.6, 8), (0.8, 16)]
     assert [score.elapsed_s for score in scores] == [1.0, 2.0], "what both rounds cost"
+
+
+def test_equal_parts_of_trials_are_held_once_and_keep_their_kind(tmp_path: Path) -> None:
+    for number, rate in enumerate((1, 1.0, True), start=1):
+        append_jsonl(tmp_path / "trials.jsonl", {
+            "number": number, "train_id": f"t{number}", "settings": {}, "num_steps": 4,
+            "config": {"unet_lr": rate, "base_model": {"name": "pocket", "resolution": 64}}})
+    one, two, three = read_trials(tmp_path / "trials.jsonl").values()
+    assert one.config["base_model"] is two.config["base_model"] is three.config["base_model"]
+    assert [type(trial.config["unet_lr"]) for trial in (one, two, three)] == [int, float, bool]
 
 
 @pytest.mark.parametrize("status", [PRUNED, DIVERGED])

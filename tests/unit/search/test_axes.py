@@ -86,6 +86,12 @@ LINES = [
     ["alpha=${tree.x},7", "tree.x=5,6"],
     ["tree.y.z=1,2", "++tree.y={z:5}"],
     ["rate=1e-4,1e-3", "nothing=null,5"],
+    ["+optimizer@second=adamw,prodigy", "dim=1,2"],
+    ["+db@free=my,sub/one", "optimizer=prodigy,adamw"],
+    ["experiment=a,ab", "optimizer=adamw,prodigy_plus", "dim=1,2"],
+    ["text=choice('x,y',\"z w\")", "dim=float(1,2)"],
+    ["text=str(1,2)", "flag=bool(0,1)"],
+    ["dim=shuffle(sort(3,1,2))", "tree={x:1,y:{z:3}}"],
 ]
 
 

@@ -8,10 +8,17 @@ import random
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 
 from studies import search_regret as study
-from sweep.files import write_json
+from sweep.command_line import CONF_DIR
+from sweep.conductor import conduct
+from sweep.files import append_jsonl, read_json, read_jsonl, write_json
+from sweep.search.grid import cells_of
 from sweep.search.outcome import Screened
+from sweep.trial import DIVERGED, FAILED, trial_folder
+from tests.stand_in import StandIn
 
 
 def made_table(noise: float = 0.01) -> list[study.Setting]:
@@ -31,6 +38,42 @@ def made_table(noise: float = 0.01) -> list[study.Setting]:
                           tuple(run(rate, dim, text) for _ in study.SEEDS))
             for rate, dim, text, schedule in itertools.product(study.RATES, study.DIMS, study.TEXT_RATES,
                                                                study.SCHEDULERS)]
+
+
+def test_the_table_holds_the_sweeps_own_scores_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sweep.dispatch.POLL_S", 0.01)
+    assert study.what_is_left(tmp_path).startswith("0 of 120 trainings are done; 144000 steps and 720 checkpoints")
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        cells = cells_of([f"sweep.results_dir={tmp_path}", "sweep.name=table", "tracker=none", "dataset.num_images=4",
+                          "launcher.devices=1", "network_dim=4,8", "seed=1,2", "max_train_steps=1200"],
+                         lambda overrides: compose("config", overrides=overrides),
+                         GlobalHydra.instance().config_loader())
+        conduct(cells, lambda config, folder: StandIn())
+    table = study.recorded(tmp_path)
+    assert [row.settings for row in table] == [{"network_dim": 4}, {"network_dim": 8}]
+    assert all(len(run.screened) == 4 for row in table for run in row.runs)
+    for path in tmp_path.glob("trials/*/metrics.jsonl"):
+        for row in [row for row in read_jsonl(path) if row["kind"] == "score"]:
+            row["score"] |= {"scoring_id": "another sweep's", "replicates": {}, "step": row["step"] + 1}
+            append_jsonl(path, row)
+    assert study.recorded(tmp_path) == table
+    assert study.what_is_left(tmp_path).startswith("4 of 120 trainings are done; 139200 steps and 696 checkpoints")
+    trial = next(read_jsonl(tmp_path / "table" / "trials.jsonl"))
+    folder = trial_folder(tmp_path, trial["train_id"])  # a rate that is too high for one of two seeds
+    folder.metrics.unlink()
+    next(folder.scores.glob("answer-*.json")).unlink()
+    write_json(folder.status, {**read_json(folder.status), "status": DIVERGED})
+    assert study.recorded(tmp_path)[0].runs[0] == study.Run(None, ())
+    assert study.recorded(tmp_path)[0].mean is None and study.recorded(tmp_path)[1] == table[1]
+    write_json(folder.status, {**read_json(folder.status), "status": FAILED})
+    with pytest.raises(ValueError, match="Trial 1 is not done"):
+        study.recorded(tmp_path)
+
+
+def test_a_run_that_diverged_at_once_is_pruned_from_nothing() -> None:
+    table = made_table()
+    table[0] = study.Setting(table[0].settings, (study.Run(None, ()),) * 2)
+    assert study.pruned(table, 3)["lost_best_frac"]["value"] == 0
 
 
 @pytest.mark.slow
@@ -57,5 +100,5 @@ def test_the_report_is_written_from_the_table_alone(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(study, "OUT", tmp_path)
     monkeypatch.setattr(study, "BUDGETS", (2, 4))
     write_json(tmp_path / study.TABLE, [study._row_to_json(row) for row in made_table()])
-    study.main(["--replay-only", "--searches", "2"])
+    study.main(["replay", "--searches", "2"])
     assert "60 settings x 2 seeds" in (tmp_path / "search_regret.md").read_text()
