@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 
@@ -43,14 +42,32 @@ def plan_packs(trials: Sequence[Trial], earlier: Sequence[Sequence[str]] = (), *
 
 
 def _shared_out(trials: Sequence[Trial], num_parts: int) -> list[list[Trial]]:
-    """Even parts by steps: each trial, the longest first, goes where the least is to do (Graham 1969)."""
-    parts: list[list[Trial]] = [[] for _ in range(min(num_parts, len(trials)))]
-    loads = [(0, number) for number in range(len(parts))]
-    for trial in sorted(trials, key=lambda trial: -trial.num_steps):
-        num_steps, number = loads[0]
-        parts[number].append(trial)
-        heapq.heapreplace(loads, (num_steps + trial.num_steps, number))
+    """Parts of about equal work, none empty. Adapters of one structure stay together as far as that allows: stacked
+    they cost less than side by side."""
+    costs = {trial.train_id: trial.num_steps * _step_cost(trial) for trial in trials}
+    waiting = sorted(trials, key=lambda trial: (-_step_cost(trial), _structure(trial), -trial.num_steps), reverse=True)
+    num_parts = min(num_parts, len(trials))
+    parts: list[list[Trial]] = []
+    while waiting:
+        to_come = num_parts - len(parts) - 1
+        share = sum(costs[trial.train_id] for trial in waiting) / (to_come + 1)
+        part, load = [waiting.pop()], 0.0
+        load += costs[part[0].train_id]
+        while len(waiting) > to_come and load + costs[waiting[-1].train_id] / 2 <= share:
+            part.append(waiting.pop())
+            load += costs[part[-1].train_id]
+        parts.append(part)
     return parts
+
+
+_DOUBLING_DIM = 100
+"""At about this rank an adapter costs a pass as much as the frozen base does (counted on the pocket base)."""
+
+
+def _step_cost(trial: Trial) -> float:
+    """Of one step, relative to the base's share of it."""
+    rows = int(trial.config["train_batch_size"]) * int(trial.config.get("gradient_accumulation_steps", 1))
+    return rows * (1 + int(trial.config["network_dim"]) / _DOUBLING_DIM)
 
 
 def places(pack: Sequence[Trial], max_trials: int | None) -> int | None:
@@ -80,10 +97,15 @@ def _shared_key(trial: Trial) -> str:
     return stable_hash([config["base_model"], *(config.get(key) for key in _SHARED)])
 
 
-def bank_order(trial: Trial) -> tuple[str, list[str], int, int, bool, bool, str, int, int]:
+def bank_order(trial: Trial) -> tuple[object, ...]:
     """First what adapters must agree on to be stacked."""
+    return (*_structure(trial), trial.config["optimizer"]["name"], trial.config["train_batch_size"], trial.number)
+
+
+def _structure(trial: Trial) -> tuple[str, list[str], int, int, bool, bool]:
+    """What adapters must agree on to be stacked."""
     config = trial.config
     network = config["network"]
     options = sorted(f"{key}={value}" for key, value in network.items())
     return (network["name"], options, config["network_dim"], config["conv_dim"] or 0, config["unet_lr"] > 0,
-            config["text_encoder_lr"] > 0, config["optimizer"]["name"], config["train_batch_size"], trial.number)
+            config["text_encoder_lr"] > 0)

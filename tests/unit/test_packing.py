@@ -55,6 +55,20 @@ def test_workers_get_as_many_steps_each() -> None:
     assert [len(pack) for pack in plan_packs(trials[:2], num_workers=3)] == [1, 1], "a worker too many gets nothing"
 
 
+def test_workers_get_as_much_work_each_and_equal_ranks_stay_together() -> None:
+    """The steps of a rank of 128 cost more than twice those of 4: even numbers of trials would not end together."""
+    dims = (4, 8, 16, 32, 64, 128)
+    trials = [trial(number, dim=dim) for number, dim in enumerate([*dims, *dims], start=1)]
+    packs = plan_packs(trials, num_workers=2)
+    assert [sorted(one.config["network_dim"] for one in pack) for pack in packs] == [
+        [4, 4, 8, 8, 16, 16, 32], [32, 64, 64, 128, 128]]
+
+
+def test_no_worker_stays_without_a_trial() -> None:
+    trials = [replace(trial(i), num_steps=steps) for i, steps in enumerate([1, 100, 1], start=1)]
+    assert sorted(map(len, plan_packs(trials, num_workers=3))) == [1, 1, 1]
+
+
 def test_what_trained_together_stays_together() -> None:
     trials = [trial(i) for i in range(1, 7)]
     packs = numbers(plan_packs(trials, earlier=[["t5", "t2", "t99"]]))
