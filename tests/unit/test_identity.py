@@ -18,7 +18,8 @@ def dataset():
     return read_dataset(config.dataset, trigger=config.trigger, class_noun=config.class_noun, repeats=None)
 
 
-def test_the_ids_of_older_versions_are_found_again() -> None:
+def test_the_ids_of_older_versions_are_found_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sweep.identity.TRAINING_VERSION", 1)
     dataset = SimpleNamespace(identity="photos", trigger="alexq", class_noun="man", reg_photos=())
     config = member("a").config
     before = train_id(config, dataset, "base")
