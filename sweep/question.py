@@ -55,7 +55,7 @@ def check_results_dir(results_dir: Path) -> None:
         if place.exists():
             if not place.is_dir():
                 raise ConfigError(f"sweep.results_dir={results_dir}: {place} is a file. Give a folder.")
-            if os.statvfs(place).f_flag & os.ST_RDONLY:
+            if hasattr(os, "statvfs") and os.statvfs(place).f_flag & os.ST_RDONLY:  # Windows has neither
                 raise ConfigError(f"sweep.results_dir={results_dir}: {place} is on a read-only disk. "
                                   "Give another folder.")
             if not os.access(place, os.W_OK):

@@ -116,7 +116,7 @@ def _measure_all(layouts: Sequence[Layout], options: argparse.Namespace, name: s
     limits = {f"limit at rank {layout.rank}, {layout.precision}":
               max(rate for key, rate in peaks.items() if key[:2] == (layout.device, layout.precision))
               / flops[_shape(layout)] for layout in layouts}
-    plot_throughput(folder.path / "throughput.html", found, limits)
+    plot_throughput(folder.path / "throughput.png", found, limits)
     folder.say("gains", _gains(found))
 
 

@@ -31,7 +31,8 @@ _ADAM_BYTES = 28  # per parameter: gradient, weight and two states read, three o
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """matmul_flops_per_s: of large bf16 products, measured. achieved_frac: what layers of these sizes reach of it."""
+    """All assumed. matmul_flops_per_s: of large bf16 products. achieved_frac: what layers of these sizes reach of it.
+    """
 
     name: str
     matmul_flops_per_s: float
@@ -41,9 +42,10 @@ class Machine:
     launch_s: float  # the CPU's time per operation under autograd, eager
 
 
-HOPEFUL = Machine(name="H200 hopeful", matmul_flops_per_s=788e12, achieved_frac=0.6, memory_bytes_per_s=3.8e12,
+# The two ends of what a card of the H200's class (788 TFLOP/s in bf16 products, 4.8 TB/s on paper) may do.
+HOPEFUL = Machine(name="hopeful", matmul_flops_per_s=788e12, achieved_frac=0.6, memory_bytes_per_s=3.8e12,
                   kernel_s=2e-6, launch_s=5e-6)
-WARY = Machine(name="H200 wary", matmul_flops_per_s=788e12, achieved_frac=0.3, memory_bytes_per_s=2.5e12,
+WARY = Machine(name="wary", matmul_flops_per_s=788e12, achieved_frac=0.3, memory_bytes_per_s=2.5e12,
                kernel_s=4e-6, launch_s=10e-6)
 
 
@@ -57,13 +59,12 @@ def estimate(folder: Folder, layout: Layout, ks: Sequence[int], machines: Sequen
     """A table of trial-steps per second over K, with what holds each K back."""
     folder.begin(kind="estimated, not measured", machines=[asdict(machine) for machine in machines])
     rows: list[dict[str, Any]] = []
-    for k in ks:
+    for k in sorted({1, *ks}):
         operations = operations_of(replace(layout, k=k))
         for machine in machines:
             gpu_s, launch_s = seconds(operations, machine)
             update_s = max(gpu_s, launch_s)
-            alone = next((row["trial_steps_per_s"] for row in rows if row["k"] == 1 and row["machine"] == machine.name),
-                         k / update_s)
+            alone = next((row["trial_steps_per_s"] for row in rows if row["machine"] == machine.name), k / update_s)
             rows.append({
                 "machine": machine.name, "base_model": layout.base_model, "precision": layout.precision,
                 "resolution": layout.resolution, "rank": layout.rank, "k": k, "num_operations": len(operations),
@@ -114,7 +115,8 @@ class _Counter(TorchDispatchMode):
         out = func(*args, **(kwargs or {}))
         packet = func._overloadpacket
         if func.namespace == "aten" and not func.is_view and packet.__name__ not in _NO_KERNEL:
-            count = flop_registry.get(packet)
+            plain = getattr(torch.ops.aten, packet.__name__.rstrip("_"))  # torch counts no product that adds in place
+            count = flop_registry.get(plain)
             flops = count(*args, **(kwargs or {}), out_val=out) if count else 0.0
             tensors = [leaf for leaf in (*tree_leaves(args), *tree_leaves(out)) if isinstance(leaf, torch.Tensor)]
             self.operations.append(Operation(float(flops), sum(t.numel() * t.element_size() for t in tensors)))

@@ -8,7 +8,9 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import date
+from itertools import cycle
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from sweep.bench.layouts import Layout, Measured
@@ -63,20 +65,30 @@ def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
 
 
 def plot_throughput(path: Path, found: Sequence[tuple[Layout, Measured]], limits: Mapping[str, float]) -> None:
-    """Trial-steps per second over K, a line per way to run; dashed: what the machine's matrix products would allow."""
-    import plotly.graph_objects as go
+    """Trial-steps per second over K, a line per way to run, medians with their range; grey: what the machine's matrix
+    products would allow."""
+    import matplotlib
 
-    lines: dict[str, list[tuple[int, float]]] = {}
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    rates: dict[str, dict[int, list[float]]] = {}
     for layout, one in found:
         if not one.failed:
             name = layout.name.partition(" ")[2]
-            lines.setdefault(name, []).append((layout.k, one.trial_steps_per_s))
-    figure = go.Figure()
-    for name, points in lines.items():
-        best = {k: max(rate for other, rate in points if other == k) for k, _ in points}
-        figure.add_scatter(x=sorted(best), y=[best[k] for k in sorted(best)], mode="lines+markers", name=name)
-    for name, rate in limits.items():
-        figure.add_hline(y=rate, line_dash="dash", annotation_text=f"{name}: {rate:.3g}/s")
-    figure.update_xaxes(type="log", title="K, trials in a pack", tickvals=[1, 2, 4, 8, 12, 16, 32, 64])
-    figure.update_yaxes(title="trial-steps per second, whole machine", rangemode="tozero")
-    figure.write_html(path, include_plotlyjs="cdn")
+            rates.setdefault(name, {}).setdefault(layout.k, []).append(one.trial_steps_per_s)
+    figure, axes = pyplot.subplots(figsize=(8, 5), layout="constrained")
+    for name, by_k in rates.items():
+        ks = sorted(by_k)
+        middle = [median(by_k[k]) for k in ks]
+        spread = [[m - min(by_k[k]) for k, m in zip(ks, middle, strict=True)],
+                  [max(by_k[k]) - m for k, m in zip(ks, middle, strict=True)]]
+        axes.errorbar(ks, middle, yerr=spread, marker="o", capsize=3, label=name)
+    for (name, rate), style in zip(limits.items(), cycle(("--", ":", "-.")), strict=False):
+        axes.axhline(rate, linestyle=style, color="grey", label=f"{name}: {rate:.3g}/s")
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(ks_of := sorted({layout.k for layout, _ in found}), [str(k) for k in ks_of])
+    axes.set(xlabel="K, trials in a pack", ylabel="trial-steps per second, whole machine", ylim=(0, None))
+    axes.legend(fontsize="small")
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)

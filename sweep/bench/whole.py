@@ -139,7 +139,7 @@ def many_trials(folder: Folder, *, num_trials: int, steps: int) -> None:
             rows.append({"trial": number + 1, "elapsed_s": elapsed_s,
                          "memory_gib": process.memory_info().rss / 2**30})
             write_text(folder.path / "table.csv", csv_text(("trial", "elapsed_s", "memory_gib"), rows))
-    _plot_growth(folder.path / "growth.html", rows)
+    _plot_growth(folder.path / "growth.png", rows)
     tenth = max(1, num_trials // 10)
     early, late = rows[1:1 + tenth], rows[-tenth:]  # the first one loads the base
     folder.say("summary", {key: {"early": statistics.median(row[key] for row in early),
@@ -164,11 +164,15 @@ def _spec(results_dir: Path, settings: Sequence[str]) -> Any:
 
 
 def _plot_growth(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    from plotly.subplots import make_subplots
+    import matplotlib
 
-    figure = make_subplots(rows=2, cols=1, shared_xaxes=True)
-    for line, key in enumerate(("elapsed_s", "memory_gib"), start=1):
-        figure.add_scatter(x=[row["trial"] for row in rows], y=[row[key] for row in rows], name=key, row=line, col=1)
-        figure.update_yaxes(title=key, rangemode="tozero", row=line, col=1)
-    figure.update_xaxes(title="trial", row=2, col=1)
-    figure.write_html(path, include_plotlyjs="cdn")
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, both = pyplot.subplots(2, 1, sharex=True, figsize=(8, 5), layout="constrained")
+    for axes, key in zip(both, ("elapsed_s", "memory_gib"), strict=True):
+        axes.plot([row["trial"] for row in rows], [row[key] for row in rows], marker=".")
+        axes.set(ylabel=key, ylim=(0, None))
+    both[1].set(xlabel="trial")
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)

@@ -51,7 +51,7 @@ class _AdaptedLinear(torch.autograd.Function):
             x, weight = x.to(dtype).contiguous(), weight.to(dtype)
             output = torch.nn.functional.linear(x, weight, None if bias is None else bias.to(dtype))
             tensors = tuple(tensor.to(dtype) for tensor in tensors)
-            scales = [scale_K.to(dtype).view(-1, 1, 1) for scale_K in scales]
+            scales = [scale_K.view(-1, 1, 1) for scale_K in scales]  # in fp32: a rounded scale is another strength
             activations = []
             for i, scale_K11 in enumerate(scales):
                 down_KRI, up_KOR = tensors[2 * i], tensors[2 * i + 1]

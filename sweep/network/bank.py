@@ -162,15 +162,18 @@ class AdapterBank:
     def attached(self) -> Iterator[AdapterBank]:
         """Inside, the base's target layers add their adapters' outputs."""
         taken = {key for group in self.groups for key in group.leaves}
-        modules = [target.module for target in self.targets if target.key in taken]
+        before = {target.key: vars(target.module).get("forward") for target in self.targets if target.key in taken}
         for target in self.targets:
             if target.key in taken:
                 target.module.forward = self._forward_of(target)  # type: ignore[method-assign]
         try:
             yield self
         finally:
-            for module in modules:
-                del module.forward  # the class's own again
+            for target in self.targets:
+                if target.key in taken:
+                    del target.module.forward  # the class's own again
+                    if before[target.key] is not None:
+                        target.module.forward = before[target.key]  # type: ignore[method-assign, assignment]
 
     def _plan(self, counts: Sequence[int], draws: Sequence[tuple[int, int] | None]) -> list[_Segment]:
         """Neighbours of one structure with equally many rows go through one stacked product."""

@@ -56,4 +56,4 @@ def test_a_grid_leaves_its_table_and_what_it_was_measured_with(tmp_path: Path) -
     assert [row["k"] for row in rows] == ["1", "2"] and all(float(row["trial_steps_per_s"]) > 0 for row in rows)
     assert {"device", "base_model", "precision", "resolution", "rank", "k", "workers", "threads", "compiled",
             "trial_steps_per_s", "peak_memory_gib"} <= set(rows[0])
-    assert {path.name for path in folder.iterdir()} >= {"raw.jsonl", "hardware.json", "throughput.html", "gains.json"}
+    assert {path.name for path in folder.iterdir()} >= {"raw.jsonl", "hardware.json", "throughput.png", "gains.json"}

@@ -84,3 +84,17 @@ def test_gradients_land_in_the_flat_row(base, targets, inputs) -> None:
     for part, _, span in bank.spans(0):
         assert bank.flat_grad(0)[span].any() == (part == "unet")
     assert not bank.flat_grad(1).any(), "an adapter whose rows are not in the loss has no gradient"
+
+
+def test_a_forward_that_was_set_before_comes_back(targets) -> None:
+    """Libraries that move weights between devices put theirs onto the module."""
+    module = targets[0].module
+    before = module.forward
+    module.forward = mine = lambda x: before(x)
+    try:
+        with AdapterBank(targets, [AdapterSpec(dim=4, alpha=4)]).attached():
+            assert module.forward is not mine
+        assert module.forward is mine
+    finally:
+        del module.forward
+    assert "forward" not in vars(module)

@@ -9,7 +9,6 @@ from sweep.record.importance import MIN_TRIALS, importance_lines, importances, m
 from sweep.record.sentences import learned
 from sweep.trial import TrialResult
 
-
 SWINGS = [0.02, -0.02, -0.03, 0.02, 0.01, -0.01, 0.02, 0.03, -0.02, 0.01, 0.0, -0.02]
 
 
