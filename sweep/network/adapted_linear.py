@@ -35,8 +35,22 @@ def adapted_linear(module: torch.nn.Linear, x: Tensor, shares: Sequence[Share]) 
     """W x + b, plus scale * up(down(x)) (Hu et al. 2021, Eq. 3) of each adapter on its own rows. x [B,...,I]."""
     tensors = [tensor for share in shares for tensor in (share.down_KRI, share.up_KOR)]
     output: Tensor = _AdaptedLinear.apply(x, module.weight, module.bias, [share.rows for share in shares],
-                                          [share.scale_K for share in shares], *tensors)
+                                          [share.scale_K for share in shares],
+                                          [is_cheaper_merged(x, share) for share in shares], *tensors)
     return output
+
+
+def is_cheaper_merged(x: Tensor, share: Share) -> bool:
+    """Whether adapters cost less as part of the weights, W + scale * up @ down, than beside them: where the rank is not
+    small against the layer. In fp32 alone: in half precision small adapters would drown in W's rounding."""
+    if _compute_dtype(x) != torch.float32:
+        return False
+    (num_adapters, rank, num_in), num_out = share.down_KRI.shape, share.up_KOR.shape[1]
+    tokens = x[share.rows].numel() // num_in // num_adapters
+    beside, product = tokens * rank * (num_in + num_out), num_in * num_out * rank
+    if torch.is_grad_enabled():  # the gradient of W's size, and from it those of up and down
+        return 4 * product + tokens * num_in * num_out < 3 * beside
+    return product < beside
 
 
 class _AdaptedLinear(torch.autograd.Function):
@@ -44,40 +58,83 @@ class _AdaptedLinear(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, rows: list[slice], scales: list[Tensor],
-                *tensors: Tensor) -> Tensor:
-        device = x.device.type
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
-        with torch.autocast(device, enabled=False):
+                merged: list[bool], *tensors: Tensor) -> Tensor:
+        dtype = _compute_dtype(x)
+        with torch.autocast(x.device.type, enabled=False):
             x, weight = x.to(dtype).contiguous(), weight.to(dtype)
-            output = torch.nn.functional.linear(x, weight, None if bias is None else bias.to(dtype))
+            bias = None if bias is None else bias.to(dtype)
             tensors = tuple(tensor.to(dtype) for tensor in tensors)
             scales = [scale_K.view(-1, 1, 1) for scale_K in scales]  # in fp32: a rounded scale is another strength
+            output = x.new_empty(*x.shape[:-1], len(weight))
+            for part in _others(len(x), [part for part, is_in in zip(rows, merged, strict=True) if is_in]):
+                _linear(x[part], weight, bias, output[part])
             activations = []
-            for i, scale_K11 in enumerate(scales):
+            for i, (part, scale_K11) in enumerate(zip(rows, scales, strict=True)):
                 down_KRI, up_KOR = tensors[2 * i], tensors[2 * i + 1]
-                h_KRT = torch.bmm(down_KRI, _stacked(x, rows[i], len(down_KRI)).transpose(1, 2)).mul_(scale_K11)
-                _stacked(output, rows[i], len(down_KRI)).baddbmm_(h_KRT.transpose(1, 2), up_KOR.transpose(1, 2))
+                x_KTI, output_KTO = (_stacked(tensor, part, len(down_KRI)) for tensor in (x, output))
+                if merged[i]:
+                    torch.bmm(x_KTI, _merged(weight, down_KRI, up_KOR, scale_K11).transpose(1, 2), out=output_KTO)
+                    if bias is not None:
+                        output_KTO.add_(bias)
+                    continue
+                h_KRT = torch.bmm(down_KRI, x_KTI.transpose(1, 2)).mul_(scale_K11)
+                output_KTO.baddbmm_(h_KRT.transpose(1, 2), up_KOR.transpose(1, 2))
                 activations.append(h_KRT)
         ctx.save_for_backward(x, weight, *tensors, *activations)
-        ctx.rows, ctx.scales = rows, scales
+        ctx.rows, ctx.scales, ctx.merged = rows, scales, merged
         return output
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         x, weight, *saved = ctx.saved_tensors
-        num = len(ctx.rows)
+        tensors, activations = saved[:2 * len(ctx.rows)], iter(saved[2 * len(ctx.rows):])
         grad = grad.to(x.dtype).contiguous()
-        grad_x = torch.matmul(grad, weight) if ctx.needs_input_grad[0] else None
+        grad_x = torch.empty_like(x) if ctx.needs_input_grad[0] else None
+        if grad_x is not None:
+            for part in _others(len(x), [part for part, is_in in zip(ctx.rows, ctx.merged, strict=True) if is_in]):
+                _linear(grad[part], weight.T, None, grad_x[part])
         grads: list[Tensor] = []
-        for i, (rows, scale_K11) in enumerate(zip(ctx.rows, ctx.scales, strict=True)):
-            down_KRI, up_KOR, h_KRT = saved[2 * i], saved[2 * i + 1], saved[2 * num + i]
-            grad_KTO = _stacked(grad, rows, len(down_KRI))
+        for i, (part, scale_K11, is_in) in enumerate(zip(ctx.rows, ctx.scales, ctx.merged, strict=True)):
+            down_KRI, up_KOR = tensors[2 * i], tensors[2 * i + 1]
+            x_KTI, grad_KTO = (_stacked(tensor, part, len(down_KRI)) for tensor in (x, grad))
+            into_KTI = None if grad_x is None else _stacked(grad_x, part, len(down_KRI))
+            if is_in:
+                if into_KTI is not None:  # merged once more rather than kept: K weights of a layer may be large
+                    torch.bmm(grad_KTO, _merged(weight, down_KRI, up_KOR, scale_K11), out=into_KTI)
+                grad_KOI = torch.bmm(grad_KTO.transpose(1, 2), x_KTI).mul_(scale_K11)
+                grads += [torch.bmm(up_KOR.transpose(1, 2), grad_KOI), torch.bmm(grad_KOI, down_KRI.transpose(1, 2))]
+                continue
             grad_h_KRT = torch.bmm(up_KOR.transpose(1, 2), grad_KTO.transpose(1, 2)).mul_(scale_K11)
-            if grad_x is not None:
-                _stacked(grad_x, rows, len(down_KRI)).baddbmm_(grad_h_KRT.transpose(1, 2), down_KRI)
-            grads += [torch.bmm(grad_h_KRT, _stacked(x, rows, len(down_KRI))), _grad_up(h_KRT, grad_KTO)]
-        return grad_x, None, None, None, None, *grads
+            if into_KTI is not None:
+                into_KTI.baddbmm_(grad_h_KRT.transpose(1, 2), down_KRI)
+            grads += [torch.bmm(grad_h_KRT, x_KTI), _grad_up(next(activations), grad_KTO)]
+        return grad_x, None, None, None, None, None, *grads
+
+
+def _compute_dtype(x: Tensor) -> torch.dtype:
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+
+
+def _merged(weight: Tensor, down_KRI: Tensor, up_KOR: Tensor, scale_K11: Tensor) -> Tensor:
+    """W + scale * up @ down, [K,O,I]."""
+    return torch.baddbmm(weight.expand(len(down_KRI), -1, -1), up_KOR * scale_K11, down_KRI)
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None, output: Tensor) -> None:
+    """Into output: x W' + b."""
+    flat, into = x.view(-1, x.shape[-1]), output.view(-1, output.shape[-1])
+    if bias is None:
+        torch.mm(flat, weight.T, out=into)
+    else:
+        torch.addmm(bias, flat, weight.T, out=into)
+
+
+def _others(num_rows: int, taken: Sequence[slice]) -> list[slice]:
+    """The runs of rows between those taken, which are in order."""
+    edges = [0, *(edge for part in taken for edge in (part.start, part.stop)), num_rows]
+    return [slice(start, stop) for start, stop in zip(edges[::2], edges[1::2], strict=True) if start < stop]
 
 
 def _grad_up(h_KRT: Tensor, grad_KTO: Tensor) -> Tensor:

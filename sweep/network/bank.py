@@ -194,7 +194,7 @@ class AdapterBank:
         """What the layer does while adapters are attached."""
         import torch
 
-        from sweep.network.adapted_linear import adapted_linear
+        from sweep.network.adapted_linear import adapted_linear, is_cheaper_merged
 
         module: Any = target.module
         frozen, is_linear = module.forward, type(module) is torch.nn.Linear
@@ -202,9 +202,11 @@ class AdapterBank:
         def forward(x: Tensor) -> Tensor:
             pieces = self._pieces(target.key, x)
             stacks = [stack for _, stack in pieces if stack is not None]
-            # alone, an adapter is quicker through autograd's own operators than through a step written in Python
-            if is_linear and len(self.specs) > 1 and all(is_plain(stack) for stack in stacks):
-                return adapted_linear(module, x, [share_of(stack, rows) for rows, stack in pieces if stack is not None])
+            if is_linear and all(is_plain(stack) for stack in stacks):
+                shares = [share_of(stack, rows) for rows, stack in pieces if stack is not None]
+                # alone and beside its layer, an adapter is quicker through autograd's own operators
+                if len(self.specs) > 1 or any(is_cheaper_merged(x, share) for share in shares):
+                    return adapted_linear(module, x, shares)
             output: Tensor = frozen(x)
             if len(pieces) == 1 and stacks:
                 return add_to(output, x, stacks[0])

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from sweep.network.adapted_linear import Share, adapted_linear
+from sweep.network.adapted_linear import Share, adapted_linear, is_cheaper_merged
 
-SIZES = [(2, 4), (1, 16), (3, 8)]  # adapters and rank of each segment; one more row belongs to nobody
+SIZES = [(2, 1), (1, 16), (3, 8)]  # adapters and rank of each segment; one more row belongs to nobody
 SCALES = (0.5, 1.0, 2.0)
 
 
@@ -29,6 +29,8 @@ def test_output_and_gradients_are_autograds(shape: tuple[int, ...], precision: t
         added = [scale * x[row] @ down[k].T @ up[k].T for row, down, up, k, scale in rows_of]
         return module(x) + torch.stack([*added, torch.zeros_like(added[0])])
 
+    merged = [is_cheaper_merged(x, share) for share in shares]
+    assert merged == ([False, True, True] if len(shape) == 2 else [False] * 3), "both ways, side by side"
     wanted = one_by_one()
     gradients = torch.autograd.grad(wanted.square().sum(), leaves)
     with torch.autocast("cpu", precision, enabled=precision != torch.float32):
@@ -37,6 +39,23 @@ def test_output_and_gradients_are_autograds(shape: tuple[int, ...], precision: t
     assert _error(found, wanted) < bound
     for a, b in zip(torch.autograd.grad(found.float().square().sum(), leaves), gradients, strict=True):
         assert _error(a, b) < bound
+
+
+def test_in_half_precision_adapters_stay_beside_the_weights() -> None:
+    share = Share(slice(0, 2), torch.randn(2, 16, 6), torch.randn(2, 9, 16), torch.ones(2))
+    x = torch.randn(2, 500, 6)
+    assert is_cheaper_merged(x, share)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not is_cheaper_merged(x, share)
+
+
+def test_images_take_the_cheaper_way_too() -> None:
+    """Without gradients, merging costs one product of the weights' size."""
+    share = Share(slice(0, 1), torch.randn(1, 4, 60), torch.randn(1, 60, 4), torch.ones(1))
+    x = torch.randn(1, 50, 60)
+    with torch.no_grad():
+        assert is_cheaper_merged(x, share)
+    assert not is_cheaper_merged(x, share)
 
 
 def test_no_gradient_is_made_for_what_needs_none() -> None:
