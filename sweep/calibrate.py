@@ -30,32 +30,36 @@ FILE = "thresholds.yaml"
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What was found in the record. left_out: notes and ratings that can't be used, each with the reason."""
+    """What was found in the record. read_as: each note that counts, behind the verdict that it was read as. left_out:
+    notes and ratings that can't be used, each with the reason."""
 
     judgements: tuple[Judgement, ...]
     num_notes: int
     num_pairs: int
+    read_as: tuple[str, ...]
     left_out: tuple[str, ...]
 
 
 def said_in(records: Sequence[Record]) -> Said:
     """All notes and ratings of these sweeps; a trial of several sweeps counts once, its newest note on a file too."""
-    notes: dict[tuple[str, str], Named] = {}
+    notes: dict[tuple[str, str], tuple[Named, str]] = {}
     pairs: list[Preferred] = []
     left_out: list[str] = []
     for record in records:
         for result in record.results:
-            for key, found in _notes_on(record, result):
-                if isinstance(found, str):
-                    left_out += [found] if found not in left_out else []
+            for key, found, line in _notes_on(record, result):
+                if found is None:
+                    left_out += [line] if line not in left_out else []
                 else:
-                    notes[key] = found
+                    notes[key] = found, line
         pairs += _pairs(record, left_out)
-    return Said((*notes.values(), *pairs), len(notes), len(pairs), tuple(left_out))
+    return Said((*(found for found, _ in notes.values()), *pairs), len(notes), len(pairs),
+                tuple(line for _, line in notes.values()), tuple(left_out))
 
 
-def _notes_on(record: Record, result: TrialResult) -> Iterator[tuple[tuple[str, str], Named | str]]:
-    """Each note of a trial with what it is about, or why it can't be used."""
+def _notes_on(record: Record, result: TrialResult) -> Iterator[tuple[tuple[str, str], Named | None, str]]:
+    """Each note of a trial: what it is about, the judgement if it can be used, and a line on how it was read or why it
+    can't be."""
     for note in read_notes(trial_folder(record.results_dir, result.trial.train_id).root):
         where = f'trial {result.trial.number} of {record.dir.name}, "{" ".join(note.split())[:60]}"'
         words, score = named_verdict(note), _noted_file(result, named_epoch(note))
@@ -67,9 +71,9 @@ def _notes_on(record: Record, result: TrialResult) -> Iterator[tuple[tuple[str, 
         elif point is None:
             problem = f"{where}: the score of {score.file} can't be known"
         else:
-            yield (result.trial.train_id, score.score_id), Named(point, words)
+            yield (result.trial.train_id, score.score_id), Named(point, words), f"{words}: {where}"
             continue
-        yield ("", ""), problem
+        yield ("", ""), None, problem
 
 
 def _noted_file(result: TrialResult, epoch: int | None) -> Score | None:
@@ -150,6 +154,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.scoring:
         records = [record for record in records if _scoring_of([record]) == name]
     defaults, said = shipped(name), said_in(records)
+    for line in said.read_as:
+        print(f"read as {line}")
     for line in said.left_out:
         print(f"left out: {line}")
     calibration = calibrate(said.judgements, defaults)

@@ -63,6 +63,8 @@ def test_a_users_notes_become_thresholds_that_the_scoring_takes(sweep_dir, capsy
     assert main([str(sweep_dir)]) == 0
     said = capsys.readouterr().out
     assert "20 notes that name a verdict" in said and "agree with 14 of 20" in said
+    assert 'read as good: trial 8 of alex, "good"' in said
+    assert 'read as underfit: trial 7 of alex, "underfit, I think"' in said
     assert 'left out: trial 1 of alex, "which one was this?": begin it with one of memorised' in said
     path = sweep_dir / "thresholds.yaml"
     assert f"scoring.thresholds_file={path}" in said

@@ -89,9 +89,24 @@ def test_rated_pairs_alone_move_a_threshold_to_where_people_see_a_difference():
     ("good likeness but memorized the clothes", "memorised"),
     ("the hair is good but it is underfit", None),
     ("used for the exhibition", None),
+    ("very good, perfect hair", "very good"),
+    ("no longer underfit: good", "good"),
+    ("not the best one but good", "good"),
+    ("neither overtrained nor really underfit, good", "good"),
+    ("no likeness, overtrained too", "does not look like the subject"),
 ])
 def test_a_verdict_is_found_in_words(note, said):
     assert named_verdict(note) == said
+
+
+@pytest.mark.parametrize("note", [
+    "not yet overtrained", "isn't overtrained", "isn’t overtrained", "isnt overtrained", "doesn't look overtrained",
+    "not really good", "not a good one", "far from good", "not what I would call good", "hardly good",
+    "never memorised anything", "no memorised photos", "not overtrained or underfit", "neither memorised nor broken",
+    "no longer overtrained", "less overtrained than epoch 3",
+    "perfect hair", "very good likeness", "excellent prompt adherence"])
+def test_a_verdict_that_is_denied_or_said_of_a_part_is_not_taken_for_one(note):
+    assert named_verdict(note) is None
 
 
 def test_a_note_may_be_about_one_epoch():
