@@ -30,8 +30,11 @@ FILE = "thresholds.yaml"
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What was found in the record. read_as: each note that counts, behind the verdict that it was read as. left_out:
-    notes and ratings that can't be used, each with the reason."""
+    """What was found in the record.
+
+    num_pairs: different pairs of files; one is rated at several prompts. read_as: each note that counts, behind the
+    verdict that it was read as. left_out: notes and ratings that can't be used, each with the reason.
+    """
 
     judgements: tuple[Judgement, ...]
     num_notes: int
@@ -53,7 +56,7 @@ def said_in(records: Sequence[Record]) -> Said:
                 else:
                     notes[key] = found, line
         pairs += _pairs(record, left_out)
-    return Said((*(found for found, _ in notes.values()), *pairs), len(notes), len(pairs),
+    return Said((*(found for found, _ in notes.values()), *pairs), len(notes), len({pair.about for pair in pairs}),
                 tuple(line for _, line in notes.values()), tuple(left_out))
 
 
@@ -71,7 +74,8 @@ def _notes_on(record: Record, result: TrialResult) -> Iterator[tuple[tuple[str, 
         elif point is None:
             problem = f"{where}: the score of {score.file} can't be known"
         else:
-            yield (result.trial.train_id, score.score_id), Named(point, words), f"{words}: {where}"
+            judgement = Named(point, words, _about((result.trial.train_id, score)))
+            yield (result.trial.train_id, score.score_id), judgement, f"{words}: {where}"
             continue
         yield ("", ""), None, problem
 
@@ -94,11 +98,17 @@ def _pairs(record: Record, left_out: list[str]) -> Iterator[Preferred]:
             scores = []
         points = [point for score in scores if (point := point_of(score.axes, score.details)) is not None]
         if len(points) == 2 and row["question"] in QUESTIONS:
-            yield Preferred(points[0], points[1], row["question"], is_same=row["choice"] == "same")
+            about = _about((left["train_id"], scores[0]), (right["train_id"], scores[1]))
+            yield Preferred(points[0], points[1], row["question"], about, is_same=row["choice"] == "same")
         else:
             num_lost += 1
     if num_lost:
         left_out.append(f"{num_lost} rated pairs of {record.dir.name}: their scores are gone or can't be known")
+
+
+def _about(*files: tuple[str, Score]) -> str:
+    """The trials' files, in whatever order, at whatever strength and on whatever cells they were scored."""
+    return " & ".join(sorted(f"{train_id}/{score.file}" for train_id, score in files))
 
 
 def shipped(name: str) -> Thresholds:
@@ -130,8 +140,8 @@ def text_of(calibration: Calibration, defaults: Thresholds, said: Said) -> str:
     """The file, with what it is made of in its first lines."""
     assert calibration.left_out is not None
     lines = [f"# Thresholds of the verdicts, fitted to {said.num_notes} notes and {said.num_pairs} rated pairs.",
-             f"# Agreement: defaults {calibration.default_agreement:g} of {calibration.num}, fitted with each one left "
-             f"out {calibration.left_out:g} of {calibration.num}.",
+             f"# Agreement: defaults {calibration.default_agreement:g} of {calibration.num} answers, fitted with each "
+             f"file or pair left out {calibration.left_out:g} of {calibration.num}.",
              "# Use: scoring.thresholds_file=THIS_FILE with train.py or evaluate.py."]
     for field in fields(Thresholds):
         value, default = getattr(calibration.thresholds, field.name), getattr(defaults, field.name)
@@ -159,10 +169,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for line in said.left_out:
         print(f"left out: {line}")
     calibration = calibrate(said.judgements, defaults)
-    print(f"{said.num_notes} notes that name a verdict and {said.num_pairs} rated pairs of scoring={name}. The "
-          f"defaults agree with {calibration.default_agreement:g} of {calibration.num}.")
+    print(f"{said.num_notes} notes that name a verdict and {said.num_pairs} rated pairs "
+          f"({calibration.num - said.num_notes} answers) of scoring={name}. The defaults agree with "
+          f"{calibration.default_agreement:g} of {calibration.num}.")
     if calibration.left_out is not None:
-        print(f"Fitted without the one that is asked about: {calibration.left_out:g} of {calibration.num}.")
+        print(f"Fitted without the files that are asked about: {calibration.left_out:g} of {calibration.num}.")
     if calibration.why_default:
         print(f"The defaults stay: {calibration.why_default}.")
         return 0

@@ -77,7 +77,7 @@ def test_a_users_notes_become_thresholds_that_the_scoring_takes(sweep_dir, capsy
 def test_below_fifteen_notes_nothing_is_written(sweep_dir, capsys):
     say(sweep_dir, range(1, 15))
     assert main([str(sweep_dir.parent)]) == 0
-    assert "The defaults stay: uncalibrated: 14 judgements" in capsys.readouterr().out
+    assert "The defaults stay: uncalibrated: 14 different files" in capsys.readouterr().out
     assert not list(sweep_dir.parent.rglob("thresholds.yaml"))
 
 
@@ -94,6 +94,19 @@ def test_ratings_count_and_what_is_gone_is_said(sweep_dir, capsys):
     said = capsys.readouterr().out
     assert "0 notes that name a verdict and 16 rated pairs" in said
     assert "1 rated pairs of alex: their scores are gone" in said
+
+
+def test_one_pair_of_files_rated_at_many_prompts_is_one_pair(sweep_dir, capsys):
+    sides = [{"train_id": f"{number:012x}", "score_id": f"x{number}", "usefulness": 0.5} for number in (4, 16)]
+    for cell in range(10):
+        for question in ("likeness", "adherence"):
+            left, right = sides if cell % 2 else reversed(sides)
+            append_jsonl(sweep_dir / RATINGS, {"question": question, "cell": f"c{cell}", "left": left, "right": right,
+                                               "choice": "right" if cell % 2 else "left"})
+    main([str(sweep_dir)])
+    said = capsys.readouterr().out
+    assert "1 rated pairs (20 answers)" in said
+    assert "The defaults stay: uncalibrated: 1 different files or pairs" in said
 
 
 def test_a_file_of_thresholds_is_checked(tmp_path):
