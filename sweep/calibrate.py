@@ -16,7 +16,7 @@ from sweep.errors import ConfigError
 from sweep.evaluation.calibration import Calibration, Judgement, Named, Preferred, calibrate
 from sweep.evaluation.settings import ScoringConfig, Thresholds
 from sweep.evaluation.spoken import named_epoch, named_verdict
-from sweep.evaluation.verdict import VERDICTS, point_of
+from sweep.evaluation.verdict import VERDICTS, Point, point_of
 from sweep.files import write_text
 from sweep.record.command import run_command
 from sweep.record.facts import Record, find_sweep, read_record
@@ -66,13 +66,13 @@ def _notes_on(record: Record, result: TrialResult) -> Iterator[tuple[tuple[str, 
     for note in read_notes(trial_folder(record.results_dir, result.trial.train_id).root):
         where = f'trial {result.trial.number} of {record.dir.name}, "{" ".join(note.split())[:60]}"'
         words, score = named_verdict(note), _noted_file(result, named_epoch(note))
-        point = None if score is None else point_of(score.axes, score.details)
+        point = None if score is None else _point(score)
         if words is None:
             problem = f"{where}: begin it with one of {', '.join(VERDICTS[1:])}"
         elif score is None:
             problem = f"{where}: there is no score of that file"
-        elif point is None:
-            problem = f"{where}: the score of {score.file} can't be known"
+        elif not isinstance(point, Point):
+            problem = f"{where}: the score of {score.file} {point}"
         else:
             judgement = Named(point, words, _about((result.trial.train_id, score)))
             yield (result.trial.train_id, score.score_id), judgement, f"{words}: {where}"
@@ -96,14 +96,27 @@ def _pairs(record: Record, left_out: list[str]) -> Iterator[Preferred]:
             scores = [read_score(record.results_dir, side["train_id"], side["score_id"]) for side in (left, right)]
         except FileNotFoundError:
             scores = []
-        points = [point for score in scores if (point := point_of(score.axes, score.details)) is not None]
+        points = [point for score in scores if not isinstance(point := _point(score), str)]
         if len(points) == 2 and row["question"] in QUESTIONS:
             about = _about((left["train_id"], scores[0]), (right["train_id"], scores[1]))
             yield Preferred(points[0], points[1], row["question"], about, is_same=row["choice"] == "same")
         else:
             num_lost += 1
     if num_lost:
-        left_out.append(f"{num_lost} rated pairs of {record.dir.name}: their scores are gone or can't be known")
+        left_out.append(f"{num_lost} rated pairs of {record.dir.name}: their scores are gone, can't be known or are an "
+                        "older version's")
+
+
+def _point(score: Score) -> Point | str:
+    """What the rules go by, or why they can't: an older version's scores do not say how sure a copy is, and a file that
+    counts as memorised would pass for one that is not."""
+    point = point_of(score.axes, score.details)
+    if point is None:
+        return "can't be known"
+    if "memo_gap_low" not in score.details:
+        return ("is an older version's, which lacks memo_gap_low; the sweep's own command judges its files again, and "
+                "draws nothing anew")
+    return point
 
 
 def _about(*files: tuple[str, Score]) -> str:

@@ -149,7 +149,7 @@ def _moved(name: str, judgements: Sequence[Judgement], thresholds: Thresholds) -
     best = [i for i, gain in enumerate(gains) if gain == top]
     start = min(best, key=lambda i: abs(places[i] - now))  # of several such stretches, the one nearest to where it is
     stretch = [i for i in best if all(gains[j] == top for j in range(min(i, start), max(i, start) + 1))]
-    return dataclasses.replace(thresholds, **{name: round(places[stretch[len(stretch) // 2]], 3)})
+    return dataclasses.replace(thresholds, **{name: places[stretch[len(stretch) // 2]]})
 
 
 def _gain(name: str, place: float, judgements: Sequence[Judgement], thresholds: Thresholds) -> float:
@@ -161,7 +161,8 @@ def _gain(name: str, place: float, judgements: Sequence[Judgement], thresholds: 
 
 
 def _candidates(name: str, judgements: Sequence[Judgement], thresholds: Thresholds) -> list[float]:
-    """Between the figures that were judged, and a little past the first and the last; in order with its neighbours."""
+    """Between the figures that were judged, and a little past the first and the last; in order with its neighbours, and
+    rounded as they are written, so that what is judged is what is used."""
     values = sorted({value for judgement in judgements for value in _values(name, judgement)})
     if not values:
         return []
@@ -174,7 +175,7 @@ def _candidates(name: str, judgements: Sequence[Judgement], thresholds: Threshol
             place = rising.index(name)
             low = getattr(thresholds, rising[place - 1]) if place else low
             high = getattr(thresholds, rising[place + 1]) if place + 1 < len(rising) else high
-    return [place for place in places if low <= place <= high]
+    return [place for place in (round(place, 3) for place in places) if low <= place <= high]
 
 
 def _values(name: str, judgement: Judgement) -> list[float]:

@@ -74,6 +74,21 @@ def test_a_users_notes_become_thresholds_that_the_scoring_takes(sweep_dir, capsy
     assert others == SCORING.thresholds, "nothing else was said"
 
 
+def test_scores_of_an_older_version_are_left_out_with_the_reason(sweep_dir, capsys):
+    say(sweep_dir, range(1, 21))
+    place = trial_folder(sweep_dir.parent, f"{20:012x}")
+    old = dataclasses.replace(score(0.9, "old"), details={"detect_rate": 1.0})
+    write_json(place.scores / "old.json", to_json(old))
+    write_json(place.answer("s1"), to_json(Answer(file=old.file, epoch=3, step=3, strength=1.0, score=old, reason="")))
+    append_jsonl(sweep_dir / RATINGS, {"question": "likeness", "cell": "c", "choice": "left", "left": {
+        "train_id": f"{20:012x}", "score_id": "old"}, "right": {"train_id": f"{1:012x}", "score_id": "x1"}})
+    main([str(sweep_dir)])
+    said = capsys.readouterr().out
+    assert "19 notes that name a verdict and 0 rated pairs" in said
+    assert 'trial 20 of alex, "good": the score of a-000003.safetensors is an older version\'s, which lacks' in said
+    assert "1 rated pairs of alex: their scores are gone, can't be known or are an older version's" in said
+
+
 def test_below_fifteen_notes_nothing_is_written(sweep_dir, capsys):
     say(sweep_dir, range(1, 15))
     assert main([str(sweep_dir.parent)]) == 0

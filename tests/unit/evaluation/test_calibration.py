@@ -68,6 +68,13 @@ def test_what_is_said_again_of_the_same_files_is_no_news():
     assert calibration.thresholds == DEFAULTS, "nothing but the file itself speaks for moving them"
 
 
+def test_a_threshold_is_judged_as_it_is_written():
+    """Between .4501 and .4504 lies .45025, which three digits turn into .45: both are above it."""
+    near = [Named(Point(likeness=likeness, adherence=0.95, diversity=0.9, memorisation=0.0), words, f"{words} {i}")
+            for likeness, words in ((0.4501, "underfit"), (0.4504, "good")) for i in range(3)]
+    assert fit(near, DEFAULTS) == DEFAULTS
+
+
 def test_words_at_random_leave_the_defaults():
     rng = random.Random(3)
     noise = [Named(file_of(rng), rng.choice(VERDICTS[1:]), f"noise {i}") for i in range(30)]
