@@ -17,6 +17,7 @@ from sweep.trial import Score
 
 TIE, BETTER, WORSE, UNKNOWN = "tie", "better", "worse", "unknown"
 MIN_SEEDS = 2
+EXPLORATORY = "exploratory: "  # begins the words of a claim that can't be made
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +51,16 @@ def compare_settings(one: Sequence[Score], other: Sequence[Score], *, names: tup
               for scores in (one, other)]
     num_seeds = (len(values[0]), len(values[1]))
     if min(num_seeds) < MIN_SEEDS:
-        lacking = " and ".join(name for name, n in zip(names, num_seeds, strict=True) if n < MIN_SEEDS)
+        lacking = [name for name, n in zip(names, num_seeds, strict=True) if n < MIN_SEEDS]
         difference = statistics.fmean(values[0]) - statistics.fmean(values[1]) if min(num_seeds) else None
         return Claim(UNKNOWN, difference, None, None, num_seeds,
-                     f"exploratory: {lacking} was trained with fewer than {MIN_SEEDS} seeds, so what the seed does is "
-                     "not known")
+                     f"{EXPLORATORY}{' and '.join(lacking)} {'was' if len(lacking) == 1 else 'were'} trained with "
+                     f"fewer than {MIN_SEEDS} seeds, so what the seed does is not known")
     difference = statistics.fmean(values[0]) - statistics.fmean(values[1])
     prompt_error = _prompt_error(one, other)
     if prompt_error is None:
         return Claim(UNKNOWN, difference, None, None, num_seeds,
-                     f"exploratory: fewer than {MIN_UNITS} prompts have a figure under every seed of {names[0]} and "
+                     f"{EXPLORATORY}fewer than {MIN_UNITS} prompts have a figure under every seed of {names[0]} and "
                      f"{names[1]}, so what the prompts do is not known")
     variances = [statistics.variance(seeds) / len(seeds) for seeds in values]
     degrees = _welch_degrees(variances, num_seeds)
