@@ -16,7 +16,7 @@ from sweep.errors import ConfigError
 from sweep.evaluation.calibration import Calibration, Judgement, Named, Preferred, calibrate
 from sweep.evaluation.settings import ScoringConfig, Thresholds
 from sweep.evaluation.spoken import named_epoch, named_verdict
-from sweep.evaluation.verdict import VERDICTS, point_of
+from sweep.evaluation.verdict import VERDICTS, Point, point_of
 from sweep.files import write_text
 from sweep.record.command import run_command
 from sweep.record.facts import Record, find_sweep, read_record
@@ -30,46 +30,54 @@ FILE = "thresholds.yaml"
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What was found in the record. left_out: notes and ratings that can't be used, each with the reason."""
+    """What was found in the record.
+
+    num_pairs: different pairs of files; one is rated at several prompts. read_as: each note that counts, behind the
+    verdict that it was read as. left_out: notes and ratings that can't be used, each with the reason.
+    """
 
     judgements: tuple[Judgement, ...]
     num_notes: int
     num_pairs: int
+    read_as: tuple[str, ...]
     left_out: tuple[str, ...]
 
 
 def said_in(records: Sequence[Record]) -> Said:
     """All notes and ratings of these sweeps; a trial of several sweeps counts once, its newest note on a file too."""
-    notes: dict[tuple[str, str], Named] = {}
+    notes: dict[tuple[str, str], tuple[Named, str]] = {}
     pairs: list[Preferred] = []
     left_out: list[str] = []
     for record in records:
         for result in record.results:
-            for key, found in _notes_on(record, result):
-                if isinstance(found, str):
-                    left_out += [found] if found not in left_out else []
+            for key, found, line in _notes_on(record, result):
+                if found is None:
+                    left_out += [line] if line not in left_out else []
                 else:
-                    notes[key] = found
+                    notes[key] = found, line
         pairs += _pairs(record, left_out)
-    return Said((*notes.values(), *pairs), len(notes), len(pairs), tuple(left_out))
+    return Said((*(found for found, _ in notes.values()), *pairs), len(notes), len({pair.about for pair in pairs}),
+                tuple(line for _, line in notes.values()), tuple(left_out))
 
 
-def _notes_on(record: Record, result: TrialResult) -> Iterator[tuple[tuple[str, str], Named | str]]:
-    """Each note of a trial with what it is about, or why it can't be used."""
+def _notes_on(record: Record, result: TrialResult) -> Iterator[tuple[tuple[str, str], Named | None, str]]:
+    """Each note of a trial: what it is about, the judgement if it can be used, and a line on how it was read or why it
+    can't be."""
     for note in read_notes(trial_folder(record.results_dir, result.trial.train_id).root):
         where = f'trial {result.trial.number} of {record.dir.name}, "{" ".join(note.split())[:60]}"'
         words, score = named_verdict(note), _noted_file(result, named_epoch(note))
-        point = None if score is None else point_of(score.axes, score.details)
+        point = None if score is None else _point(score)
         if words is None:
             problem = f"{where}: begin it with one of {', '.join(VERDICTS[1:])}"
         elif score is None:
             problem = f"{where}: there is no score of that file"
-        elif point is None:
-            problem = f"{where}: the score of {score.file} can't be known"
+        elif not isinstance(point, Point):
+            problem = f"{where}: the score of {score.file} {point}"
         else:
-            yield (result.trial.train_id, score.score_id), Named(point, words)
+            judgement = Named(point, words, _about((result.trial.train_id, score)))
+            yield (result.trial.train_id, score.score_id), judgement, f"{words}: {where}"
             continue
-        yield ("", ""), problem
+        yield ("", ""), None, problem
 
 
 def _noted_file(result: TrialResult, epoch: int | None) -> Score | None:
@@ -88,13 +96,32 @@ def _pairs(record: Record, left_out: list[str]) -> Iterator[Preferred]:
             scores = [read_score(record.results_dir, side["train_id"], side["score_id"]) for side in (left, right)]
         except FileNotFoundError:
             scores = []
-        points = [point for score in scores if (point := point_of(score.axes, score.details)) is not None]
+        points = [point for score in scores if not isinstance(point := _point(score), str)]
         if len(points) == 2 and row["question"] in QUESTIONS:
-            yield Preferred(points[0], points[1], row["question"], is_same=row["choice"] == "same")
+            about = _about((left["train_id"], scores[0]), (right["train_id"], scores[1]))
+            yield Preferred(points[0], points[1], row["question"], about, is_same=row["choice"] == "same")
         else:
             num_lost += 1
     if num_lost:
-        left_out.append(f"{num_lost} rated pairs of {record.dir.name}: their scores are gone or can't be known")
+        left_out.append(f"{num_lost} rated pairs of {record.dir.name}: their scores are gone, can't be known or are an "
+                        "older version's")
+
+
+def _point(score: Score) -> Point | str:
+    """What the rules go by, or why they can't: an older version's scores do not say how sure a copy is, and a file that
+    counts as memorised would pass for one that is not."""
+    point = point_of(score.axes, score.details)
+    if point is None:
+        return "can't be known"
+    if "memo_gap_low" not in score.details:
+        return ("is an older version's, which lacks memo_gap_low; the sweep's own command judges its files again, and "
+                "draws nothing anew")
+    return point
+
+
+def _about(*files: tuple[str, Score]) -> str:
+    """The trials' files, in whatever order, at whatever strength and on whatever cells they were scored."""
+    return " & ".join(sorted(f"{train_id}/{score.file}" for train_id, score in files))
 
 
 def shipped(name: str) -> Thresholds:
@@ -126,8 +153,8 @@ def text_of(calibration: Calibration, defaults: Thresholds, said: Said) -> str:
     """The file, with what it is made of in its first lines."""
     assert calibration.left_out is not None
     lines = [f"# Thresholds of the verdicts, fitted to {said.num_notes} notes and {said.num_pairs} rated pairs.",
-             f"# Agreement: defaults {calibration.default_agreement:g} of {calibration.num}, fitted with each one left "
-             f"out {calibration.left_out:g} of {calibration.num}.",
+             f"# Agreement: defaults {calibration.default_agreement:g} of {calibration.num} answers, fitted with each "
+             f"file or pair left out {calibration.left_out:g} of {calibration.num}.",
              "# Use: scoring.thresholds_file=THIS_FILE with train.py or evaluate.py."]
     for field in fields(Thresholds):
         value, default = getattr(calibration.thresholds, field.name), getattr(defaults, field.name)
@@ -150,13 +177,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.scoring:
         records = [record for record in records if _scoring_of([record]) == name]
     defaults, said = shipped(name), said_in(records)
+    for line in said.read_as:
+        print(f"read as {line}")
     for line in said.left_out:
         print(f"left out: {line}")
     calibration = calibrate(said.judgements, defaults)
-    print(f"{said.num_notes} notes that name a verdict and {said.num_pairs} rated pairs of scoring={name}. The "
-          f"defaults agree with {calibration.default_agreement:g} of {calibration.num}.")
+    print(f"{said.num_notes} notes that name a verdict and {said.num_pairs} rated pairs "
+          f"({calibration.num - said.num_notes} answers) of scoring={name}. The defaults agree with "
+          f"{calibration.default_agreement:g} of {calibration.num}.")
     if calibration.left_out is not None:
-        print(f"Fitted without the one that is asked about: {calibration.left_out:g} of {calibration.num}.")
+        print(f"Fitted without the files that are asked about: {calibration.left_out:g} of {calibration.num}.")
     if calibration.why_default:
         print(f"The defaults stay: {calibration.why_default}.")
         return 0

@@ -12,6 +12,7 @@ from sweep.errors import ConfigError, SweepExistsError
 from sweep.files import stable_hash
 from sweep.preflight import Checked
 from sweep.record.entry import SweepEntry
+from sweep.schema import to_tree
 from sweep.search.composer import flat
 from sweep.search.grid import Cells
 
@@ -20,6 +21,9 @@ NOT_ASKED = ("plan", "validate", "note", "use", "sweep", "pack", "launcher", "tr
 """Top-level keys that change no trial, so they may differ when a sweep goes on."""
 PLACES = ("dataset.dir", "dataset.holdout_dir", "base_model.path")
 """Where things lie; what is in them is compared."""
+FROM_FILES = {"thresholds_file": ("thresholds",),
+              "prompt_file": ("prompts_version", "prompts", "class_prompts", "attributes")}
+"""A user's own files under `scoring`, and what they stand in place of."""
 
 
 def question_of(cells: Cells, first: Checked) -> dict[str, Any]:
@@ -33,10 +37,19 @@ def question_of(cells: Cells, first: Checked) -> dict[str, Any]:
         question["photos"] = first.dataset.content
     if not swept & {"base_model", "experiment"}:
         question["base"] = first.base_id
-    scoring = {key: value for key, value in cells.fixed["scoring"].items()
+    scoring = {key: value for key, value in {**cells.fixed["scoring"], **_said_by_files(cells)}.items()
                if key not in ("batch_size", "keep_images", "base_models") and (key, value) != ("thresholds_file", None)}
     question["scoring"] = f"{scoring['name']} {stable_hash(scoring, num_digits=6)}"
     return question
+
+
+def _said_by_files(cells: Cells) -> dict[str, Any]:
+    """What a user's own files say, as if it stood in the config; their names say nothing."""
+    said: dict[str, Any] = {}
+    for file, keys in FROM_FILES.items():
+        if cells.fixed["scoring"].get(file) is not None:
+            said |= {file: None, **{key: to_tree(getattr(cells.config.scoring, key)) for key in keys}}
+    return said
 
 
 _TAKEN = ("trials", "cache", "pocket")  # what else stands in results/

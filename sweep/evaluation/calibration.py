@@ -15,9 +15,9 @@ from typing import Protocol
 from sweep.evaluation.settings import Thresholds
 from sweep.evaluation.verdict import Point, verdict
 
-MIN_JUDGEMENTS = 15
+MIN_JUDGEMENTS = 15  # about different files or pairs of files; the same asked again adds nothing
 MIN_GAIN = 2.0  # a threshold moves only if at least so many judgements more agree
-MAX_FOLDS = 60  # from more judgements than this on, several are left out at a time
+MAX_FOLDS = 60  # from more files and pairs than this on, several are left out at a time
 _MAX_PASSES = 10
 _MAX_CANDIDATES = 32
 _BEYOND = 0.05  # how far past the last figure a threshold may go
@@ -41,6 +41,10 @@ class Judgement(Protocol):
     @property
     def points(self) -> tuple[Point, ...]: ...
 
+    @property
+    def about(self) -> str:
+        """Which file or pair of files; what is said of the same ones is no news of others."""
+
     def agrees(self, thresholds: Thresholds) -> float:
         """1 = the rules say the same, 0 = they say something else, .5 = they leave it open."""
 
@@ -51,6 +55,7 @@ class Named:
 
     point: Point
     verdict: str
+    about: str
 
     @property
     def points(self) -> tuple[Point, ...]:
@@ -67,6 +72,7 @@ class Preferred:
     better: Point
     worse: Point
     question: str
+    about: str
     is_same: bool = False
 
     @property
@@ -85,7 +91,8 @@ class Preferred:
 class Calibration:
     """thresholds: those to use. Agreements are numbers of judgements out of `num`.
 
-    left_out: of thresholds fitted without the judgement that they are asked about; None where nothing was fitted.
+    left_out: of thresholds fitted without any judgement about the file or pair that they are asked about; None where
+        nothing was fitted.
     why_default: why the defaults stay; empty if they don't.
     """
 
@@ -99,18 +106,21 @@ class Calibration:
 def calibrate(judgements: Sequence[Judgement], defaults: Thresholds) -> Calibration:
     """Fitted thresholds, where there are enough judgements and fitting helps on those that it has not seen."""
     before, num = _total(judgements, defaults), len(judgements)
-    if num < MIN_JUDGEMENTS:
+    different = list(dict.fromkeys(judgement.about for judgement in judgements))
+    if len(different) < MIN_JUDGEMENTS:
         return Calibration(thresholds=defaults, num=num, default_agreement=before, left_out=None,
-                           why_default=f"uncalibrated: {num} judgements, and fitting takes {MIN_JUDGEMENTS}")
+                           why_default=f"uncalibrated: {len(different)} different files or pairs were judged, and "
+                                       f"fitting takes {MIN_JUDGEMENTS}")
     left_out = 0.0
-    num_folds = min(num, MAX_FOLDS)
+    num_folds = min(len(different), MAX_FOLDS)
     for fold in range(num_folds):
-        rest = [judgement for i, judgement in enumerate(judgements) if i % num_folds != fold]
-        left_out += _total(judgements[fold::num_folds], fit(rest, defaults))
+        asked = set(different[fold::num_folds])
+        rest = [judgement for judgement in judgements if judgement.about not in asked]
+        left_out += _total([judgement for judgement in judgements if judgement.about in asked], fit(rest, defaults))
     if left_out <= before:
         return Calibration(thresholds=defaults, num=num, default_agreement=before, left_out=left_out,
-                           why_default="they agree at least as often as thresholds fitted without the judgement that "
-                                       "is asked about")
+                           why_default="they agree at least as often as thresholds fitted without the files that are "
+                                       "asked about")
     return Calibration(thresholds=fit(judgements, defaults), num=num, default_agreement=before, left_out=left_out)
 
 
@@ -139,7 +149,7 @@ def _moved(name: str, judgements: Sequence[Judgement], thresholds: Thresholds) -
     best = [i for i, gain in enumerate(gains) if gain == top]
     start = min(best, key=lambda i: abs(places[i] - now))  # of several such stretches, the one nearest to where it is
     stretch = [i for i in best if all(gains[j] == top for j in range(min(i, start), max(i, start) + 1))]
-    return dataclasses.replace(thresholds, **{name: round(places[stretch[len(stretch) // 2]], 3)})
+    return dataclasses.replace(thresholds, **{name: places[stretch[len(stretch) // 2]]})
 
 
 def _gain(name: str, place: float, judgements: Sequence[Judgement], thresholds: Thresholds) -> float:
@@ -151,7 +161,8 @@ def _gain(name: str, place: float, judgements: Sequence[Judgement], thresholds: 
 
 
 def _candidates(name: str, judgements: Sequence[Judgement], thresholds: Thresholds) -> list[float]:
-    """Between the figures that were judged, and a little past the first and the last; in order with its neighbours."""
+    """Between the figures that were judged, and a little past the first and the last; in order with its neighbours, and
+    rounded as they are written, so that what is judged is what is used."""
     values = sorted({value for judgement in judgements for value in _values(name, judgement)})
     if not values:
         return []
@@ -164,7 +175,7 @@ def _candidates(name: str, judgements: Sequence[Judgement], thresholds: Threshol
             place = rising.index(name)
             low = getattr(thresholds, rising[place - 1]) if place else low
             high = getattr(thresholds, rising[place + 1]) if place + 1 < len(rising) else high
-    return [place for place in places if low <= place <= high]
+    return [place for place in (round(place, 3) for place in places) if low <= place <= high]
 
 
 def _values(name: str, judgement: Judgement) -> list[float]:

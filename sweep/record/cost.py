@@ -10,6 +10,7 @@ from sweep.files import read_json
 from sweep.trial import TrialResult, trial_folder
 
 TRAINING, ANCHORS = "training", "anchors"
+TOGETHER = f"{TRAINING} and {ANCHORS}"
 STAGE_NAMES = {"screen": "screening", "refine": "refining", "confirm": "confirming"}
 
 
@@ -26,7 +27,8 @@ def costs(results: Sequence[TrialResult], results_dir: Path | None = None) -> li
     """In the order in which they come; a stage that no trial had is left out.
 
     Training is what the rest leaves of a trial's share of its packs, so it holds caching and saving too.
-    results_dir: where the anchors' cost is read; without it they count as training.
+    results_dir: where the anchors' cost is read. Without it they can't be told from training, and the rest is called
+    both; so it is for one trial, as its pack's trials share its anchors.
     """
     found = []
     for stage, name in STAGE_NAMES.items():
@@ -37,7 +39,8 @@ def costs(results: Sequence[TrialResult], results_dir: Path | None = None) -> li
     if anchors:
         found.insert(0, Cost(ANCHORS, sum(c.elapsed_s for c in anchors), sum(c.num_images for c in anchors)))
     rest = sum(result.attributed_s for result in results) - sum(cost.elapsed_s for cost in found)
-    return [Cost(TRAINING, max(rest, 0.0), 0), *found]
+    has_anchors = bool(found) and results_dir is None
+    return [Cost(TOGETHER if has_anchors else TRAINING, max(rest, 0.0), 0), *found]
 
 
 def _anchors(results: Sequence[TrialResult], results_dir: Path) -> list[Cost]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sweep.claims import BETTER, TIE, UNKNOWN, WORSE, Claim, compare_settings
+from sweep.claims import BETTER, EXPLORATORY, TIE, UNKNOWN, WORSE, Claim, compare_settings
 from sweep.comparison import MIN_UNITS, jackknife_interval
 from sweep.record.best import best_results, compared, tie, usefulness
 from sweep.record.entry import SweepEntry
@@ -151,21 +151,22 @@ def learned(swept_keys: Sequence[str], results: Sequence[TrialResult]) -> list[s
 
 
 def _claims(key: str, low: Sequence[TrialResult], high: Sequence[TrialResult],
-            swept_keys: Sequence[str]) -> list[Claim]:
+            swept_keys: Sequence[str]) -> list[tuple[str, Claim]]:
     """What may be said of a value's trials `high` against `low`, once for each combination of the other settings that
-    has both over several seeds. Empty if none has."""
+    has both, behind that combination in words. Empty where no seeds were swept."""
     if "seed" not in swept_keys or key == "seed":
         return []
     others = [k for k in swept_keys if k not in (key, "seed")]
-    rows: dict[str, tuple[list[Score], list[Score]]] = {}
+    rows: dict[str, tuple[str, tuple[list[Score], list[Score]]]] = {}
     for side, results in enumerate((low, high)):
         for result in results:
             assert result.answer is not None
-            row = rows.setdefault(repr([result.trial.settings.get(k) for k in others]), ([], []))
-            row[side].append(result.answer.score)
+            combination = {k: result.trial.settings.get(k) for k in others}
+            words = ", ".join(f"{k} {value_text(value)}" for k, value in combination.items())
+            rows.setdefault(repr(combination), (words, ([], [])))[1][side].append(result.answer.score)
     low_name, high_name = (f"{key} {value_text(each[0].trial.settings.get(key))}" for each in (low, high))
-    claims = [compare_settings(highs, lows, names=(high_name, low_name)) for lows, highs in rows.values()]
-    return [claim for claim in claims if claim.outcome != UNKNOWN]
+    return [(words, compare_settings(highs, lows, names=(high_name, low_name)))
+            for words, (lows, highs) in rows.values() if lows and highs]
 
 
 def _pairs(others: Sequence[str], low: Sequence[TrialResult],
@@ -181,36 +182,48 @@ def _pairs(others: Sequence[str], low: Sequence[TrialResult],
 
 
 def _pair_sentence(key: str, low: Any, high: Any, pairs: Sequence[tuple[TrialResult, TrialResult]],
-                   claims: Sequence[Claim]) -> str:
+                   claims: Sequence[tuple[str, Claim]]) -> str:
     changes = [_change(name, d) for name in ("usefulness", *AXES[:-1]) if (d := _differences(name, pairs))]
     start = f"{key} {value_text(low)} -> {value_text(high)}: {', '.join(changes)}"
     clear = [pair for pair in pairs if not tie(*pair)]
     ups = sum(d > 0 for d in _differences("usefulness", pairs))
     if key == "seed":
         return f"{start} (mean of {_count(len(pairs), 'pair')}). Only the training seed differs: this much is chance."
-    if claims:
+    if any(claim.outcome != UNKNOWN for _, claim in claims):
         return f"{start} (means of {_count(len(pairs), 'pair')}). {_claimed(claims)}"
+    why = _why_no_claim(claims)
     if len(pairs) == 1:
         certainty = ("The two files differ by more than chance on the same prompts" if clear
                      else "The two files can't be told apart on the same prompts: it may be noise")
-        return (f"{start}. {certainty}; one training seed each, so it speaks of these two files, "
-                "not of the setting.")
+        return f"{start}. {certainty}; {why}, so it speaks of these two files, not of the setting."
     certainty = (f"Usefulness rose in {ups} of {len(pairs)} pairs; in {len(clear)} of them the files differ by more "
                  "than chance (up or down)")
     interval = _mean_interval(_differences("usefulness", pairs))
     if interval is not None and interval[0] <= 0 <= interval[1]:
         certainty += "; over the pairs the interval of the mean holds 0, so it may be chance"
-    return (f"{start} (means of {len(pairs)} pairs). {certainty}; one training seed "
-            "each, so it speaks of these files, not of the setting.")
+    return (f"{start} (means of {len(pairs)} pairs). {certainty}; {why}, so it speaks of these files, not of the "
+            "setting.")
 
 
-def _claimed(claims: Sequence[Claim]) -> str:
-    """Of a setting: seeds are counted in."""
-    if len(claims) == 1:
-        return f"{claims[0].words}."
-    better, worse, tied = (sum(claim.outcome == outcome for claim in claims) for outcome in (BETTER, WORSE, TIE))
-    return (f"Training seeds counted in, of {len(claims)} combinations of the other settings usefulness is higher in "
-            f"{better}, lower in {worse}, and can't be told apart in {tied}.")
+def _why_no_claim(claims: Sequence[tuple[str, Claim]]) -> str:
+    if all(max(claim.num_seeds) == 1 for _, claim in claims):
+        return "one training seed each"
+    reasons = (claim.words.removeprefix(EXPLORATORY).partition(", so ")[0] for _, claim in claims)
+    return " and ".join(dict.fromkeys(reasons))
+
+
+def _claimed(claims: Sequence[tuple[str, Claim]]) -> str:
+    """Of a setting: seeds are counted in. What holds for one combination of the other settings names it."""
+    known = [(words, claim) for words, claim in claims if claim.outcome != UNKNOWN]
+    num_unknown = len(claims) - len(known)
+    rest = f"; of {num_unknown} more nothing can be claimed" if num_unknown else ""
+    if len(known) == 1:
+        [(words, claim)] = known
+        among = f", 1 of {len(claims)} combinations of the other settings" if num_unknown else ""
+        return f"With {words}{among}: {claim.words}{rest}." if words else f"{claim.words}."
+    better, worse, tied = (sum(claim.outcome == outcome for _, claim in known) for outcome in (BETTER, WORSE, TIE))
+    return (f"Training seeds counted in, of {len(known)} combinations of the other settings usefulness is higher in "
+            f"{better}, lower in {worse}, and can't be told apart in {tied}{rest}.")
 
 
 def _change(name: str, differences: Sequence[float]) -> str:

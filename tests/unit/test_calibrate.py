@@ -63,6 +63,8 @@ def test_a_users_notes_become_thresholds_that_the_scoring_takes(sweep_dir, capsy
     assert main([str(sweep_dir)]) == 0
     said = capsys.readouterr().out
     assert "20 notes that name a verdict" in said and "agree with 14 of 20" in said
+    assert 'read as good: trial 8 of alex, "good"' in said
+    assert 'read as underfit: trial 7 of alex, "underfit, I think"' in said
     assert 'left out: trial 1 of alex, "which one was this?": begin it with one of memorised' in said
     path = sweep_dir / "thresholds.yaml"
     assert f"scoring.thresholds_file={path}" in said
@@ -72,10 +74,25 @@ def test_a_users_notes_become_thresholds_that_the_scoring_takes(sweep_dir, capsy
     assert others == SCORING.thresholds, "nothing else was said"
 
 
+def test_scores_of_an_older_version_are_left_out_with_the_reason(sweep_dir, capsys):
+    say(sweep_dir, range(1, 21))
+    place = trial_folder(sweep_dir.parent, f"{20:012x}")
+    old = dataclasses.replace(score(0.9, "old"), details={"detect_rate": 1.0})
+    write_json(place.scores / "old.json", to_json(old))
+    write_json(place.answer("s1"), to_json(Answer(file=old.file, epoch=3, step=3, strength=1.0, score=old, reason="")))
+    append_jsonl(sweep_dir / RATINGS, {"question": "likeness", "cell": "c", "choice": "left", "left": {
+        "train_id": f"{20:012x}", "score_id": "old"}, "right": {"train_id": f"{1:012x}", "score_id": "x1"}})
+    main([str(sweep_dir)])
+    said = capsys.readouterr().out
+    assert "19 notes that name a verdict and 0 rated pairs" in said
+    assert 'trial 20 of alex, "good": the score of a-000003.safetensors is an older version\'s, which lacks' in said
+    assert "1 rated pairs of alex: their scores are gone, can't be known or are an older version's" in said
+
+
 def test_below_fifteen_notes_nothing_is_written(sweep_dir, capsys):
     say(sweep_dir, range(1, 15))
     assert main([str(sweep_dir.parent)]) == 0
-    assert "The defaults stay: uncalibrated: 14 judgements" in capsys.readouterr().out
+    assert "The defaults stay: uncalibrated: 14 different files" in capsys.readouterr().out
     assert not list(sweep_dir.parent.rglob("thresholds.yaml"))
 
 
@@ -92,6 +109,19 @@ def test_ratings_count_and_what_is_gone_is_said(sweep_dir, capsys):
     said = capsys.readouterr().out
     assert "0 notes that name a verdict and 16 rated pairs" in said
     assert "1 rated pairs of alex: their scores are gone" in said
+
+
+def test_one_pair_of_files_rated_at_many_prompts_is_one_pair(sweep_dir, capsys):
+    sides = [{"train_id": f"{number:012x}", "score_id": f"x{number}", "usefulness": 0.5} for number in (4, 16)]
+    for cell in range(10):
+        for question in ("likeness", "adherence"):
+            left, right = sides if cell % 2 else reversed(sides)
+            append_jsonl(sweep_dir / RATINGS, {"question": question, "cell": f"c{cell}", "left": left, "right": right,
+                                               "choice": "right" if cell % 2 else "left"})
+    main([str(sweep_dir)])
+    said = capsys.readouterr().out
+    assert "1 rated pairs (20 answers)" in said
+    assert "The defaults stay: uncalibrated: 1 different files or pairs" in said
 
 
 def test_a_file_of_thresholds_is_checked(tmp_path):

@@ -1,5 +1,6 @@
 """What may be said of a setting, of a front, and of the photos that attract images."""
 
+import dataclasses
 import random
 
 import pytest
@@ -51,6 +52,18 @@ def test_a_real_difference_is_found_with_enough_seeds():
 def test_one_seed_supports_no_claim_about_a_setting():
     claim = compare_settings([score(0.9)], [score(0.1), score(0.1)], names=("dim 32", "dim 8"))
     assert claim.outcome == UNKNOWN and claim.words.startswith("exploratory: dim 32 was trained with fewer than 2")
+
+
+def test_a_score_without_its_prompts_supports_no_claim():
+    whole, other = [score(0.9), score(0.91)], [score(0.1), score(0.11)]
+    assert compare_settings(whole, other, names=("dim 32", "dim 8")).outcome == BETTER
+    for kept in ({}, {"0": 0.9, "1": 0.9}):
+        lacking = [whole[0], dataclasses.replace(whole[1], replicates=kept)]
+        claim = compare_settings(lacking, other, names=("dim 32", "dim 8"))
+        assert claim.outcome == UNKNOWN and claim.low is None and "what the prompts do is not known" in claim.words
+    invalid = dataclasses.replace(score(None), replicates={})
+    assert compare_settings([*whole, invalid], other, names=("dim 32", "dim 8")).num_seeds == (2, 2)
+    assert compare_settings([*whole, invalid], other, names=("dim 32", "dim 8")).outcome == BETTER
 
 
 def test_scores_of_two_scorings_are_never_compared():

@@ -9,17 +9,19 @@ from typing import Any
 
 import optuna
 import pytest
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
 from sweep.command_line import CONF_DIR
 from sweep.conductor import conduct
-from sweep.errors import ConfigError, TrialsFailedError
+from sweep.errors import ConfigError, SweepExistsError, TrialsFailedError
 from sweep.files import read_json, write_json
 from sweep.search.grid import cells_of
 from sweep.search.storage import _journal
 from sweep.trial import DONE, PRUNED, REFUSED, TrialResult
 from tests.stand_in import StandIn
+from tests.unit.evaluation.evaluation_examples import TREE
 
 Sweeper = Callable[..., list[TrialResult]]
 
@@ -381,3 +383,20 @@ def test_trials_that_were_trained_before_are_shown_to_a_tracker_chosen_later(tmp
         steps = [event.step for event in events.Scalars("screen/usefulness")]
         assert steps and len(steps) == len(set(steps)), "each once"
         assert len(events.Scalars("answer/usefulness")) == 1
+
+
+@pytest.mark.parametrize(("key", "shipped", "change"), [
+    ("thresholds_file", TREE["thresholds"], {"good_adherence": 0.75}),
+    ("prompt_file", {"version": TREE["prompts_version"],
+                     **{key: TREE[key] for key in ("prompts", "class_prompts", "attributes")}}, {"version": 9})])
+def test_a_users_own_file_counts_by_what_it_says_and_not_by_its_name(
+        tmp_path: Path, sweep: Sweeper, key: str, shipped: dict[str, Any], change: dict[str, Any]) -> None:
+    one, other = tmp_path / "one.yaml", tmp_path / "other.yaml"
+    for path in (one, other):
+        path.write_text(yaml.safe_dump(shipped))
+    sweep("network_dim=4")
+    sweep("network_dim=4", f"scoring.{key}={one}")
+    sweep("network_dim=4", f"scoring.{key}={other}")
+    one.write_text(yaml.safe_dump({**shipped, **change}))
+    with pytest.raises(SweepExistsError, match="scoring: pocket .* there, pocket .* here"):
+        sweep("network_dim=4", f"scoring.{key}={one}")

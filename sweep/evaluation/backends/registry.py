@@ -26,14 +26,17 @@ def backend_identities(scoring: ScoringConfig) -> dict[str, str]:
 
 
 def what_is_missing(scoring: ScoringConfig) -> list[str]:
-    """Each with how to get it; a file that two roles want is named once."""
-    problems: dict[str, str] = {}
+    """Each with how to get it; what two roles want is named once."""
+    problems: dict[tuple[str | None, ...], str] = {}
     for role, config in scoring.backends.by_role().items():
-        try:
-            _files(role, config, scoring)
-        except ModelError as error:
-            problems.setdefault(str(error).partition(", or say")[0], str(error))
-    return list(problems.values())
+        for part_role, part in _parts(role, config, scoring):
+            try:
+                _part_files(part_role, part)
+            except ModelError as error:
+                # a role needs a path of its own, and of the pocket's folder files of its own
+                is_own = part.path is None or part.name == "pocket"
+                problems.setdefault((part.name, part.path, part_role if is_own else None), str(error))
+    return list(dict.fromkeys(problems.values()))
 
 
 def in_one(problems: Sequence[str]) -> str:
@@ -62,10 +65,18 @@ def load_backends(scoring: ScoringConfig) -> Backends:
 
 def _files(role: str, config: BackendConfig, scoring: ScoringConfig) -> list[Path]:
     """The files that decide what a backend answers."""
-    if config.name == "none":
-        return []
-    if config.name == "perceptual":
-        return _files("perceptual", scoring.backends.perceptual, scoring)
+    return [path for part_role, part in _parts(role, config, scoring) for path in _part_files(part_role, part)]
+
+
+def _parts(role: str, config: BackendConfig, scoring: ScoringConfig) -> list[tuple[str, BackendConfig]]:
+    """What a backend is made of: itself, another role's, or both."""
+    perceptual = ("perceptual", scoring.backends.perceptual)
+    if config.name == "dino_lpips":
+        return [(role, _as_dino(config)), perceptual]
+    return {"none": [], "perceptual": [perceptual]}.get(config.name, [(role, config)])
+
+
+def _part_files(role: str, config: BackendConfig) -> list[Path]:
     if config.name == "pocket":
         paths = {"face": pocket.face_files, "prompt": pocket.clip_files, "subject": pocket.clip_files,
                  "perceptual": pocket.perceptual_files}[role](config.path)
@@ -74,9 +85,6 @@ def _files(role: str, config: BackendConfig, scoring: ScoringConfig) -> list[Pat
             raise ModelError(f"Scoring lacks {', '.join(missing)}. `python -m sweep.pocket.build` makes a set of "
                              "weights; scoring=none trains without scoring.")
         return paths
-    if config.name == "dino_lpips":
-        return [*files.transformers_files(_as_dino(config), role),
-                *_files("perceptual", scoring.backends.perceptual, scoring)]
     if config.name in files.MODEL_TYPES:
         return files.transformers_files(config, role)
     return {"dlib": files.dlib_files, "insightface": files.insightface_files, "sscd": files.sscd_files,

@@ -8,7 +8,7 @@ import torch
 
 from sweep.errors import ModelError, ScoringError
 from sweep.evaluation.backends.interface import squared_distances
-from sweep.evaluation.backends.registry import backend_identities, load_backends
+from sweep.evaluation.backends.registry import backend_identities, load_backends, what_is_missing
 from sweep.evaluation.settings import ScoringConfig
 from sweep.pocket.subject import subject_shots
 from sweep.pocket.world import held_out_people
@@ -281,6 +281,30 @@ def test_what_is_missing_is_said_with_how_to_get_it(monkeypatch, tmp_path):
             pytest.importorskip("insightface")
         with pytest.raises(ModelError, match=words):
             backend_identities(configured(role, name, path))
+
+
+def test_what_two_roles_lack_is_named_once_and_what_each_lacks_each_time(monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+    def missing(**roles):
+        backends = {**TREE["backends"], "face": NONE}
+        backends |= {role: {**NONE, "name": name, "path": path} for role, (name, path) in roles.items()}
+        return what_is_missing(build(ScoringConfig, {**TREE, "backends": backends}, "scoring"))
+
+    folder = tmp_path / "clip"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"model_type": "clip"}')
+    (folder / "model.safetensors").touch()
+    [lacking] = missing(prompt=("clip", str(folder)), subject=("clip", str(folder)))
+    assert "prompt=clip lacks" in lacking or "subject=clip lacks" in lacking
+    [unknown] = missing(subject=("dino", "nobody/nothing"), copies=("dino_lpips", "nobody/nothing"))
+    assert "hf download nobody/nothing" in unknown
+    assert len(missing(prompt=("clip", None), subject=("clip", None))) == 2, "two settings to make"
+    nowhere = str(tmp_path / "none")
+    roles = dict.fromkeys(("prompt", "subject", "perceptual"), ("pocket", nowhere))
+    assert len(missing(**roles)) == 2, "prompt and subject are one CLIP"
+    both = missing(subject=("pocket", None), copies=("dino_lpips", "nobody/nothing"), perceptual=("pocket", nowhere))
+    assert len(both) == 2, "of what is made of two models, both are named"
 
 
 def test_identities_follow_the_files(tmp_path, weights):

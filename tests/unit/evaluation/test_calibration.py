@@ -25,7 +25,7 @@ def file_of(rng: random.Random) -> Point:
 def said_of(num: int, thresholds=PLANTED, seed: int = 0) -> list[Named]:
     rng = random.Random(seed)
     points = [file_of(rng) for _ in range(num)]
-    return [Named(point, verdict(point, thresholds)) for point in points]
+    return [Named(point, verdict(point, thresholds), f"{seed}-{i}") for i, point in enumerate(points)]
 
 
 def test_planted_thresholds_are_recovered():
@@ -52,13 +52,32 @@ def test_the_agreement_with_one_left_out_is_that_of_words_not_seen():
 def test_below_fifteen_the_defaults_stay():
     few = calibrate(said_of(MIN_JUDGEMENTS - 1), DEFAULTS)
     assert few.thresholds == DEFAULTS and few.left_out is None
-    assert few.why_default == "uncalibrated: 14 judgements, and fitting takes 15"
+    assert few.why_default == "uncalibrated: 14 different files or pairs were judged, and fitting takes 15"
     assert calibrate(said_of(MIN_JUDGEMENTS), DEFAULTS).left_out is not None
+
+
+def test_what_is_said_again_of_the_same_files_is_no_news():
+    [note] = said_of(1)
+    again = calibrate([note] * 20, DEFAULTS)
+    assert again.left_out is None and again.why_default.startswith("uncalibrated: 1 different files or pairs")
+    point = Point(likeness=0.7, adherence=0.95, diversity=0.9, memorisation=0.0)
+    agreed = [Named(dataclasses.replace(point, likeness=0.9 + 0.005 * i), "very good", str(i)) for i in range(15)]
+    odd = Named(point, "underfit", "odd")
+    calibration = calibrate(agreed + [odd] * 10, DEFAULTS)
+    assert (calibration.default_agreement, calibration.left_out, calibration.num) == (15, 15, 25)
+    assert calibration.thresholds == DEFAULTS, "nothing but the file itself speaks for moving them"
+
+
+def test_a_threshold_is_judged_as_it_is_written():
+    """Between .4501 and .4504 lies .45025, which three digits turn into .45: both are above it."""
+    near = [Named(Point(likeness=likeness, adherence=0.95, diversity=0.9, memorisation=0.0), words, f"{words} {i}")
+            for likeness, words in ((0.4501, "underfit"), (0.4504, "good")) for i in range(3)]
+    assert fit(near, DEFAULTS) == DEFAULTS
 
 
 def test_words_at_random_leave_the_defaults():
     rng = random.Random(3)
-    noise = [Named(file_of(rng), rng.choice(VERDICTS[1:])) for _ in range(30)]
+    noise = [Named(file_of(rng), rng.choice(VERDICTS[1:]), f"noise {i}") for i in range(30)]
     agreeing = said_of(30, DEFAULTS, seed=3)
     assert calibrate(agreeing, DEFAULTS).thresholds == DEFAULTS
     assert "at least as often" in calibrate(agreeing + noise, DEFAULTS).why_default
@@ -67,10 +86,10 @@ def test_words_at_random_leave_the_defaults():
 def test_rated_pairs_alone_move_a_threshold_to_where_people_see_a_difference():
     rng = random.Random(4)
     pairs = []
-    for _ in range(60):
+    for i in range(60):
         one, other = sorted((rng.uniform(0.62, 1.0) for _ in range(2)), reverse=True)
         points = [Point(likeness=value, adherence=0.9, diversity=0.9, memorisation=0.0) for value in (one, other)]
-        pairs.append(Preferred(*points, "likeness", is_same=not other < 0.9 <= one))
+        pairs.append(Preferred(*points, "likeness", str(i), is_same=not other < 0.9 <= one))
     calibration = calibrate(pairs, DEFAULTS)
     assert calibration.thresholds.very_good_likeness == pytest.approx(0.9, abs=0.03)
     assert calibration.left_out > calibration.default_agreement
@@ -89,9 +108,24 @@ def test_rated_pairs_alone_move_a_threshold_to_where_people_see_a_difference():
     ("good likeness but memorized the clothes", "memorised"),
     ("the hair is good but it is underfit", None),
     ("used for the exhibition", None),
+    ("very good, perfect hair", "very good"),
+    ("no longer underfit: good", "good"),
+    ("not the best one but good", "good"),
+    ("neither overtrained nor really underfit, good", "good"),
+    ("no likeness, overtrained too", "does not look like the subject"),
 ])
 def test_a_verdict_is_found_in_words(note, said):
     assert named_verdict(note) == said
+
+
+@pytest.mark.parametrize("note", [
+    "not yet overtrained", "isn't overtrained", "isn’t overtrained", "isnt overtrained", "doesn't look overtrained",
+    "not really good", "not a good one", "far from good", "not what I would call good", "hardly good",
+    "never memorised anything", "no memorised photos", "not overtrained or underfit", "neither memorised nor broken",
+    "no longer overtrained", "less overtrained than epoch 3",
+    "perfect hair", "very good likeness", "excellent prompt adherence"])
+def test_a_verdict_that_is_denied_or_said_of_a_part_is_not_taken_for_one(note):
+    assert named_verdict(note) is None
 
 
 def test_a_note_may_be_about_one_epoch():

@@ -16,9 +16,10 @@ def scored() -> TrialResult:
     return dataclasses.replace(result(1, (0.8, 0.7, 0.9)), scores=tuple(scores))
 
 
-def test_each_stage_has_its_seconds_and_images_and_training_has_the_rest(tmp_path: Path) -> None:
+def test_each_stage_has_its_seconds_and_images_and_the_rest_is_called_what_it_is(tmp_path: Path) -> None:
     found = {cost.stage: (cost.elapsed_s, cost.num_images) for cost in costs([scored()])}
-    assert found == {"training": (63.0, 0), "screening": (12.0, 16), "refining": (12.0, 8), "confirming": (3.0, 8)}
+    assert found == {"training and anchors": (63.0, 0), "screening": (12.0, 16), "refining": (12.0, 8),
+                     "confirming": (3.0, 8)}
     write_json(trial_folder(tmp_path, "id0001").anchors_cost("s1"), {"elapsed_s": 30.0, "num_images": 24})
     write_json(trial_folder(tmp_path, "id0001").anchors_cost("of another scoring"), {"elapsed_s": 9.0, "num_images": 9})
     found = {cost.stage: (cost.elapsed_s, cost.num_images) for cost in costs([scored()], tmp_path)}
@@ -30,7 +31,7 @@ def test_the_diary_says_it_of_the_sweep_and_of_each_trial(tmp_path: Path) -> Non
     write_json(trial_folder(tmp_path, "id0001").anchors_cost("s1"), {"elapsed_s": 30.0, "num_images": 24})
     text = write_diary(tmp_path / "alex", entry(), [scored()]).read_text()
     assert "What it cost: training 0.6 minutes, anchors 0.5 (24 images), screening 0.2 (16 images)" in text
-    assert "Cost: 1.5 minutes, its share of the packs it was in: training 1.1 minutes, screening 0.2 (16" in text
+    assert "its share of the packs it was in: training and anchors 1.1 minutes, screening 0.2 (16 images)" in text
 
 
 def test_without_scores_it_is_all_training() -> None:

@@ -103,6 +103,37 @@ def test_a_setting_is_better_only_if_it_is_over_its_seeds() -> None:
     assert "speaks of these two files, not of the setting" in learned(keys, one_seed)[0]
 
 
+def seeded(*rows: tuple[int, float, tuple[int, ...]]) -> list[TrialResult]:
+    """Trials of (network_dim, unet_lr, seeds); the larger rank is better by 0.4."""
+    values = [(dim, rate, seed) for dim, rate, seeds in rows for seed in seeds]
+    useful = [0.3 + 0.4 * (dim == 32) + 0.01 * seed for dim, _, seed in values]
+    return [result(i, (u, u - 0.01, u + 0.01), settings={"network_dim": dim, "unet_lr": rate, "seed": seed})
+            for i, (u, (dim, rate, seed)) in enumerate(zip(useful, values, strict=True))]
+
+
+def test_a_claim_about_one_combination_names_it() -> None:
+    keys, better = ["network_dim", "unet_lr", "seed"], "network_dim 32 is better than network_dim 8 over 3 and 3"
+    whole = ((8, 1e-4, (0, 1, 2)), (32, 1e-4, (0, 1, 2)))
+    assert f". With unet_lr 1e-4: {better}" in learned(keys, seeded(*whole))[0]
+    sentence = learned(keys, seeded(*whole, (8, 1e-3, (0,)), (32, 1e-3, (0,))))[0]
+    assert f". With unet_lr 1e-4, 1 of 2 combinations of the other settings: {better}" in sentence
+    assert sentence.endswith("; of 1 more nothing can be claimed.")
+    more = ((8, 1e-2, (0, 1)), (32, 1e-2, (0, 1)), (8, 1e-3, (0,)), (32, 1e-3, (0,)))
+    sentence = learned(keys, seeded(*whole, *more))[0]
+    assert "of 2 combinations of the other settings usefulness is higher in 2, lower in 0" in sentence
+    assert sentence.endswith("; of 1 more nothing can be claimed.")
+    assert f". {better}" in learned(["network_dim", "seed"], seeded(*whole))[0]
+
+
+def test_one_seed_on_one_side_is_not_called_one_seed_each() -> None:
+    keys, one = ["network_dim", "unet_lr", "seed"], ((8, 1e-4, (0,)),)
+    even = learned(keys, seeded(*one, (32, 1e-4, (0,))))[0]
+    assert "; one training seed each, so it speaks of these two files" in even
+    uneven = learned(keys, seeded(*one, (32, 1e-4, (0, 1, 2))))[0]
+    assert "one training seed each" not in uneven
+    assert "; network_dim 8 was trained with fewer than 2 seeds, so it speaks of these two files" in uneven
+
+
 def test_the_diary_tells_each_trial_and_its_cost(tmp_path: Path) -> None:
     results = [result(1, (0.8, 0.75, 0.85)), result(2, status=FAILED, reason="a | b\nc")]
     text = write_diary(tmp_path / "results" / "alex", entry(note="my words"), results).read_text()
