@@ -216,6 +216,59 @@ def test_after_stop_no_pack_waits_in_a_queue(
         assert all(reason for _, reason in reports)
 
 
+@pytest.fixture
+def slurm_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of programs that say what a SLURM would say: one job, 7, in the queue while `queue` lists it; each
+    call of scancel is a line of `cancelled`."""
+    pytest.importorskip("submitit")
+    folder = tmp_path / "programs"
+    folder.mkdir()
+    (folder / "queue").touch()
+    for name, line in (("squeue", f"cat {folder / 'queue'}"), ("scancel", f'echo "$@" >> {folder / "cancelled"}'),
+                       ("sbatch", f"echo 7 > {folder / 'queue'}; echo Submitted batch job 7")):
+        (folder / name).write_text(f"#!/bin/sh\n{line}\n")
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr("sweep.launch.slurm._LOOK_S", 0.0)
+    return folder
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the programs are shell scripts here")
+def test_a_job_that_is_queued_again_after_a_stop_is_taken_back_too(
+        tmp_path: Path, config: dict[str, Any], slurm_programs: Path) -> None:
+    launcher = make_any_launcher(LAUNCHERS["slurm"](name="slurm", devices=1, device="cpu", threads=1,
+                                                    **CONFIGS["slurm"]), tmp_path / "logs")
+    spec = write_spec(tmp_path, config, "id0")
+    launcher.start(spec)
+    launcher.poll()
+    cancelled = slurm_programs / "cancelled"
+    assert not cancelled.exists()
+    launcher.stop()  # it runs: only what waits is taken back
+    assert launcher.poll() == []
+    cancelled.unlink()
+    assert launcher.poll() == [], "by now it may have been preempted"
+    assert cancelled.read_text() == "--state=PENDING 7\n"
+    (slurm_programs / "queue").write_text("")
+    assert ended_packs(launcher, 1)[0][0] == spec
+    launcher.close()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the programs are shell scripts here")
+def test_a_controller_that_does_not_answer_holds_up_no_ctrl_c(
+        tmp_path: Path, config: dict[str, Any], slurm_programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sweep.launch.slurm._ANSWER_S", 0.2)
+    launcher = make_any_launcher(LAUNCHERS["slurm"](name="slurm", devices=1, device="cpu", threads=1,
+                                                    **CONFIGS["slurm"]), tmp_path / "logs")
+    launcher.start(write_spec(tmp_path, config, "id0"))
+    launcher.poll()
+    (slurm_programs / "scancel").write_text("#!/bin/sh\nexec sleep 20\n")
+    began_s = time.monotonic()
+    launcher.stop()
+    assert time.monotonic() - began_s < 10
+    (slurm_programs / "queue").write_text("")
+    launcher.close()
+
+
 def test_what_a_library_prints_is_no_answer(tmp_path: Path, config: dict[str, Any], monkeypatch: pytest.MonkeyPatch,
                                             make_launcher: Callable[[int], Launcher]) -> None:
     stray = tmp_path / "stray"
