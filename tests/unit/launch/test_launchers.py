@@ -23,10 +23,12 @@ from hydra import compose, initialize_config_dir
 from sweep.command_line import CONF_DIR
 from sweep.config import load
 from sweep.files import read_json, write_json
+from sweep.launch import ray
 from sweep.launch.launcher import Launcher
 from sweep.launch.launcher import make_launcher as make_any_launcher
 from sweep.launch.settings import LAUNCHERS, MAX_CPU_WORKERS, Local, count_gpus
 from sweep.schema import to_tree
+from sweep.stopping import STOP_ASKED
 from sweep.trial import FAILED, PackSpec, Trial, to_json, trial_folder
 
 ROOT = Path(__file__).parents[3]
@@ -155,6 +157,7 @@ def test_each_pack_is_reported_once_and_leaves_its_slot_free(
     assert workers(kind) == before, "a worker stays for the next pack, or ends with its own"
     for number in range(3):
         assert_failed_for_its_photos(tmp_path, f"id{number}")
+    assert not list(tmp_path.rglob("*.began")), "signs of packs that have ended are cleared away"
 
 
 def test_a_killed_worker_is_reported_once_with_the_reason_and_replaced(
@@ -281,6 +284,31 @@ def test_what_a_library_prints_is_no_answer(tmp_path: Path, config: dict[str, An
     launcher.start(spec)
     assert ended_packs(launcher, 1) == [(spec, None)]
     assert_failed_for_its_photos(tmp_path, "id0")
+
+
+def test_ray_interrupts_no_training(tmp_path: Path, config: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What Ray does to a task that it is asked to cancel and that runs already; the next pack is none the wiser."""
+    asked: list[bool] = []
+
+    class Worker:
+        """Trains until it is interrupted, then until it is asked to stop."""
+
+        def run(self, spec: PackSpec, path: Path) -> None:
+            asked.append(STOP_ASKED.is_set())
+            assert ray.began_file(path).exists()
+            signal.raise_signal(signal.SIGINT)
+            asked.append(STOP_ASKED.is_set())
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(ray, "_worker", Worker())
+    before = signal.getsignal(signal.SIGINT)
+    spec = write_spec(tmp_path, config, "id0")
+    try:
+        for _ in range(2):
+            ray._run_pack(str(spec), str(tmp_path))
+    finally:
+        STOP_ASKED.clear()
+    assert asked == [False, True] * 2 and signal.getsignal(signal.SIGINT) == before
 
 
 @pytest.fixture
