@@ -64,7 +64,8 @@ BUDGETS = (10, 20, 30)
 NUM_STARTUP = 5  # trials drawn at random before TPE learns; at conf's 10 it would be random itself up to 10
 PACK = 8  # trials that train at a time in the replay of pruning
 NUM_RESAMPLED = 2000
-TRIAL_S = 198.0  # one training with its scores on one core: mean of the three in results/2026-11-21_ranks
+# One training with its scores on one core: seconds, mean of the three in results/2026-11-21_ranks, and their steps.
+TRIAL_S, TRIAL_STEPS = 198.0, 1250
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,13 +117,14 @@ def what_is_left(results_dir: Path) -> str:
     num_trials = len(RATES) * len(DIMS) * len(TEXT_RATES) * len(SCHEDULERS) * len(SEEDS)
     known = read_trials(results_dir / NAME / "trials.jsonl").values()
     statuses = [read_status(results_dir, trial) for trial in known]
-    num_done = sum(status.status in (DONE, DIVERGED) for status in statuses)
-    left = {"step": num_trials * NUM_STEPS - sum(status.step for status in statuses), "trial": num_trials - num_done}
+    open_steps = [status.step for status in statuses if status.status not in (DONE, DIVERGED)]
+    num_done = len(statuses) - len(open_steps)
+    left = {"step": (num_trials - num_done) * NUM_STEPS - sum(open_steps), "trial": num_trials - num_done}
     left["checkpoint"] = -(-left["step"] // SAVE_EVERY)
     config = compose([])
     found = expected_s(results_dir, rate_key(config), num_steps=left["step"], num_checkpoints=left["checkpoint"],
                        num_trials=left["trial"])
-    seconds = left["step"] / NUM_STEPS * TRIAL_S if found is None else found
+    seconds = left["step"] / TRIAL_STEPS * TRIAL_S if found is None else found
     num_workers = config.launcher.num_workers
     pace = "this folder's own pace" if found is not None else "the pace of results/2026-11-21_ranks"
     return (f"{num_done} of {num_trials} trainings are done; {left['step']} steps and {left['checkpoint']} checkpoints "

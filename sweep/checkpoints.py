@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,13 +24,13 @@ if TYPE_CHECKING:
     from sweep.evaluation.scorer import ScoreRequest
 
 
-def member_of(run: TrialRun, base: Base, results_dir: Path) -> Member:
-    """The trial as a pack takes it: its photos encoded (or found), at step 0."""
+def member_of(run: TrialRun, base: Base, results_dir: Path, on_progress: Callable[[int, int], None]) -> Member:
+    """The trial as a pack takes it: its photos encoded (or found), at step 0. on_progress: see `load_train_data`."""
     config, dataset = run.config, run.dataset
     plan = batch_plan(config.dataset, dataset, resolution=base.resolution, batch_size=config.train_batch_size,
                       accumulation=config.gradient_accumulation_steps, seed=config.seed)
     data = load_train_data(base, config.dataset, dataset, plan, prior_loss_weight=config.prior_loss_weight,
-                           results_dir=results_dir)
+                           results_dir=results_dir, on_progress=on_progress)
     for note in (*dataset.skipped, *data_notes(config.dataset, dataset, base.resolution)):
         run.say(note)
     cut = [photo.path.name for photo in dataset.all_photos if base.is_cut(photo.caption, config.max_token_length)]

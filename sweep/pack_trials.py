@@ -60,7 +60,7 @@ class PackTrials:
 
     def _made(self, run: TrialRun) -> Member:
         draw_missing(self.base, run.dataset, say=run.say, on_progress=partial(self._note_drawing, run))
-        return member_of(run, self.base, Path(self.spec.results_dir))
+        return member_of(run, self.base, Path(self.spec.results_dir), self.stop_if_asked)
 
     def _note_drawing(self, run: TrialRun, num_done: int, num_all: int) -> None:
         """Regularisation images that no trial has needed before; what has been drawn is kept."""
@@ -77,6 +77,6 @@ class PackTrials:
         return is_stop_asked(self._control)
 
     def stop_if_asked(self, num_done: int, num_all: int) -> None:
-        """Between two groups of images: what has been drawn is kept."""
+        """Between two batches of images, or two photos: what was drawn or encoded is kept."""
         if self.is_stop_asked():
             raise Stopped

@@ -36,7 +36,7 @@ class Proposals:
         self._started_s = time.monotonic()
         self._is_exhausted = False
         self._same_as: dict[str, list[int]] = {}  # proposals that wait for a running trial's result
-        self._spent_s: dict[str, float] = {}  # by train_id, as last read
+        self._spent_s: dict[str, float] = {}  # by train_id, of those on which this start spends nothing more
         self._ended: set[str] = set()  # whose result is told; a failed one is not tried again before the next start
         if not cells.axes:
             raise ConfigError(f"search={config.name} has nothing to search over. Add intervals or choices, e.g. "
@@ -104,10 +104,17 @@ class Proposals:
             return True
         if config.gpu_hours is None:
             return False
-        for trial in trials:
-            if trial.train_id not in self._spent_s or trial.train_id not in self._ended:
-                self._spent_s[trial.train_id] = read_status(self._sweep.results_dir, trial).attributed_s
-        return sum(self._spent_s.values()) >= config.gpu_hours * 3600
+        return sum(map(self._spent_on, trials)) >= config.gpu_hours * 3600
+
+    def _spent_on(self, trial: Trial) -> float:
+        """Seconds. Read until it ends; of one that an earlier start completed once, as nothing is to do with it."""
+        if trial.train_id in self._spent_s:
+            return self._spent_s[trial.train_id]
+        is_over = trial.train_id in self._ended or self._sweep.is_complete(trial)  # before the read: it may end between
+        spent_s = read_status(self._sweep.results_dir, trial).attributed_s
+        if is_over:
+            self._spent_s[trial.train_id] = spent_s
+        return spent_s
 
     def _warm_start(self) -> None:
         """Trials of earlier sweeps are observations if they differ in nothing but what is searched and the seed."""

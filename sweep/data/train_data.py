@@ -5,7 +5,7 @@ Shapes: C H W latent.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,8 +43,12 @@ def batch_plan(config: DatasetConfig, dataset: Dataset, *, resolution: int, batc
 
 
 def load_train_data(base: Base, config: DatasetConfig, dataset: Dataset, plan: BatchPlan, *, prior_loss_weight: float,
-                    results_dir: Path) -> TrainData:
-    """Encode (or find) all that a trial trains on."""
+                    results_dir: Path, on_progress: Callable[[int, int], None] | None = None) -> TrainData:
+    """Encode (or find) all that a trial trains on.
+
+    on_progress: called after each photo with (done, in all); what it raises ends the encoding, and what was encoded is
+    kept.
+    """
     photos = dataset.all_photos
     moments: list[Tensor] = []
     masks: list[Tensor] = []
@@ -59,6 +63,8 @@ def load_train_data(base: Base, config: DatasetConfig, dataset: Dataset, plan: B
             sizes.append(_micro_conditioning(photo, view))
             if is_masked:
                 masks.append(_mask(photo, view, base.vae_scale))
+        if on_progress is not None:
+            on_progress(len(views), len(photos))
     weights = (1.0,) * len(dataset.photos) + (prior_loss_weight,) * len(dataset.reg_photos)
     return TrainData(moments_NMHW=moments, captions=tuple(photo.text for photo in photos), plan=plan,
                      views=tuple(views), drawing=config if config.varies_captions else None, loss_weights=weights,

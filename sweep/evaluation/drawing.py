@@ -1,4 +1,5 @@
-"""Drawing through the gallery: what is there is read, what is missing is drawn in packed batches and kept.
+"""Drawing through the gallery: what is there is read, what is missing is drawn in packed batches, and each is
+kept as it comes.
 
 Shapes: B images, C H W pixels in [0, 1].
 """
@@ -35,21 +36,24 @@ class Drawer:
     def draw(self, rows: Sequence[Row], digests: Sequence[str], on_progress: OnProgress | None = None) -> Tensor:
         """All rows, [B, C, H, W], as 8-bit files hold them.
 
-        digests: SHA-256 of each row's LoRA file, "" for the base alone.
+        digests: SHA-256 of each row's LoRA file, "" for the base alone. on_progress: called after each batch, when its
+        images are kept; what it raises ends the drawing.
         """
         import torch
 
         paths = [self.gallery.path_of(row, digest) for row, digest in zip(rows, digests, strict=True)]
         images = read_images(paths) if self.scoring.keep_images else [None] * len(rows)
         missing = list({paths[i]: i for i in range(len(rows)) if images[i] is None}.values())
+
+        def keep(batch: Sequence[int], images_BCHW: Tensor) -> None:
+            for i, image_CHW in zip(batch, quantised(images_BCHW), strict=True):
+                write_image(paths[missing[i]], image_CHW)
+
         if missing:
             drawn = quantised(generate(
                 self.base, self.targets, [rows[i] for i in missing], self.sampler, resolution=self.base.resolution,
                 batch_size=self.scoring.batch_size, clip_skip=self.clip_skip, max_token_length=self.max_token_length,
-                on_progress=on_progress))
+                on_drawn=keep if self.scoring.keep_images else None, on_progress=on_progress))
             new = dict(zip([paths[i] for i in missing], drawn, strict=True))
-            if self.scoring.keep_images:
-                for path, image_CHW in new.items():
-                    write_image(path, image_CHW)
             images = [new[path] if image is None else image for path, image in zip(paths, images, strict=True)]
         return torch.stack([image for image in images if image is not None])

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from sweep.model.base import Base, TextStates
 
 OnProgress = Callable[[int, int], None]  # images done, images in all
+OnDrawn = Callable[[Sequence[int], "Tensor"], None]  # which rows a batch holds, and its images on the CPU
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ class Row:
 
 
 def generate(base: Base, targets: Sequence[Target], rows: Sequence[Row], sampler: Sampler, *, resolution: int,
-             batch_size: int = 32, clip_skip: int = 1, max_token_length: int = 75,
+             batch_size: int = 32, clip_skip: int = 1, max_token_length: int = 75, on_drawn: OnDrawn | None = None,
              on_progress: OnProgress | None = None) -> Tensor:
     """Draw all rows: [B, 3, resolution, resolution] in [0, 1] on the CPU, in the order of `rows`.
 
@@ -51,6 +52,7 @@ def generate(base: Base, targets: Sequence[Target], rows: Sequence[Row], sampler
     alone. A LoRA with NaN in it gives NaN images and leaves the others alone. Where memory runs out, batches are halved
     from there on; raises ScoringError if it does not hold one image.
     clip_skip, max_token_length: how prompts are read, as in training (`Base.text_states`).
+    on_drawn, on_progress: called after each batch, in this order; what they raise ends the drawing.
     """
     import torch
 
@@ -68,6 +70,8 @@ def generate(base: Base, targets: Sequence[Target], rows: Sequence[Row], sampler
             continue
         images[chosen] = drawn
         start += len(chosen)
+        if on_drawn is not None:
+            on_drawn(chosen, drawn)
         if on_progress is not None:
             on_progress(start, len(order))
     return images

@@ -16,6 +16,11 @@ class Progress:
         self.done += count
         self.show(0)
 
+    def ask(self) -> None:
+        """Tell no more than before, for whoever wants to end it: the anchors count as nothing, being drawn once."""
+        if self.on_progress is not None:
+            self.on_progress(min(self.done, self.total), self.total)
+
     def show(self, num_drawn: int) -> None:
         """Tell how many are done, with those of the group that is being drawn."""
         done = min(self.done + num_drawn, self.total)

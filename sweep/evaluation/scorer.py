@@ -1,7 +1,7 @@
 """Scores LoRA files on one base and dataset: screen every checkpoint, refine the best, confirm one, name it.
 
-Everything drawn is kept by content: a file that was scored before costs nothing, and a kill loses one group of images
-at most.
+Everything drawn is kept by content: a file that was scored before costs nothing, and a kill loses one batch of images
+at most; where images are not kept, one group, or the anchors.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from sweep.model.base import Base
 
-IMAGES_PER_GROUP = 128  # drawn and measured together; also what a kill may lose
+IMAGES_PER_GROUP = 128  # drawn and measured together
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,8 +79,8 @@ class Scorer:
     """Scores under one scoring config; `scoring_id` says which.
 
     Ways to end early: whatever `on_progress` raises ends `screen` or `finish` and is passed on as it is. It is told of
-    every batch, and of the last one of a group (`IMAGES_PER_GROUP`) after the group is written: what was drawn up to
-    there is kept, and the same call goes on from it.
+    every batch, also of the anchors, when its images are kept, and of the last one of a group (`IMAGES_PER_GROUP`)
+    after the group is written; the same call goes on from there.
     """
 
     def __init__(self, base: Base, targets: Sequence[Target], scoring: ScoringConfig, dataset: Dataset,
@@ -179,12 +179,15 @@ class Scorer:
     @property
     def anchors(self) -> Anchors:
         """Measured on first use, or read from the cache."""
+        return self._known_anchors(Progress(None, 0))
+
+    def _known_anchors(self, progress: Progress) -> Anchors:
         if self._anchors is None:
             all_cells = list({cell.key: cell for stage in STAGES for cell in self._cells[stage]}.values())
             path = anchors_path(self.results_dir, self._measuring, self._photos_key, all_cells)
             anchors = read_anchors(path)
             if anchors is None:
-                anchors = self._measure_anchors(all_cells, path.with_suffix(".png"))
+                anchors = self._measure_anchors(all_cells, path.with_suffix(".png"), progress)
                 write_anchors(path, anchors)
             anchors.check_key(self._measuring)
             self._anchors = anchors
@@ -201,8 +204,9 @@ class Scorer:
             self._observer = Observer(self.scoring, self.backends, self.dataset, self.base)
         return self._observer
 
-    def _measure_anchors(self, cells: Sequence[Cell], sheet: Path) -> Anchors:
-        images = self.drawer.draw([Row(None, 0.0, cell.class_text, cell.seed) for cell in cells], [""] * len(cells))
+    def _measure_anchors(self, cells: Sequence[Cell], sheet: Path, progress: Progress) -> Anchors:
+        images = self.drawer.draw([Row(None, 0.0, cell.class_text, cell.seed) for cell in cells], [""] * len(cells),
+                                  lambda *_: progress.ask())
         self._num_anchored += len(cells)
         index_of = {cell.key: i for i, cell in enumerate(cells)}
         base = {}
@@ -228,7 +232,7 @@ class Scorer:
         elapsed = {}
         group_size = max(1, IMAGES_PER_GROUP // len(cells))
         if missing:
-            self._anchor(missing[0].request.scores_dir)
+            self._anchor(missing[0].request.scores_dir, progress)
         for start in range(0, len(missing), group_size):
             group = missing[start:start + group_size]
             began = time.monotonic()
@@ -238,10 +242,10 @@ class Scorer:
             elapsed.update({job.measure_id: share for job in group})
         return [self._judged(job, elapsed.get(job.measure_id, 0.0)) for job in jobs]
 
-    def _anchor(self, scores_dir: Path) -> None:
+    def _anchor(self, scores_dir: Path, progress: Progress) -> None:
         """See to the anchors; what they cost is written beside the scores that needed them first."""
         began, num_before = time.monotonic(), self._num_anchored
-        _ = self.anchors
+        self._known_anchors(progress)
         if self._num_anchored > num_before:
             write_json(scores_dir / "anchors" / f"{self.scoring_id}.json",
                        {"elapsed_s": round(time.monotonic() - began, 3), "num_images": self._num_anchored})

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +60,13 @@ class RayLauncher:
         if not self._running:
             return []
         ended, _ = self._ray.wait(list(self._running), num_returns=len(self._running), timeout=0)
-        return [(self._running.pop(task), self._reason(task)) for task in ended]
+        reports = [(self._running.pop(task), self._reason(task)) for task in ended]
+        for spec, _ in reports:
+            began_file(spec).unlink(missing_ok=True)
+        return reports
 
     def stop(self) -> None:
+        """On a shared disk a task's sign may be seen late: one that runs already takes it as `_run_pack` says."""
         for task, spec in self._running.items():
             if not began_file(spec).exists():
                 self._ray.cancel(task)
@@ -104,13 +109,23 @@ _worker: Any = None  # of this task's process
 
 
 def _run_pack(spec: str, folder: str) -> None:
-    """What a task does. folder: where the conductor runs, as paths may be relative."""
+    """What a task does. folder: where the conductor runs, as paths may be relative.
+
+    Ray cancels a task that runs by an interrupt, which would be a training's error: it is taken for the wish to save
+    and end.
+    """
     global _worker
     from sweep.files import read_json
+    from sweep.stopping import STOP_ASKED
     from sweep.trial import pack_spec_from_json
 
     os.chdir(folder)
-    began_file(Path(spec)).touch()
-    if _worker is None:
-        _worker = importlib.import_module("sweep.worker").Worker()  # by name, as the other launchers start it
-    _worker.run(pack_spec_from_json(read_json(Path(spec))), Path(spec))
+    STOP_ASKED.clear()  # what ended this process's pack before is not meant for this one
+    handler = signal.signal(signal.SIGINT, lambda *_: STOP_ASKED.set())
+    try:
+        began_file(Path(spec)).touch()
+        if _worker is None:
+            _worker = importlib.import_module("sweep.worker").Worker()  # by name, as the other launchers start it
+        _worker.run(pack_spec_from_json(read_json(Path(spec))), Path(spec))
+    finally:
+        signal.signal(signal.SIGINT, handler)

@@ -6,6 +6,7 @@ back to the conductor.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import time
@@ -21,6 +22,7 @@ _LOOK_S = 3.0  # between two looks at the queue
 _SIGN_S = 30.0  # between two signs of life
 _NUM_ABSENT = 2  # a job that is missing so many looks in a row has ended
 _CANCEL_S = 120.0  # how long cancelled jobs may take to leave the queue
+_ANSWER_S = 15.0  # how long a cancellation may take: a Ctrl-C waits for it
 
 
 class SlurmLauncher:
@@ -67,6 +69,8 @@ class SlurmLauncher:
         if not self._jobs or time.monotonic() - self._looked_s < _LOOK_S:
             return []
         self._looked_s = time.monotonic()
+        if self._is_stopping:
+            self._take_back()
         queue = _queue()
         if queue is None:  # the controller does not answer, which says nothing about the jobs
             return []
@@ -79,14 +83,19 @@ class SlurmLauncher:
 
     def stop(self) -> None:
         self._is_stopping = True
-        if self._jobs:  # those that were preempted and are queued again, too: they have saved
-            subprocess.run(["scancel", "--state=PENDING", *self._jobs], check=False, capture_output=True)
+        self._take_back()
 
     def close(self) -> None:
         self._waiting.clear()
         self._cancel(list(self._jobs))
         self._jobs.clear()
         self._sign.unlink(missing_ok=True)
+
+    def _take_back(self) -> None:
+        """Take what waits out of the queue. Those that were preempted or timed out and are queued again, too: they have
+        saved. As they may come back at any moment, it is done at each look."""
+        if self._jobs:
+            _scancel("--state=PENDING", *self._jobs)
 
     def _submit(self) -> None:
         wait_s = self._config.grace_s / 2
@@ -114,7 +123,7 @@ class SlurmLauncher:
         """Returns when none of them runs any more."""
         deadline_s, left = time.monotonic() + _CANCEL_S, jobs
         while left and time.monotonic() < deadline_s:
-            subprocess.run(["scancel", *left], check=False, capture_output=True)
+            _scancel(*left)
             time.sleep(0.5)
             queue = _queue()
             left = left if queue is None else [job for job in left if job in queue]
@@ -133,6 +142,11 @@ def _parameters(config: Slurm) -> dict[str, Any]:
         options["gpus_per_node"] = 1
     given = {"partition": config.partition, "account": config.account}
     return options | {key: value for key, value in given.items() if value is not None}
+
+
+def _scancel(*arguments: str) -> None:
+    with contextlib.suppress(subprocess.TimeoutExpired):  # the controller does not answer: asked again at the next look
+        subprocess.run(["scancel", *arguments], check=False, capture_output=True, timeout=_ANSWER_S)
 
 
 def _queue() -> set[str] | None:

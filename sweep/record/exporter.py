@@ -60,6 +60,9 @@ class Sink(Protocol):
     def conclude(self, record: Record) -> None:
         """Show the sweep's own answer, once all its views are written."""
 
+    def how_to_send(self) -> str:
+        """What shows the rest, after an error or a dead network: the end of a sentence."""
+
 
 class Follower:
     """Reads the whole rows that were added to a metrics.jsonl since the last call, also after it was cut back."""
@@ -144,7 +147,7 @@ class Exporter:
         self._thread.join(self._sink.patience_s)
         if self._thread.is_alive() and self._is_on:
             self._is_on = False
-            self._say(f"{self._sink.name} had not sent everything when the sweep ended; {self._how_to_send()}")
+            self._say(f"{self._sink.name} had not sent everything when the sweep ended; {self._sink.how_to_send()}")
 
     def _work(self) -> None:
         is_open = True
@@ -157,7 +160,7 @@ class Exporter:
                 self._show()
             if self._ended:
                 self._say(f"{self._sink.name}: other sweeps were still showing {', '.join(sorted(self._ended))}; "
-                          f"{self._how_to_send()}")
+                          f"{self._sink.how_to_send()}")
         except (Exception, SystemExit) as error:  # whatever a library raises, the sweep goes on
             self._fail("is switched off for this sweep after an error", error)
         for train_id in list(self._open_runs):
@@ -245,10 +248,7 @@ class Exporter:
         """Said once: a dead network fails every run."""
         if self._is_on:
             self._is_on = False
-            self._say(f"{self._sink.name} {what}, {type(error).__name__}: {error}; {self._how_to_send()}")
-
-    def _how_to_send(self) -> str:
-        return f"python -m sweep.record.sync {self._entry.name} sends the rest"
+            self._say(f"{self._sink.name} {what}, {type(error).__name__}: {error}; {self._sink.how_to_send()}")
 
     def _say(self, text: str) -> None:
         with contextlib.suppress(OSError):  # a full disk; the sweep itself will say so

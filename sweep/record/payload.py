@@ -32,14 +32,17 @@ def payload(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class Speed:
-    """Steps per second of the time that a trial was charged, from one of its training rows to the next."""
+    """Steps per second of the time that a trial was charged for training, from one of its training rows to the next."""
 
     def __init__(self) -> None:
         self._last: tuple[int, float] | None = None
 
     def of(self, row: Mapping[str, Any]) -> dict[str, float]:
         """What a row adds to the dashboard; nothing for the first and for other rows."""
-        if row["kind"] != "train" or "attributed_s" not in row:
+        if "attributed_s" not in row:
+            return {}
+        if row["kind"] != "train":  # what a score or a validation cost is not the next step's
+            self._last = self._last and (self._last[0], float(row["attributed_s"]))
             return {}
         before, (step, spent_s) = self._last, (int(row["step"]), float(row["attributed_s"]))
         self._last = step, spent_s

@@ -43,6 +43,9 @@ class TensorboardSink:
     def conclude(self, record: Record) -> None:
         """Its parallel coordinates (the HParams tab) are made of the trials' own runs."""
 
+    def how_to_send(self) -> str:
+        return "the same command shows the rest"
+
     def _name(self, trial: Trial) -> str:
         return f"{trial.number:03d}-{trial.train_id}"
 

@@ -106,6 +106,9 @@ class WandbSink:
             raise ConfigError(f"Weights & Biases can't be asked what it holds: {error}. Nothing is lost; try again "
                               "later.") from error
 
+    def how_to_send(self) -> str:
+        return f"python -m sweep.record.sync {self._entry.name} sends the rest"
+
     @property
     def _concluded_path(self) -> Path:
         return self._sweep_dir / "wandb" / "concluded.json"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,10 @@ from sweep.command_line import CONF_DIR
 from sweep.conductor import conduct
 from sweep.errors import ConfigError, SweepExistsError, TrialsFailedError
 from sweep.files import read_json, write_json
+from sweep.record.results import read_status
 from sweep.search.grid import cells_of
 from sweep.search.storage import _journal
-from sweep.trial import DONE, PRUNED, REFUSED, TrialResult
+from sweep.trial import DONE, PRUNED, REFUSED, Status, Trial, TrialResult
 from tests.stand_in import StandIn
 from tests.unit.evaluation.evaluation_examples import TREE
 
@@ -116,6 +118,20 @@ def test_more_choices_extend_a_search(tmp_path: Path, sweep: Sweeper) -> None:
     results = sweep("search=tpe", "network_dim=choice(8,32,64)", "unet_lr=tag(log,interval(1e-6,1e-3))",
                     "search.num_trials=8")
     assert len(results) == 8 and "its choices are others now" in log_of(tmp_path)
+
+
+def test_what_earlier_trials_cost_is_read_once(sweep: Sweeper, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = (*SEARCH, "search.gpu_hours=100", "search.pruning.rule=none")
+    sweep(*command, "search.num_trials=6")
+    reads: Counter[int] = Counter()
+
+    def counting(results_dir: Path, trial: Trial) -> Status:
+        reads[trial.number] += 1
+        return read_status(results_dir, trial)
+
+    monkeypatch.setattr("sweep.proposals.read_status", counting)
+    assert len(sweep(*command, "search.num_trials=12")) == 12
+    assert [reads[number] for number in range(1, 7)] == [1] * 6, "ten thousand of them at each look would be a stall"
 
 
 @pytest.mark.parametrize("name", ["tpe", "random", "qmc", "gp", "cmaes", "nsga2"])

@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from sweep import pack_run, pack_trials, places, probe
+from sweep.files import write_json
 from sweep.membership import Change
 from sweep.pack_run import PackRun
 from sweep.places import Places
+from sweep.stopping import Stopped
 from sweep.trial import FAILED, PackSpec, Trial, pack_spec_from_json, to_json
 
 
@@ -90,6 +92,15 @@ def test_a_trial_that_cannot_be_probed_fails_alone(new_pack_run, monkeypatch) ->
     assert {i: run.status.status for i, run in runs.items()} == {
         "t1": "running", "t2": "running", "t3": FAILED, "t4": FAILED}
     assert sorted(pack.trials.by_id) == ["t1", "t2"] and pack.places.max_trials == 5
+
+
+def test_a_stop_is_heard_while_photos_are_encoded_and_fails_no_trial(new_pack_run, monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(pack_trials, "member_of", lambda run, base, folder, on_progress: on_progress(1, 2))
+    pack = new_pack_run()
+    write_json(tmp_path / "control.json", {"command": "stop"})
+    with pytest.raises(Stopped):
+        pack.trials.member(pack.trials.by_id["t1"])
+    assert pack.trials.by_id["t1"].status.status == "running"
 
 
 def test_a_recorded_joiner_that_cannot_be_made_does_not_wait_any_more(new_pack_run, monkeypatch) -> None:

@@ -11,7 +11,9 @@ from PIL import Image
 from sweep.data.buckets import Fit, cover
 from sweep.data.cache import View, cached_moments, cached_text_states, load_pixels
 from sweep.data.folder import read_dataset
+from sweep.data.train_data import batch_plan, load_train_data
 from sweep.model.base import TextStates
+from sweep.stopping import Stopped
 from tests.conftest import ROOT, dataset_config
 
 SQUARE = View(Fit((64, 64), (64, 64)))
@@ -42,6 +44,21 @@ def test_each_view_has_latents_of_its_own(base, photos, tmp_path: Path) -> None:
     assert [tuple(each.shape) for each in latents] == [(8, 16, 16)] * 2 + [(8, 14, 18)] * 2
     assert len(list((tmp_path / "cache" / "latents").iterdir())) == 4
     assert not torch.equal(latents[0], latents[1]) and not torch.equal(latents[2], latents[3])
+
+
+def test_a_stop_between_two_photos_keeps_what_is_encoded(base, photo_folder: Path, tmp_path: Path) -> None:
+    config = dataset_config(dir=str(photo_folder))
+    dataset = read_dataset(config, trigger=None, class_noun=None, repeats=None)
+    plan = batch_plan(config, dataset, resolution=64, batch_size=1, accumulation=1, seed=1)
+    told = []
+
+    def stop(num_done: int, num_all: int) -> None:
+        told.append((num_done, num_all))
+        raise Stopped
+
+    with pytest.raises(Stopped):
+        load_train_data(base, config, dataset, plan, prior_loss_weight=1, results_dir=tmp_path, on_progress=stop)
+    assert told == [(1, 4)] and len(list((tmp_path / "cache" / "latents").iterdir())) == 1
 
 
 @pytest.mark.parametrize("damage", ["truncated", "changed", "empty"])

@@ -160,6 +160,31 @@ def test_a_caller_may_stop_between_groups_and_nothing_drawn_is_lost(
     assert drawn == [3], "the first file is not drawn again"
 
 
+def test_a_caller_may_stop_after_each_batch_and_no_image_is_drawn_twice(
+        base, targets, subject_dataset, requests, drawn, tmp_path):
+    from dataclasses import replace
+
+    def stop(done, total):
+        raise Stop
+
+    def screen_until(strength, on_progress=None):
+        scorer = Scorer(base, targets, tiny_scoring(batch_size=2), subject_dataset, tmp_path)
+        request = replace(requests[0], strength=strength, scores_dir=tmp_path / "s", images_dir=tmp_path / "i")
+        scorer.screen([request], on_progress)
+
+    for _ in range(2):
+        with pytest.raises(Stop):
+            screen_until(1.0, stop)
+    assert len(list((tmp_path / "cache" / "images").rglob("*.png"))) == 4, "two batches, and of the anchors"
+    assert drawn[0] - drawn[1] == 2 and drawn[1] > 2
+    screen_until(1.0)
+    drawn.clear()
+    with pytest.raises(Stop):
+        screen_until(0.6, stop)  # within a group
+    screen_until(0.6)
+    assert drawn == [3, 1]
+
+
 def test_a_file_that_is_no_lora_is_named_and_the_others_can_go_on(new_scorer, requests, tmp_path):
     from dataclasses import replace
 

@@ -23,10 +23,12 @@ from hydra import compose, initialize_config_dir
 from sweep.command_line import CONF_DIR
 from sweep.config import load
 from sweep.files import read_json, write_json
+from sweep.launch import ray
 from sweep.launch.launcher import Launcher
 from sweep.launch.launcher import make_launcher as make_any_launcher
 from sweep.launch.settings import LAUNCHERS, MAX_CPU_WORKERS, Local, count_gpus
 from sweep.schema import to_tree
+from sweep.stopping import STOP_ASKED
 from sweep.trial import FAILED, PackSpec, Trial, to_json, trial_folder
 
 ROOT = Path(__file__).parents[3]
@@ -155,6 +157,7 @@ def test_each_pack_is_reported_once_and_leaves_its_slot_free(
     assert workers(kind) == before, "a worker stays for the next pack, or ends with its own"
     for number in range(3):
         assert_failed_for_its_photos(tmp_path, f"id{number}")
+    assert not list(tmp_path.rglob("*.began")), "signs of packs that have ended are cleared away"
 
 
 def test_a_killed_worker_is_reported_once_with_the_reason_and_replaced(
@@ -216,6 +219,59 @@ def test_after_stop_no_pack_waits_in_a_queue(
         assert all(reason for _, reason in reports)
 
 
+@pytest.fixture
+def slurm_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of programs that say what a SLURM would say: one job, 7, in the queue while `queue` lists it; each
+    call of scancel is a line of `cancelled`."""
+    pytest.importorskip("submitit")
+    folder = tmp_path / "programs"
+    folder.mkdir()
+    (folder / "queue").touch()
+    for name, line in (("squeue", f"cat {folder / 'queue'}"), ("scancel", f'echo "$@" >> {folder / "cancelled"}'),
+                       ("sbatch", f"echo 7 > {folder / 'queue'}; echo Submitted batch job 7")):
+        (folder / name).write_text(f"#!/bin/sh\n{line}\n")
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr("sweep.launch.slurm._LOOK_S", 0.0)
+    return folder
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the programs are shell scripts here")
+def test_a_job_that_is_queued_again_after_a_stop_is_taken_back_too(
+        tmp_path: Path, config: dict[str, Any], slurm_programs: Path) -> None:
+    launcher = make_any_launcher(LAUNCHERS["slurm"](name="slurm", devices=1, device="cpu", threads=1,
+                                                    **CONFIGS["slurm"]), tmp_path / "logs")
+    spec = write_spec(tmp_path, config, "id0")
+    launcher.start(spec)
+    launcher.poll()
+    cancelled = slurm_programs / "cancelled"
+    assert not cancelled.exists()
+    launcher.stop()  # it runs: only what waits is taken back
+    assert launcher.poll() == []
+    cancelled.unlink()
+    assert launcher.poll() == [], "by now it may have been preempted"
+    assert cancelled.read_text() == "--state=PENDING 7\n"
+    (slurm_programs / "queue").write_text("")
+    assert ended_packs(launcher, 1)[0][0] == spec
+    launcher.close()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the programs are shell scripts here")
+def test_a_controller_that_does_not_answer_holds_up_no_ctrl_c(
+        tmp_path: Path, config: dict[str, Any], slurm_programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sweep.launch.slurm._ANSWER_S", 0.2)
+    launcher = make_any_launcher(LAUNCHERS["slurm"](name="slurm", devices=1, device="cpu", threads=1,
+                                                    **CONFIGS["slurm"]), tmp_path / "logs")
+    launcher.start(write_spec(tmp_path, config, "id0"))
+    launcher.poll()
+    (slurm_programs / "scancel").write_text("#!/bin/sh\nexec sleep 20\n")
+    began_s = time.monotonic()
+    launcher.stop()
+    assert time.monotonic() - began_s < 10
+    (slurm_programs / "queue").write_text("")
+    launcher.close()
+
+
 def test_what_a_library_prints_is_no_answer(tmp_path: Path, config: dict[str, Any], monkeypatch: pytest.MonkeyPatch,
                                             make_launcher: Callable[[int], Launcher]) -> None:
     stray = tmp_path / "stray"
@@ -228,6 +284,31 @@ def test_what_a_library_prints_is_no_answer(tmp_path: Path, config: dict[str, An
     launcher.start(spec)
     assert ended_packs(launcher, 1) == [(spec, None)]
     assert_failed_for_its_photos(tmp_path, "id0")
+
+
+def test_ray_interrupts_no_training(tmp_path: Path, config: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What Ray does to a task that it is asked to cancel and that runs already; the next pack is none the wiser."""
+    asked: list[bool] = []
+
+    class Worker:
+        """Trains until it is interrupted, then until it is asked to stop."""
+
+        def run(self, spec: PackSpec, path: Path) -> None:
+            asked.append(STOP_ASKED.is_set())
+            assert ray.began_file(path).exists()
+            signal.raise_signal(signal.SIGINT)
+            asked.append(STOP_ASKED.is_set())
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(ray, "_worker", Worker())
+    before = signal.getsignal(signal.SIGINT)
+    spec = write_spec(tmp_path, config, "id0")
+    try:
+        for _ in range(2):
+            ray._run_pack(str(spec), str(tmp_path))
+    finally:
+        STOP_ASKED.clear()
+    assert asked == [False, True] * 2 and signal.getsignal(signal.SIGINT) == before
 
 
 @pytest.fixture

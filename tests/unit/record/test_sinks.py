@@ -127,6 +127,17 @@ def test_tensorboard_holds_all_up_to_a_checkpoint_while_the_trial_trains(record:
     run.finish()
 
 
+def test_what_tensorboard_could_not_show_the_same_command_does(record: Record) -> None:
+    in_the_way, chosen = record.dir / "tensorboard", TensorboardConfig(name="tensorboard")
+    in_the_way.write_text("a file")
+    with pytest.raises(AssertionError, match="switched off for this sweep.*; the same command shows the rest"):
+        shown(record, chosen)
+    in_the_way.unlink()
+    (record.dir / SWEEP_LOG).unlink()
+    shown(record, chosen)
+    assert len(list((record.dir / "tensorboard").glob("*/events*"))) == 2
+
+
 def test_both_trackers_at_once(record: Record) -> None:
     shown(record, WandbConfig(name="wandb", project="p", entity=None, mode="offline", wait_s=60),
           TensorboardConfig(name="tensorboard"))

@@ -11,7 +11,7 @@ from record_examples import entry, result, score
 from sweep.errors import ConfigError
 from sweep.files import append_jsonl
 from sweep.record.exporter import Follower
-from sweep.record.payload import flat, payload, summary_of, tag_of
+from sweep.record.payload import Speed, flat, payload, summary_of, tag_of
 from sweep.record.settings import TRACKERS, NoTracker, TrackersConfig, WandbConfig
 from sweep.record.shown import Shown, key_of
 from sweep.record.sweep_log import SWEEP_LOG
@@ -117,6 +117,14 @@ def test_score_rows_are_named_by_stage_and_leave_out_the_unknown() -> None:
     assert shown["screen/likeness"] == 0.8 and shown["screen/likeness_low"] == pytest.approx(0.75)
     assert shown["step"] == 30 and shown["screen/details/detect_rate"] == 0.9
     assert not any("usefulness" in key or "hair" in key for key in shown)
+
+
+def test_steps_per_second_count_neither_validation_nor_scores() -> None:
+    speed = Speed()
+    rows = [("train", 9, 99.5), ("train", 10, 100.0), ("checkpoint", 10, None), ("validation", 10, 130.0),
+            ("score", 10, 160.0), ("train", 11, 160.5)]
+    found = [speed.of({"kind": kind, "step": step, **({"attributed_s": s} if s else {})}) for kind, step, s in rows]
+    assert found == [{}, {"train/steps_per_s": 2.0}, {}, {}, {}, {"train/steps_per_s": 2.0}]
 
 
 def test_the_summary_has_scores_or_the_reason() -> None:

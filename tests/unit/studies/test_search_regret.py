@@ -62,7 +62,8 @@ def test_the_table_holds_the_sweeps_own_scores_alone(tmp_path: Path, monkeypatch
     folder = trial_folder(tmp_path, trial["train_id"])  # a rate that is too high for one of two seeds
     folder.metrics.unlink()
     next(folder.scores.glob("answer-*.json")).unlink()
-    write_json(folder.status, {**read_json(folder.status), "status": DIVERGED})
+    write_json(folder.status, {**read_json(folder.status), "status": DIVERGED, "step": 300})
+    assert study.what_is_left(tmp_path).startswith("4 of 120 trainings are done; 139200 steps"), "it trains no further"
     assert study.recorded(tmp_path)[0].runs[0] == study.Run(None, ())
     assert study.recorded(tmp_path)[0].mean is None and study.recorded(tmp_path)[1] == table[1]
     write_json(folder.status, {**read_json(folder.status), "status": FAILED})
