@@ -113,7 +113,7 @@ def _measure_all(layouts: Sequence[Layout], options: argparse.Namespace, name: s
             folder.add(layout, one, repeat=repeat, achieved_frac=achieved)
             found.append((layout, one))
             print(f"{layout.name}: {one.failed or f'{one.trial_steps_per_s:.1f} trial-steps/s'}", flush=True)
-    limits = {f"limit at rank {layout.rank}, {layout.precision}":
+    limits = {f"limit at rank {layout.rank}, {'fp32' if layout.precision == 'no' else layout.precision}":
               max(rate for key, rate in peaks.items() if key[:2] == (layout.device, layout.precision))
               / flops[_shape(layout)] for layout in layouts}
     plot_throughput(folder.path / "throughput.png", found, limits)

@@ -34,7 +34,8 @@ class Layout:
 
     @property
     def name(self) -> str:
-        return (f"K={self.k} rank {self.rank} {self.precision} {self.workers}x{self.threads} threads"
+        precision = "fp32" if self.precision == "no" else self.precision
+        return (f"K={self.k} rank {self.rank} {precision} {self.workers}x{self.threads} threads"
                 f"{' compiled' if self.compiled else ''}{' checkpointing' if self.gradient_checkpointing else ''}")
 
 
