@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 from studies.image_pool import default_dataset, shipped
+from studies.options import add_places, today
 from sweep.comparison import are_tied
 from sweep.errors import ScoringError
 from sweep.evaluation.generate import OnProgress
@@ -76,10 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--checkpoints", type=int, default=10, help="of each training")
     parser.add_argument("--strengths", type=float, nargs="+", default=STRENGTHS)
     parser.add_argument("--grid-seeds", type=int, default=2, help="seeds of each of the grid's 16 prompts")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
-    parser.add_argument("--work", type=Path, default=WORK, help="where trials and images are kept")
-    today = time.strftime("%Y-%m-%d", time.gmtime())
-    parser.add_argument("--out", type=Path, default=Path(f"results/{today}_choice"))
+    add_places(parser, "choice", WORK, "trials and images are")
     asked = parser.parse_args(arguments)
     torch.set_num_threads(asked.threads)
     made_by, began = commit(), time.monotonic()
@@ -92,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "command": f"python -m studies.choice --trials {asked.trials} --steps {asked.steps} --checkpoints "
                    f"{asked.checkpoints} --strengths {' '.join(f'{s:g}' for s in asked.strengths)} --grid-seeds "
                    f"{asked.grid_seeds}",
-        "date": today, "hardware": hardware(), "commit": made_by,
+        "date": today(), "hardware": hardware(), "commit": made_by,
         "minutes": round((time.monotonic() - began) / 60, 1)})
     print((asked.out / "README.md").read_text(encoding="utf-8"))
 

@@ -26,6 +26,7 @@ from typing import Any
 import torch
 
 from studies.image_pool import NUM_SEEDS, Drawn, Pool, pool_of
+from studies.options import add_places, today
 from sweep.evaluation.anchors import Anchors
 from sweep.evaluation.intervals import rate_interval
 from sweep.evaluation.measure import Measured, MeasuredSet
@@ -80,10 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--samples", type=int, default=500, help="resamplings of prompts and seeds")
     parser.add_argument("--lora", type=Path, help="a LoRA of the pocket base's own subject; default: one is trained")
     parser.add_argument("--steps", type=int, default=1000, help="of that training")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
-    parser.add_argument("--work", type=Path, default=WORK, help="where the pool is kept")
-    today = time.strftime("%Y-%m-%d", time.gmtime())
-    parser.add_argument("--out", type=Path, default=Path(f"results/{today}_intervals"))
+    add_places(parser, "intervals", WORK, "the pool is")
     asked = parser.parse_args(arguments)
     if asked.images < 4 * NUM_SEEDS:
         parser.error(f"--images={asked.images}: it takes at least {4 * NUM_SEEDS}, {NUM_SEEDS} of each prompt")
@@ -95,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = "" if asked.lora is None else f" --lora {asked.lora.name}"
     write_report(found, asked.out, {
         "command": f"python -m studies.intervals --images {asked.images} --samples {asked.samples}{options}",
-        "date": today, "hardware": hardware(), "commit": made_by, "num_images": pool.num_images,
+        "date": today(), "hardware": hardware(), "commit": made_by, "num_images": pool.num_images,
         "num_prompts": pool.num_images // NUM_SEEDS, "minutes": round((time.monotonic() - began) / 60, 1)})
     print((asked.out / "README.md").read_text(encoding="utf-8"))
 
