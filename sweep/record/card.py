@@ -13,9 +13,10 @@ from typing import Any
 from sweep.files import sha256_of, write_text
 from sweep.record.best import best_results
 from sweep.record.facts import Record
+from sweep.record.figures import FIGURES, figure_of
 from sweep.record.kohya.write import experiment_of, kohya_command, kohya_toml
 from sweep.record.sentences import answer_sentence, as_sentence, figure, prompt_tag, value_text, verdict_sentence
-from sweep.trial import AXES, Answer, TrialResult, trial_folder
+from sweep.trial import Answer, TrialResult, trial_folder
 
 PUBLISH = "publish"
 LICENCES: Mapping[str, tuple[str, str]] = {
@@ -76,7 +77,7 @@ def card_text(record: Record, result: TrialResult, *, has_samples: bool) -> str:
     front = {"base_model": base, "license": licence, "library_name": "diffusers", "pipeline_tag": "text-to-image",
              "tags": ["lora", "stable-diffusion", "text-to-image", "template:sd-lora", "lora-sweep"],
              **({"instance_prompt": words} if words else {})}
-    figures = "\n".join(f"| {axis} | {figure(answer.score.axes.get(axis))} |" for axis in AXES)
+    figures = "\n".join(f"| {name} | {figure(figure_of(answer.score, name))} |" for name in FIGURES)
     notes = " ".join(map(as_sentence, answer.score.notes))
     sampler = ", ".join(f"{key} {value_text(value)}" for key, value in record.facts.sampler.items() if value != "")
     parts = [
@@ -90,7 +91,8 @@ def card_text(record: Record, result: TrialResult, *, has_samples: bool) -> str:
         f"## How good it is\n{verdict_sentence(answer.score.verdict)} {notes}".rstrip()
         + f"\n\n| | figure (90 % interval) |\n| --- | --- |\n{figures}\n\n"
         f"Measured on {answer.score.num_images} images ({answer.score.stage}). 0 is the base model without the LoRA, 1 "
-        f"is a real photo (likeness) or the base model (adherence, diversity); of memorisation 0 is best. "
+        f"is a real photo (likeness) or the base model (adherence, diversity); of memorisation and bleed (the class "
+        f"without the trigger) 0 is best. "
         f"Drawn with {sampler}.",
         f"## How it was made\n{_settings(config, result)}\n\n{_one_of(record)}",
         f"With this program: put `experiment.yaml` into `conf/experiment/` and run `python train.py "

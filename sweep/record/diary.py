@@ -13,6 +13,7 @@ from sweep.files import write_text
 from sweep.record.best import choices_of, compared, usefulness
 from sweep.record.cost import cost_words, costs
 from sweep.record.entry import SweepEntry, read_entry
+from sweep.record.figures import FIGURES, values_of
 from sweep.record.notes import read_notes
 from sweep.record.sentences import (
     answer_sentence,
@@ -106,17 +107,17 @@ def _collected_entry(entry: SweepEntry, diary: str, folder: str) -> str:
 
 
 def _table(sweep: SweepEntry, results: Sequence[TrialResult]) -> str:
-    header = ["trial", *sweep.swept_keys, "steps", "likeness", "adherence", "memorisation", "usefulness", "verdict",
-              "file", "strength", "minutes"]
+    header = ["trial", *sweep.swept_keys, "steps", "likeness", "adherence", "memorisation", "bleed", "usefulness",
+              "verdict", "file", "strength", "minutes"]
     rows = [header, ["---"] * len(header)]
     for result, choice in zip(results, choices_of(results), strict=True):
         answer = result.answer
-        axes = answer.score.axes if answer else {}
+        figures = dict(zip(FIGURES, values_of(answer.score if answer else None), strict=True))
         number = f"{result.trial.number} ({choice})" if choice else str(result.trial.number)
         rows.append([
             number, *(value_text(result.trial.settings.get(key)) for key in sweep.swept_keys), str(result.step),
-            *(_short(axes[name].value if name in axes else None) for name in ("likeness", "adherence", "memorisation")),
-            figure(axes["usefulness"]) if "usefulness" in axes else "",
+            *(_short(figures[name]) for name in ("likeness", "adherence", "memorisation", "bleed")),
+            figure(answer.score.axes.get("usefulness")) if answer else "",
             answer.score.verdict if answer else result.status,
             answer.file if answer else "", f"{answer.strength:g}" if answer else "", f"{result.attributed_s / 60:.1f}",
         ])

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sweep.trial import AXES, TrialResult
+from sweep.record.figures import FIGURES, figure_of
+from sweep.trial import TrialResult
 
 _MAX_TAG_CHARS = 64  # wandb refuses longer tags
 
@@ -60,8 +61,8 @@ def summary_of(result: TrialResult) -> dict[str, Any]:
         return summary
     score = result.answer.score
     summary |= {"verdict": score.verdict, "file": result.answer.file, "strength": result.answer.strength}
-    for name in AXES:
-        axis = score.axes.get(name)
+    for name in FIGURES:
+        axis = figure_of(score, name)
         if axis is not None:
             bounds = {name: axis.value, f"{name}_low": axis.low, f"{name}_high": axis.high}
             summary |= {key: value for key, value in bounds.items() if value is not None}

@@ -13,6 +13,7 @@ from sweep.record.best import best_results, choices_of, on_front, usefulness
 from sweep.record.cost import cost_words, costs
 from sweep.record.curves import read_curves
 from sweep.record.facts import Record
+from sweep.record.figures import FIGURES, figure_of
 from sweep.record.notes import read_notes
 from sweep.record.pictures import Strip, photo_thumbnail, read_strip
 from sweep.record.sentences import (
@@ -24,7 +25,7 @@ from sweep.record.sentences import (
     tie_sentence,
     value_text,
 )
-from sweep.trial import AXES, Score, TrialResult, trial_folder
+from sweep.trial import Score, TrialResult, trial_folder
 
 PICTURE_BUDGET = 24_000_000  # bytes of images in one report; what does not fit is left out, and the report says so
 MAX_COPIES = 24  # pairs in the copy report
@@ -50,7 +51,7 @@ def report_data(record: Record, *, lessons: Sequence[str] | None = None,
         "commit": entry.commit, "versions": entry.versions, "note": entry.note, "notes": read_notes(record.dir),
         "base_model": entry.base_model, "dataset": entry.dataset, "num_photos": entry.num_photos,
         "question": {key: value_text(value) for key, value in entry.question.items()},
-        "swept": list(entry.swept_keys), "axes": list(AXES),
+        "swept": list(entry.swept_keys), "axes": list(FIGURES),
         "answer": {"sentence": tie_sentence(named) if ties else  # the files of a tie are listed beneath
                    answer_sentence(entry, results, record.results_dir.name).replace("`", ""),
                    "choices": [_choice(result, entry.subject_words, record) for result in named]},
@@ -85,14 +86,14 @@ def _trial(result: TrialResult, choice: str, swept: Sequence[str], record: Recor
         "place": f"{record.results_dir.name}/{file_place(result)}" if answer else "",
         "strength": answer.strength if answer else None, "epoch": answer.epoch if answer else None,
         "is_scored": usefulness(result) is not None,
-        "axes": {name: _axis(answer.score, name) for name in AXES} if answer else {},
+        "axes": {name: _axis(answer.score, name) for name in FIGURES} if answer else {},
         "words": results_sentence(result), "notes": read_notes(folder.root),
         "curves": read_curves(folder.metrics),
     }
 
 
 def _axis(score: Score, name: str) -> list[float | None]:
-    axis = score.axes.get(name)
+    axis = figure_of(score, name)
     return [None, None, None] if axis is None else [_rounded(axis.value), _rounded(axis.low), _rounded(axis.high)]
 
 
@@ -140,7 +141,7 @@ def _rank(result: TrialResult, named: Sequence[TrialResult]) -> tuple[bool, floa
 def _score_row(score: Score, result: TrialResult) -> dict[str, Any]:
     return {"trial": result.trial.number, "stage": score.stage, "step": score.step, "epoch": score.epoch,
             "strength": score.strength, "file": score.file, "verdict": score.verdict,
-            "axes": {name: _axis(score, name) for name in AXES}, "notes": list(score.notes), "cells": []}
+            "axes": {name: _axis(score, name) for name in FIGURES}, "notes": list(score.notes), "cells": []}
 
 
 def _cell_number(cell: Mapping[str, Any], known: dict[str, int], texts: list[dict[str, Any]]) -> int:

@@ -12,7 +12,8 @@ from sweep.claims import BETTER, EXPLORATORY, TIE, UNKNOWN, WORSE, Claim, compar
 from sweep.comparison import MIN_UNITS, jackknife_interval
 from sweep.record.best import best_results, compared, tie, usefulness
 from sweep.record.entry import SweepEntry
-from sweep.trial import AXES, DIVERGED, DONE, FAILED, PRUNED, REFUSED, Answer, Estimate, Score, TrialResult
+from sweep.record.figures import FIGURES, figure_of
+from sweep.trial import DIVERGED, DONE, FAILED, PRUNED, REFUSED, Answer, Estimate, Score, TrialResult
 
 VERDICT_SENTENCES: Mapping[str, str] = {
     "invalid": "Can't be judged.",
@@ -77,7 +78,7 @@ def results_sentence(result: TrialResult) -> str:
             return f"Trained, not scored. Its files: `{_checkpoints(result)}`."
         return f"None yet: {result.status} at {place}."
     score = result.answer.score
-    figures = ", ".join(f"{name} {figure(score.axes.get(name))}" for name in AXES)
+    figures = ", ".join(f"{name} {figure(figure_of(score, name))}" for name in FIGURES)
     sentence = f"{verdict_sentence(score.verdict)} {figures[:1].upper()}{figures[1:]}."
     notes = [as_sentence(note) for note in score.notes]
     if result.status in _ENDED:
@@ -183,7 +184,7 @@ def _pairs(others: Sequence[str], low: Sequence[TrialResult],
 
 def _pair_sentence(key: str, low: Any, high: Any, pairs: Sequence[tuple[TrialResult, TrialResult]],
                    claims: Sequence[tuple[str, Claim]]) -> str:
-    changes = [_change(name, d) for name in ("usefulness", *AXES[:-1]) if (d := _differences(name, pairs))]
+    changes = [_change(name, d) for name in ("usefulness", *FIGURES[:-1]) if (d := _differences(name, pairs))]
     start = f"{key} {value_text(low)} -> {value_text(high)}: {', '.join(changes)}"
     clear = [pair for pair in pairs if not tie(*pair)]
     ups = sum(d > 0 for d in _differences("usefulness", pairs))
@@ -246,7 +247,7 @@ def _differences(name: str, pairs: Sequence[tuple[TrialResult, TrialResult]]) ->
     found = []
     for a, b in pairs:
         assert a.answer is not None and b.answer is not None
-        x, y = a.answer.score.axes.get(name), b.answer.score.axes.get(name)
+        x, y = figure_of(a.answer.score, name), figure_of(b.answer.score, name)
         if x is not None and y is not None and x.value is not None and y.value is not None:
             found.append(y.value - x.value)
     return found

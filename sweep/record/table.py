@@ -11,14 +11,18 @@ from typing import Any
 
 from sweep.files import write_text
 from sweep.record.best import choices_of
+from sweep.record.figures import BLEED, figure_of
 from sweep.trial import AXES, TrialResult
 
 
 def columns(swept_keys: Sequence[str]) -> list[str]:
-    """The header: each axis with its 90 % interval in two more columns; choice is "best", "tie" or empty."""
-    axes = [name + suffix for name in AXES for suffix in ("", "_low", "_high")]
+    """The header: each figure with its 90 % interval in two more columns; choice is "best", "tie" or empty.
+
+    Whoever reads the table by position finds what was there before in its place: what is new comes last.
+    """
+    axes, bleed = ([name + suffix for name in names for suffix in ("", "_low", "_high")] for names in (AXES, (BLEED,)))
     return ["number", "identity", "status", *swept_keys, "steps", *axes, "verdict", "file", "strength",
-            "attributed_minutes", "reason", "choice"]
+            "attributed_minutes", "reason", "choice", *bleed]
 
 
 def write_csv(path: Path, swept_keys: Sequence[str], results: Sequence[TrialResult]) -> None:
@@ -36,21 +40,22 @@ def write_csv(path: Path, swept_keys: Sequence[str], results: Sequence[TrialResu
 
 def _row(result: TrialResult, swept_keys: Sequence[str], choice: str) -> list[str]:
     answer = result.answer
-    figures: list[Any] = []
-    for name in AXES:
-        axis = answer.score.axes.get(name) if answer else None
-        figures += [axis.value, axis.low, axis.high] if axis else [None, None, None]
     cells = [
         result.trial.number, result.trial.train_id, result.status,
         *(result.trial.settings.get(key) for key in swept_keys),
-        result.step, *figures,
+        result.step, *(figure for name in AXES for figure in _figure(result, name)),
         answer.score.verdict if answer else None,
         answer.file if answer else None,
         answer.strength if answer else None,
         round(result.attributed_s / 60, 3),
-        _reason(result), choice,
+        _reason(result), choice, *_figure(result, BLEED),
     ]
     return [_cell(value) for value in cells]
+
+
+def _figure(result: TrialResult, name: str) -> list[float | None]:
+    known = figure_of(result.answer.score, name) if result.answer else None
+    return [known.value, known.low, known.high] if known else [None, None, None]
 
 
 def _reason(result: TrialResult) -> str:

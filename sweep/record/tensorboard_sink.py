@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from sweep.errors import ConfigError
 from sweep.record.entry import SweepEntry
 from sweep.record.facts import Record
+from sweep.record.figures import FIGURES
 from sweep.record.payload import Speed, payload, summary_of
 from sweep.record.sentences import value_text
-from sweep.trial import AXES, Trial, TrialFolder, TrialResult
+from sweep.trial import Trial, TrialFolder, TrialResult
 
 if TYPE_CHECKING:
     from tensorboard.summary.writer.event_file_writer import EventFileWriter
@@ -77,7 +78,7 @@ class TensorboardRun:
     def log_end(self, result: TrialResult, folder: TrialFolder) -> None:
         """The answer's figures as `answer/...`, which the HParams tab shows beside the settings."""
         ending = summary_of(result)
-        for name in AXES:
+        for name in FIGURES:
             if isinstance(ending.get(name), float):
                 self._scalar(f"answer/{name}", ending[name], result.step)
         self._text("answer/verdict", f"{ending.get('verdict', result.status)} {ending.get('file', '')} "

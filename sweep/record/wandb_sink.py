@@ -14,6 +14,7 @@ from sweep.record.best import best_results, choices_of
 from sweep.record.card import PUBLISH
 from sweep.record.entry import SweepEntry
 from sweep.record.facts import Record
+from sweep.record.figures import FIGURES, values_of
 from sweep.record.payload import Speed, flat, payload, summary_of, tag_of
 from sweep.record.pictures import read_tiles
 from sweep.record.sentences import answer_sentence
@@ -21,7 +22,7 @@ from sweep.record.settings import WandbConfig
 from sweep.record.sweep_log import note
 from sweep.record.workspace import save_workspace
 from sweep.schema import to_tree
-from sweep.trial import AXES, Trial, TrialFolder, TrialResult, trial_folder
+from sweep.trial import Trial, TrialFolder, TrialResult, trial_folder
 
 if TYPE_CHECKING:
     import wandb
@@ -209,10 +210,9 @@ def _score_table(result: TrialResult, folder: TrialFolder) -> wandb.Table | None
     rows = []
     for score in result.scores:
         sheet = folder.images / f"{score.score_id}.png"
-        axes = [score.axes[name].value if name in score.axes else None for name in AXES]
-        rows.append([score.stage, score.step, score.epoch, score.strength, *axes, score.verdict,
+        rows.append([score.stage, score.step, score.epoch, score.strength, *values_of(score), score.verdict,
                      "; ".join(score.notes), wandb.Image(os.fspath(sheet)) if sheet.exists() else None])
-    return wandb.Table(["stage", "step", "epoch", "strength", *AXES, "verdict", "notes", "sheet"], rows)
+    return wandb.Table(["stage", "step", "epoch", "strength", *FIGURES, "verdict", "notes", "sheet"], rows)
 
 
 def _sample_table(result: TrialResult, folder: TrialFolder) -> wandb.Table | None:
@@ -233,11 +233,10 @@ def _trial_table(record: Record) -> wandb.Table:
     swept = record.entry.swept_keys
     rows = []
     for result, choice in zip(record.results, choices_of(record.results), strict=True):
-        axes = result.answer.score.axes if result.answer else {}
         rows.append([result.trial.number, result.trial.train_id, *(str(result.trial.settings.get(k)) for k in swept),
-                     *(axes[name].value if name in axes else None for name in AXES), tag_of(result),
+                     *values_of(result.answer.score if result.answer else None), tag_of(result),
                      choice, result.attributed_s / 60])
-    return wandb.Table(["number", "train_id", *swept, *AXES, "verdict", "choice", "attributed_minutes"], rows)
+    return wandb.Table(["number", "train_id", *swept, *FIGURES, "verdict", "choice", "attributed_minutes"], rows)
 
 
 def _artifact_name(sweep_name: str) -> str:

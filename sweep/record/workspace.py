@@ -6,7 +6,7 @@ import importlib.util
 from typing import TYPE_CHECKING
 
 from sweep.record.entry import SweepEntry
-from sweep.trial import AXES
+from sweep.record.figures import FIGURES
 
 if TYPE_CHECKING:
     from wandb_workspaces.workspaces import Workspace
@@ -27,7 +27,7 @@ def build_workspace(entity: str, project: str, entry: SweepEntry) -> Workspace:
     import wandb_workspaces.workspaces as workspaces
 
     swept = [panels.ParallelCoordinatesPlotColumn(metric=f"c::{key}", display_name=key) for key in entry.swept_keys]
-    axes = [panels.ParallelCoordinatesPlotColumn(metric=name, display_name=name) for name in AXES]
+    axes = [panels.ParallelCoordinatesPlotColumn(metric=name, display_name=name) for name in FIGURES]
     sections = [
         workspaces.Section(name="The answer", is_open=True, panels=[
             panels.ParallelCoordinatesPlot(title="settings and scores", columns=[*swept, *axes]),

@@ -139,6 +139,16 @@ def test_columns_can_be_the_checkpoints_or_strengths_of_one_trial(page: Any) -> 
         assert tiles(page)
 
 
+def test_a_prompt_says_what_it_is_there_for(page: Any) -> None:
+    show(page, "images")
+    page.execute_script("document.getElementById('strength').value = 1")
+    slide(page, "checkpoint", 2)
+    shown = page.execute_script("return [...document.querySelectorAll('#grid th.prompt')].map((t) => t.innerText)")
+    assert "no trigger: photo of a man, portrait (1000)" in shown and "bare trigger: alexq man (1000)" in shown
+    assert any(text.startswith("training caption: photo of alexq man") for text in shown)
+    assert any(text.startswith("photo of alexq man, prompt 0") for text in shown)
+
+
 def test_a_ticked_trial_becomes_a_column(page: Any) -> None:
     count = "return document.querySelectorAll('#grid thead th').length"
     before = page.execute_script(count)

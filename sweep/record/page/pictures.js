@@ -25,6 +25,7 @@ function tileOf(score, position, size, label) {
 
 const scoresOf = (number) => data.scores.filter((score) => score.trial === number && score.cells.length);
 const unique = (values) => [...new Set(values)].sort((a, b) => a - b);
+const LABELS = { prompt: "", bare: "bare trigger: ", caption: "training caption: ", class: "no trigger: " };
 const grid = { steps: [], strengths: [] };
 
 function setUpGrid() {
@@ -83,7 +84,7 @@ function drawGrid() {
 
 function rowOf(cell, shown, size) {
   const { text, seed, kind } = data.cells[cell];
-  const title = kind === "prompt" ? `${text} (${seed})` : `${kind === "bare" ? "bare trigger" : "training caption"}: ${text} (${seed})`;
+  const title = `${LABELS[kind] ?? `${kind}: `}${text} (${seed})`;
   return element("tr", {}, element("th", { class: "prompt", scope: "row" }, title), ...shown.map((column) => {
     const score = column.scores.find((each) => each.cells.includes(cell) && each.picture) || column.scores.find((each) => each.cells.includes(cell));
     return element("td", {}, tileOf(score, score ? score.cells.indexOf(cell) : -1, size, `${column.title}: ${title}`));

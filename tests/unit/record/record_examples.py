@@ -8,6 +8,8 @@ from sweep.comparison import t_quantile
 from sweep.record.entry import SweepEntry
 from sweep.trial import AXES, DONE, Answer, Estimate, Score, Trial, TrialResult
 
+_BLEED = {"bleed": 0.34, "bleed_low": 0.16, "bleed_high": 0.53}  # only the last stage draws class prompts
+
 
 def entry(**changes: Any) -> SweepEntry:
     values: dict[str, Any] = {
@@ -34,7 +36,8 @@ def score(useful: tuple[float, float, float] | None, *, verdict: str = "good", e
         else Estimate(value=None, low=None, high=None, raw=None, n=0, reason="no face in the references"))
     return Score(score_id=score_id, scoring_id=scoring_id, file=f"alexq-{epoch:06d}.safetensors", file_sha256="0" * 64,
                  epoch=epoch, step=epoch * 10, strength=0.8, stage=stage, num_images=8, axes=estimates,
-                 details={"detect_rate": 0.9, "hair": None}, verdict=verdict, notes=(), elapsed_s=1.0,
+                 details={"detect_rate": 0.9, "hair": None, **(_BLEED if stage == "confirm" else {})}, verdict=verdict,
+                 notes=(), elapsed_s=1.0,
                  replicates=_replicates(useful, pattern) if useful else {})
 
 

@@ -130,7 +130,9 @@ def _sheet(path: Path, score: Score, trial: Trial) -> None:
     cells = [Cell("prompt", p, first_seed, f"photo of alexq man, prompt {p} {HOSTILE}", "photo of a man")
              for p in range(8)]
     if score.stage == "confirm":
-        cells.append(Cell("caption", 2, first_seed, f"photo of alexq man {HOSTILE} 2", "photo of a man"))
+        cells += [Cell("caption", 2, first_seed, f"photo of alexq man {HOSTILE} 2", "photo of a man"),
+                  Cell("bare", 0, first_seed, "alexq man", "man"),
+                  Cell("class", 0, first_seed, "photo of a man, portrait", "photo of a man, portrait")]
     shade = torch.linspace(0, 1, len(cells)).view(-1, 1, 1, 1).expand(-1, 3, 64, 64).clone()
     shade[:, trial.number % 3] *= score.strength
     shade[:, :, :8 * score.epoch] = 0.9

@@ -31,6 +31,7 @@ def test_the_publish_folder_holds_what_a_hub_page_needs(record: Record) -> None:
     front = yaml.safe_load(card.split("---")[1])
     assert front["license"] == "apache-2.0" and front["instance_prompt"] == "alexq man"
     assert f"alexq man <lora:{name}:0.8>" in card and "Recommended strength: 0.8" in card
+    assert "| bleed | 0.34 (0.16 to 0.53) |" in card
     assert re.search(r"\| likeness \| 0\.\d\d \(0\.\d\d to 0\.\d\d\) \|", card)
     assert f"network_dim = {best.trial.config['network_dim']}" in card
     assert f"accelerate launch train_network.py --config_file {name}.toml" in card

@@ -33,6 +33,14 @@ def test_the_answer_names_file_strength_trigger_and_interval() -> None:
     assert "beats the file of the other trial by more than chance" in text and "best of 2" in text
 
 
+def test_bleed_stands_beside_the_usefulness_that_it_lowers() -> None:
+    text = diary_text(entry(), [result(1, (0.3, 0.2, 0.4)), result(2, status=FAILED)])
+    header, _, row, failed = (line.split(" | ") for line in text.splitlines() if line.startswith("| "))
+    assert row[header.index("bleed")] == "0.34" and failed[header.index("bleed")] == ""
+    assert "bleed 0.34 (0.16 to 0.53), usefulness 0.30" in text
+    assert "bleed not measured" in results_sentence(result(1, (0.3, 0.2, 0.4), stage="screen"))
+
+
 def test_a_tie_names_no_winner() -> None:
     text = answer_sentence(entry(), [result(1, (0.65, 0.55, 0.75)), result(2, (0.7, 0.6, 0.8))])
     assert text.startswith("A tie: 2 trials can't be told apart")

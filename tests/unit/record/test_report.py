@@ -51,6 +51,8 @@ def test_every_trial_is_a_row_with_its_words(sweep_dir: Path) -> None:
     assert [trial["number"] for trial in tree["trials"]] == list(range(1, 10))
     assert tree["trials"][8]["status"] == "diverged" and HOSTILE in tree["trials"][8]["words"]
     assert tree["trials"][0]["axes"]["usefulness"][0] is not None
+    assert "bleed" in tree["axes"] and tree["trials"][0]["axes"]["bleed"] == [0.34, 0.16, 0.53]
+    assert next(score for score in tree["scores"] if score["stage"] == "screen")["axes"]["bleed"] == [None] * 3
     assert tree["answer"]["choices"][0]["paste"].startswith("alexq man <lora:alexq-")
 
 

@@ -68,9 +68,10 @@ def test_an_offline_sweep_holds_every_metric_table_image_and_key(record: Record,
     config = next(r["run"] for r in records if r["type"] == "run")["config"]["update"]
     assert {"network_dim", "optimizer.name", "dataset.caption_extension", "base_model.resolution"} <= set(config)
     text = json.dumps([r for r in records if r["type"] == "summary"])
-    assert all(f'"{key}"' in text for key in ("likeness", "usefulness_low", "file", "strength", "attributed_minutes"))
+    assert all(f'"{key}"' in text for key in ("likeness", "bleed", "bleed_high", "usefulness_low", "file", "strength",
+                                              "attributed_minutes"))
     [table] = part.glob("files/media/table/samples*.json")
-    assert len(json.loads(table.read_text())["data"]) == 9
+    assert len(json.loads(table.read_text())["data"]) == 11
 
     [answer] = (record.dir / "wandb").glob("offline-run-*-sweep-*")
     records = records_of(answer)
@@ -105,8 +106,8 @@ def test_tensorboard_reads_back_scalars_images_and_settings(record: Record) -> N
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 0})
     events.Reload()
     assert [event.step for event in events.Scalars("train/loss")] == [1, 2, 3, 4, 5, 6]
-    assert {"validation/buckets/0", "screen/usefulness", "answer/likeness", "train/used_unet_lr", "train/steps_per_s",
-            "train/memory_gib"} <= set(events.Tags()["scalars"])
+    assert {"validation/buckets/0", "screen/usefulness", "answer/likeness", "answer/bleed", "train/used_unet_lr",
+            "train/steps_per_s", "train/memory_gib"} <= set(events.Tags()["scalars"])
     assert [event.step for event in events.Images("screen/sheet")] == [2, 4, 6]
     assert "_hparams_/session_start_info" in events.summary_metadata
 
@@ -238,4 +239,5 @@ def test_the_workspace_names_settings_and_scores(record: Record) -> None:
     from sweep.record.workspace import build_workspace
 
     tree = json.dumps(build_workspace("me", "p", record.entry)._to_model().model_dump(by_alias=True), default=str)
-    assert "network_dim" in tree and "usefulness" in tree and "screen/sheet" in tree and record.entry.name in tree
+    assert "network_dim" in tree and "bleed" in tree and "usefulness" in tree and "screen/sheet" in tree
+    assert record.entry.name in tree

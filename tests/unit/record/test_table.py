@@ -23,6 +23,7 @@ def test_every_trial_is_a_row_and_unknown_cells_are_empty(tmp_path: Path) -> Non
     assert (rows[0]["usefulness"], rows[0]["usefulness_low"], rows[0]["usefulness_high"]) == ("0.8", "0.75", "0.85")
     assert rows[0]["file"] == "alexq-000003.safetensors"
     assert rows[0]["choice"] == "best"
+    assert (rows[0]["bleed"], rows[0]["bleed_low"], rows[0]["bleed_high"]) == ("0.34", "0.16", "0.53")
     assert rows[0]["attributed_minutes"] == "1.5"
     assert rows[1]["reason"] == 'out of memory, "12 GiB"'
     assert [rows[1][key] for key in ("likeness", "verdict", "file", "strength", "choice")] == [""] * 5
@@ -35,6 +36,7 @@ def test_columns_stand_in_the_promised_order(tmp_path: Path) -> None:
               [result(1, (0.8, 0.7, 0.9), settings={"network_dim": 8, "optimizer.betas": [0.9, 0.99]})])
     header = (tmp_path / "trials.csv").read_text().splitlines()[0].split(",")
     assert header[:6] == ["number", "identity", "status", "network_dim", "optimizer.betas", "steps"]
+    assert header[-4:] == ["choice", "bleed", "bleed_low", "bleed_high"], "what came later stands last"
     assert header[6:9] == ["likeness", "likeness_low", "likeness_high"]
     assert _rows(tmp_path / "trials.csv")[0]["optimizer.betas"] == "[0.9, 0.99]"
 
