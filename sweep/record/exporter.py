@@ -20,6 +20,7 @@ from sweep.files import stable_hash
 from sweep.lock import FolderLock, try_lock
 from sweep.record.entry import SweepEntry
 from sweep.record.facts import Record
+from sweep.record.payload import score_row
 from sweep.record.shown import Shown, key_of
 from sweep.record.sweep_log import note
 from sweep.trial import FAILED, Trial, TrialFolder, TrialResult, to_json, trial_folder
@@ -33,7 +34,7 @@ class Run(Protocol):
     num_there: int | None
 
     def log(self, row: Mapping[str, Any], folder: TrialFolder) -> None:
-        """Show a row of metrics.jsonl."""
+        """Show a row of metrics.jsonl, or a later score as one of its kind."""
 
     def log_end(self, result: TrialResult, folder: TrialFolder) -> None:
         """Show how the trial ended, as one row."""
@@ -214,7 +215,11 @@ class Exporter:
 
     def _show_new_rows(self, train_id: str) -> None:
         live = self._open_runs[train_id]
-        new = {key: row for row in live.follower.new_rows() if (key := key_of(row)) not in live.shown}
+        self._show_rows(live, {key_of(row): row for row in live.follower.new_rows()})
+
+    def _show_rows(self, live: _Open, rows: Mapping[str, Mapping[str, Any]]) -> None:
+        """Those of them that were not shown yet."""
+        new = {key: row for key, row in rows.items() if key not in live.shown}
         if new:
             live.shown.add(list(new))
         for row in new.values():
@@ -223,6 +228,8 @@ class Exporter:
     def _end(self, train_id: str) -> None:
         live, result = self._open_runs[train_id], self._ended.pop(train_id)
         self._waiting.pop(train_id, None)
+        later = {key_of(row): row for row in map(score_row, result.scores)}  # refined, confirmed: not in metrics.jsonl
+        self._show_rows(live, later)
         answer = to_json(result.answer) if result.answer else None
         key = f"end:{stable_hash([result.status, answer, [score.score_id for score in result.scores]])}"
         if key not in live.shown:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sweep.record.figures import FIGURES, figure_of
-from sweep.trial import TrialResult
+from sweep.trial import Score, TrialResult, to_json
 
 _MAX_TAG_CHARS = 64  # wandb refuses longer tags
 
@@ -72,6 +72,16 @@ def summary_of(result: TrialResult) -> dict[str, Any]:
 def tag_of(result: TrialResult) -> str:
     """The verdict, or the status of a trial without one."""
     return (result.answer.score.verdict if result.answer else result.status)[:_MAX_TAG_CHARS]
+
+
+def sweep_tag(name: str) -> str:
+    """The mark of the trials of a sweep: one trial may belong to several."""
+    return f"sweep:{name}"[:_MAX_TAG_CHARS]
+
+
+def score_row(score: Score) -> dict[str, Any]:
+    """A score as a row of metrics.jsonl, which holds those of the screen."""
+    return {"kind": "score", "step": score.step, "epoch": score.epoch, "score": to_json(score)}
 
 
 def flat(tree: Mapping[str, Any], path: str = "") -> dict[str, Any]:

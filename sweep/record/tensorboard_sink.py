@@ -66,12 +66,13 @@ class TensorboardRun:
 
     def log(self, row: Mapping[str, Any], folder: TrialFolder) -> None:
         step = int(row["step"])
-        for name, value in (payload(row) | self._speed.of(row)).items():
+        for name, value in (_apart(row, payload(row)) | self._speed.of(row)).items():
             if isinstance(value, (int, float)) and not isinstance(value, bool) and name != "step":
                 self._scalar(name, float(value), step)
         if row["kind"] == "score":
             score = row["score"]
-            self._image(f"{score['stage']}/sheet", folder.images / f"{score['score_id']}.png", step)
+            [sheet] = _apart(row, {f"{score['stage']}/sheet": None})
+            self._image(sheet, folder.images / f"{score['score_id']}.png", step)
         if row["kind"] != "train":
             self._writer.flush()  # up to a checkpoint and its figures nothing waits in memory, for a kill or a viewer
 
@@ -140,3 +141,11 @@ class TensorboardRun:
         from tensorboard.compat.proto.event_pb2 import Event
 
         self._writer.add_event(Event(wall_time=time.time(), step=step, summary=summary))
+
+
+def _apart(row: Mapping[str, Any], shown: Mapping[str, Any]) -> dict[str, Any]:
+    """Scores of one step at several strengths would be one zigzag: their names say the strength, "refine/likeness/at
+    0.8". A screen has one strength."""
+    if row["kind"] != "score" or row["score"]["stage"] == "screen":
+        return dict(shown)
+    return {f"{name}/at {row['score']['strength']:g}": value for name, value in shown.items()}

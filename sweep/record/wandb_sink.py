@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from sweep.errors import ConfigError
 from sweep.files import read_json, stable_hash, write_json
-from sweep.record.best import best_results, choices_of
+from sweep.record.best import best_results, choices_of, on_front
 from sweep.record.card import PUBLISH
 from sweep.record.entry import SweepEntry
 from sweep.record.facts import Record
 from sweep.record.figures import FIGURES, values_of
-from sweep.record.payload import Speed, flat, payload, summary_of, tag_of
+from sweep.record.payload import Speed, flat, payload, summary_of, sweep_tag, tag_of
 from sweep.record.pictures import read_tiles
 from sweep.record.sentences import answer_sentence
 from sweep.record.settings import WandbConfig
@@ -32,7 +32,6 @@ _ASK_TIMEOUT_S = 20
 # wandb asks two things before a run begins and repeats each until it is answered, after 2, 4, 8, 16 ... seconds: five
 # losses in a row would outlast the limit above. With this between them a dozen tries fit in.
 _MAX_WAIT_S = 5.0
-_MAX_TAG_CHARS = 64  # wandb refuses longer tags
 
 
 class WandbSink:
@@ -190,7 +189,7 @@ class WandbRun:
     def summarise(self, result: TrialResult, sweeps: list[str]) -> None:
         earlier = {self._run.summary.get("verdict"), self._run.summary.get("status")}
         others = [tag for tag in self._run.tags or () if tag not in earlier]  # a user's own are kept
-        ours = [tag_of(result), *(f"sweep:{name}"[:_MAX_TAG_CHARS] for name in sweeps)]
+        ours = [tag_of(result), *map(sweep_tag, sweeps)]
         self._run.summary.update(summary_of(result))
         self._run.tags = tuple(dict.fromkeys([*others, *ours]))
 
@@ -231,12 +230,13 @@ def _trial_table(record: Record) -> wandb.Table:
     import wandb
 
     swept = record.entry.swept_keys
-    rows = []
+    rows, front = [], {result.trial.number for result in on_front(record.results)}
     for result, choice in zip(record.results, choices_of(record.results), strict=True):
         rows.append([result.trial.number, result.trial.train_id, *(str(result.trial.settings.get(k)) for k in swept),
                      *values_of(result.answer.score if result.answer else None), tag_of(result),
-                     choice, result.attributed_s / 60])
-    return wandb.Table(["number", "train_id", *swept, *FIGURES, "verdict", "choice", "attributed_minutes"], rows)
+                     choice, result.trial.number in front, result.attributed_s / 60])
+    return wandb.Table(["number", "train_id", *swept, *FIGURES, "verdict", "choice", "is_on_front",
+                        "attributed_minutes"], rows)
 
 
 def _artifact_name(sweep_name: str) -> str:

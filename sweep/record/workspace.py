@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 
 from sweep.record.entry import SweepEntry
 from sweep.record.figures import FIGURES
+from sweep.record.payload import sweep_tag
+
+_MAX_RUNS = 100  # in one panel; W&B's own default of 10 would leave most of a sweep out
 
 if TYPE_CHECKING:
     from wandb_workspaces.workspaces import Workspace
@@ -22,15 +25,16 @@ def save_workspace(entity: str, project: str, entry: SweepEntry) -> str:
 
 
 def build_workspace(entity: str, project: str, entry: SweepEntry) -> Workspace:
-    """Only the sweep's own runs are shown: its group."""
+    """Only the sweep's own trials are shown, by its tag: a trial of several sweeps is in the group of the last one."""
     import wandb_workspaces.reports.v2 as panels
     import wandb_workspaces.workspaces as workspaces
 
-    swept = [panels.ParallelCoordinatesPlotColumn(metric=f"c::{key}", display_name=key) for key in entry.swept_keys]
-    axes = [panels.ParallelCoordinatesPlotColumn(metric=name, display_name=name) for name in FIGURES]
+    column = panels.ParallelCoordinatesPlotColumn
+    columns = [*(column(metric=panels.Config(key), display_name=key) for key in entry.swept_keys),
+               *(column(metric=name, display_name=name) for name in FIGURES)]
     sections = [
         workspaces.Section(name="The answer", is_open=True, panels=[
-            panels.ParallelCoordinatesPlot(title="settings and scores", columns=[*swept, *axes]),
+            panels.ParallelCoordinatesPlot(title="settings and scores", columns=columns),
             panels.ScatterPlot(title="likeness against adherence", x="adherence", y="likeness", z="memorisation"),
             panels.ParameterImportancePlot(with_respect_to="usefulness")]),
         workspaces.Section(name="Over steps", is_open=True, panels=[
@@ -39,9 +43,14 @@ def build_workspace(entity: str, project: str, entry: SweepEntry) -> Workspace:
                 ("adherence", "screen/adherence"), ("validation loss", "validation/loss"), ("loss", "train/loss"),
                 ("rate", "train/unet_lr"), ("gradient norm", "train/grad_norm"), ("speed", "train/steps_per_s"),
                 ("memory in GiB", "train/memory_gib"))]),
+        workspaces.Section(name="By strength", is_open=True, panels=[
+            panels.LinePlot(title=name, x="refine/strength", y=[f"refine/{name}"])
+            for name in ("usefulness", "likeness", "adherence")]),
         workspaces.Section(name="Samples", is_open=True, panels=[
-            panels.MediaBrowser(title="checkpoints", media_keys=["screen/sheet", "confirm/sheet"])]),
+            panels.MediaBrowser(title="checkpoints", media_keys=["screen/sheet", "refine/sheet", "confirm/sheet"])]),
     ]
-    settings = workspaces.RunsetSettings(filters=[workspaces.Metric("Group") == entry.name])
+    settings = workspaces.RunsetSettings(filters=[
+        workspaces.Tags().isin([sweep_tag(entry.name)]), workspaces.Metric("JobType") == "trial"])
     return workspaces.Workspace(entity=entity, project=project, name=f"LoRA Sweep: {entry.name}", sections=sections,
-                                runset_settings=settings)
+                                runset_settings=settings,
+                                settings=workspaces.WorkspaceSettings(x_axis="step", max_runs=_MAX_RUNS))

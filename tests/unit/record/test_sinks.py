@@ -15,6 +15,7 @@ from record_on_disk import make_sweep
 from sweep.command_line import CONF_DIR, Known
 from sweep.errors import ConfigError
 from sweep.record.facts import Record
+from sweep.record.figures import FIGURES
 from sweep.record.redact import without_secrets
 from sweep.record.settings import TensorboardConfig, TrackersConfig, WandbConfig, trackers_from_tree
 from sweep.record.sweep_log import SWEEP_LOG, note
@@ -64,7 +65,8 @@ def test_an_offline_sweep_holds_every_metric_table_image_and_key(record: Record,
     keys = {key for r in records if r["type"] == "history" for key in r["history"]["item"]}
     assert {"train/loss", "train/unet_lr", "train/used_unet_lr", "train/grad_norm", "train/steps_per_s",
             "train/memory_gib", "validation/loss", "validation/buckets/0", "screen/likeness", "screen/usefulness_low",
-            "screen/sheet.path", "scores.path", "samples.path"} <= keys
+            "screen/sheet.path", "refine/usefulness", "refine/strength", "refine/sheet.path", "confirm/likeness",
+            "confirm/sheet.path", "scores.path", "samples.path"} <= keys
     config = next(r["run"] for r in records if r["type"] == "run")["config"]["update"]
     assert {"network_dim", "optimizer.name", "dataset.caption_extension", "base_model.resolution"} <= set(config)
     text = json.dumps([r for r in records if r["type"] == "summary"])
@@ -109,6 +111,9 @@ def test_tensorboard_reads_back_scalars_images_and_settings(record: Record) -> N
     assert {"validation/buckets/0", "screen/usefulness", "answer/likeness", "answer/bleed", "train/used_unet_lr",
             "train/steps_per_s", "train/memory_gib"} <= set(events.Tags()["scalars"])
     assert [event.step for event in events.Images("screen/sheet")] == [2, 4, 6]
+    assert {"refine/usefulness/at 0.6", "refine/usefulness/at 0.8", "confirm/likeness/at 0.8"} <= set(
+        events.Tags()["scalars"])
+    assert [event.step for event in events.Images("confirm/sheet/at 0.8")] == [6]
     assert "_hparams_/session_start_info" in events.summary_metadata
 
 
@@ -235,9 +240,18 @@ def test_a_trial_of_the_agents_is_its_run(by_agent: Callable[..., tuple[int, str
     assert '"usefulness"' in json.dumps([r for r in records if r["type"] == "summary"])
 
 
-def test_the_workspace_names_settings_and_scores(record: Record) -> None:
+def test_the_workspace_shows_the_sweeps_trials_and_only_them(record: Record) -> None:
     from sweep.record.workspace import build_workspace
 
-    tree = json.dumps(build_workspace("me", "p", record.entry)._to_model().model_dump(by_alias=True), default=str)
-    assert "network_dim" in tree and "bleed" in tree and "usefulness" in tree and "screen/sheet" in tree
-    assert record.entry.name in tree
+    spec = build_workspace("me", "p", record.entry)._to_model().model_dump(by_alias=True)["spec"]
+    filters = [(each["key"]["name"], each["op"], each["value"])
+               for each in spec["section"]["runSets"][0]["filters"]["filters"]]
+    assert filters == [("tags", "IN", ["sweep:alex"]), ("jobType", "=", "trial")]
+    assert spec["section"]["settings"]["maxRuns"] >= 100
+    panels = {panel["viewType"]: panel["config"]
+              for section in spec["section"]["panelBankConfig"]["sections"] for panel in section["panels"]}
+    columns = [column["accessor"] for column in panels["Parallel Coordinates Plot"]["columns"]]
+    assert columns == [*(f"config:{key}.value" for key in record.entry.swept_keys), *(f"summary:{n}" for n in FIGURES)]
+    assert [panels["Scatter Plot"][f"{axis}Axis"] for axis in "xyz"] == [
+        "summary:adherence", "summary:likeness", "summary:memorisation"]
+    assert panels["Media Browser"]["mediaKeys"] == ["screen/sheet", "refine/sheet", "confirm/sheet"]

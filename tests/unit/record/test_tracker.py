@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -198,14 +199,20 @@ def test_offline_runs_hold_each_row_once_over_a_kill_and_a_rewind(tmp_path: Path
     metrics[0].write_text("".join(lines[:2]))  # what a resume does
     for step in (3, 4):
         append_jsonl(metrics[0], {**_train_row(step), "loss": 9.0})
-    append_jsonl(metrics[0], {"kind": "score", "step": 4, "epoch": 1, "score": to_json(score((0.8, 0.7, 0.9)))})
-    ends = result(1, (0.8, 0.7, 0.9)), result(2, status=DIVERGED, reason="loss is NaN")
+    screened = score((0.7, 0.6, 0.8), stage="screen", score_id="x0")
+    append_jsonl(metrics[0], {"kind": "score", "step": 4, "epoch": 1, "score": to_json(screened)})
+    later = [replace(score((0.8, 0.7, 0.9), stage=stage, score_id=f"{stage}{strength:g}"), strength=strength)
+             for stage, strength in (("refine", 0.6), ("refine", 0.8), ("confirm", 0.8))]
+    ends = (replace(result(1, (0.8, 0.7, 0.9)), scores=(screened, *later)),
+            result(2, status=DIVERGED, reason="loss is NaN"))
     _start(tmp_path, sweep_dir, *ends)
 
     parts = _parts(sweep_dir, "id0001")
     assert len(parts) == 2
     assert _steps(parts, "train/loss") == [1, 2, 3, 4]
-    assert _steps(parts, "confirm/usefulness") == [4]
+    assert _steps(parts, "screen/usefulness") == [4]
+    assert _steps(parts, "refine/usefulness") == [30, 30], "each strength is a row"
+    assert _steps(parts, "confirm/usefulness") == _steps(parts, "confirm/strength") == [30]
     records = _records(parts[0])
     run = next(r["run"] for r in records if r["type"] == "run")
     assert (run["run_id"], run["run_group"]) == ("id0001", "alex")

@@ -176,6 +176,9 @@ def assert_whole(record: Record, server: StandIn) -> None:
         for kind, key in (("train", "train/loss"), ("validation", "validation/loss"), ("score", "screen/usefulness")):
             wanted = [row["step"] for row in rows if row["kind"] == kind]
             assert sorted(rows_of(server, result.trial.train_id, key)) == wanted, (result.trial.train_id, key)
+        for stage in ("refine", "confirm"):  # rows of their own, not in that file
+            assert rows_of(server, result.trial.train_id, f"{stage}/usefulness") == [
+                score.step for score in result.scores if score.stage == stage]
         assert server.seen.summary[result.trial.train_id]["usefulness"] is not None
 
 
