@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -33,13 +32,13 @@ from sweep.record.entry import SweepEntry, read_entry, write_entry
 from sweep.record.facts import Facts, Record, add_facts, read_trials, without_mended
 from sweep.record.notes import add_note, read_notes
 from sweep.record.provenance import commit, hardware, versions
-from sweep.record.redact import without_secrets
 from sweep.record.results import is_complete, read_result, read_status
 from sweep.record.sweep_log import note, notes
 from sweep.record.terminal import make_view, say, show_plan, show_results
 from sweep.record.tracker import Tracker, make_tracker
 from sweep.record.use import check_use, copy_chosen
 from sweep.record.views import write_views
+from sweep.redact import command_without_secrets
 from sweep.schema import to_tree
 from sweep.search.grid import Cells
 from sweep.search.outcome import Outcome, outcome_of, screened_rows
@@ -331,4 +330,4 @@ def _in_order(cells: Cells, checked: Sequence[Checked]) -> list[str]:
 
 
 def _command() -> str:
-    return without_secrets(shlex.join(["python", *sys.argv]))
+    return command_without_secrets(["python", *sys.argv])

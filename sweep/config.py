@@ -16,6 +16,7 @@ from sweep.evaluation.settings import SCORINGS
 from sweep.launch.settings import LAUNCHERS
 from sweep.record.settings import TrackersConfig, trackers_from_tree
 from sweep.record.use import UseConfig
+from sweep.redact import without_secrets
 from sweep.schema import bounds, build, family
 from sweep.search.settings import SEARCHES
 from sweep.train_config import TrainConfig
@@ -107,6 +108,8 @@ def from_tree(tree: Mapping[str, Any]) -> RunConfig:
         raise ConfigError("An experiment's keys were put under experiment., where they have no effect: its file must "
                           "begin with the line\n# @package _global_")
     run = {key: tree[key] for key in _RUN_KEYS if key in tree}
+    if isinstance(run.get("note"), str):
+        run["note"] = without_secrets(run["note"])  # before anything keeps it
     if "tracker" in run:
         run["tracker"] = trackers_from_tree(run["tracker"])
     return build(RunConfig, {**run, "train": train_part(tree)})

@@ -17,6 +17,7 @@ from sweep.record.results import read_score, read_status
 from sweep.record.sweep_log import note
 from sweep.record.terminal import Progress, View
 from sweep.record.tracker import Tracker
+from sweep.redact import without_secrets
 from sweep.schema import to_tree
 from sweep.search.outcome import Screened, screened_rows
 from sweep.search.pruning import behind, fallen
@@ -233,7 +234,7 @@ class Dispatch:
 
     def _fail(self, trial: Trial, status: Status, reason: str) -> None:
         write_json(trial_folder(self._sweep.results_dir, trial.train_id).status,
-                   to_json(replace(status, status=FAILED, phase="", reason=reason)))
+                   to_json(replace(status, status=FAILED, phase="", reason=without_secrets(reason))))
         self._tell(trial)
 
     def _stands(self, packs: Iterable[_Pack]) -> dict[str, Progress]:

@@ -13,6 +13,7 @@ from sweep.errors import LockedError, SweepError
 from sweep.files import read_json, read_jsonl, write_json, write_text
 from sweep.identity import base_identity, train_id
 from sweep.lock import FolderLock, trial_lock
+from sweep.redact import without_secrets
 from sweep.reg_images import with_drawn
 from sweep.stopping import STOP_ASKED, Stopped, is_stop_asked
 from sweep.train_config import TrainConfig, train_from_tree
@@ -45,15 +46,15 @@ class TrialRun:
         return train_id(self.config, self.dataset, base_id) == self.trial.train_id
 
     def update(self, **changes: Any) -> None:
-        """Change the status and write it."""
+        """Change the status and write it; what errors say goes into it without their secrets."""
+        changes |= {key: without_secrets(changes[key]) for key in ("reason", "diverged", "pruned") if key in changes}
         self.status = replace(self.status, **changes)
         write_json(self.folder.status, to_json(self.status), durable=self.status.status != RUNNING)
 
     def fail(self, error: BaseException) -> None:
         """A failed trial is a row with its reason; the traceback goes into its log."""
         self.say("".join(traceback.format_exception(error)))
-        reason = str(error) if isinstance(error, SweepError) else f"{type(error).__name__}: {error}"
-        self.update(status=FAILED, phase="", reason=reason)
+        self.update(status=FAILED, phase="", reason=_reason(error))
 
     def say(self, text: str) -> None:
         """Add to the trial's log."""
@@ -111,7 +112,7 @@ def _opened(trial: Trial, folder: TrialFolder, lock: FolderLock, results_dir: Pa
         if config.dataset.generate_reg is not None:
             dataset = with_drawn(dataset, config, base_identity(config.base_model, results_dir), results_dir)
     except Exception as error:
-        reason = str(error) if isinstance(error, SweepError) else f"{type(error).__name__}: {error}"
+        reason = without_secrets(_reason(error))
         write_json(folder.status, to_json(replace(status, status=FAILED, phase="", reason=reason)))
         return None
     run = TrialRun(trial=trial, config=config, dataset=dataset, folder=folder, lock=lock, status=status)
@@ -124,9 +125,13 @@ def attributed_s(folder: TrialFolder) -> float:
     return max((row["attributed_s"] for row in read_jsonl(folder.metrics) if "attributed_s" in row), default=0.0)
 
 
+def _reason(error: BaseException) -> str:
+    return str(error) if isinstance(error, SweepError) else f"{type(error).__name__}: {error}"
+
+
 def _say(folder: TrialFolder, text: str) -> None:
     with folder.log.open("a", encoding="utf-8") as log:
-        log.write(f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {text.rstrip()}\n")
+        log.write(f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {without_secrets(text.rstrip())}\n")
 
 
 def _status_before(trial: Trial, folder: TrialFolder) -> Status:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from sweep.record.redact import without_secrets
+from sweep.redact import without_secrets
 
 SWEEP_LOG = "sweep.log"
 
