@@ -49,9 +49,21 @@ def are_tied(one: Score, other: Score) -> bool:
         return False
     if abs(a - b) < NEGLIGIBLE:
         return True
-    shared = sorted(set(one.replicates) & set(other.replicates))
-    interval = jackknife_interval(a - b, [one.replicates[p] - other.replicates[p] for p in shared])
+    interval = ahead([(one, other)])
     return interval.low is None or interval.high is None or interval.low <= 0 <= interval.high
+
+
+def ahead(pairs: Sequence[tuple[Score, Score]]) -> Interval:
+    """Of the mean, over the pairs, of how far the first one's usefulness is ahead of the second's; all are drawn on the
+    same prompts, which alone are the random thing here. Raises ValueError for a score without usefulness."""
+    differences = [(a.axes["usefulness"].value, b.axes["usefulness"].value) for a, b in pairs]
+    known = [x - y for x, y in differences if x is not None and y is not None]
+    if not known or len(known) < len(pairs):
+        raise ValueError("a score without usefulness is ahead of nothing")
+    shared = sorted(set.intersection(*(set(score.replicates) for pair in pairs for score in pair)))
+    return jackknife_interval(math.fsum(known) / len(known),
+                              [math.fsum(a.replicates[p] - b.replicates[p] for a, b in pairs) / len(pairs)
+                               for p in shared])
 
 
 def jackknife_interval(value: float, replicates: Sequence[float], confidence: float = CONFIDENCE) -> Interval:

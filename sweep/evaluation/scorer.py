@@ -54,6 +54,11 @@ class ScoreRequest:
     images_dir: Path
     strength: float = 1.0
 
+    @property
+    def when(self) -> str:
+        """Which of a trial's files: by epoch, before the first one's end by step."""
+        return f"epoch {self.epoch}" if self.epoch else f"step {self.step}"
+
 
 @dataclass(frozen=True, slots=True)
 class _Job:
@@ -281,7 +286,7 @@ class Scorer:
     def _show(self, job: _Job, measured: MeasuredSet, drawn: Tensor) -> None:
         """The contact sheet; at the end also the copy report."""
         request, photos = job.request, [photo.path for photo in self.dataset.photos]
-        title = f"{request.file.name}   epoch {request.epoch}   strength {request.strength:g}   {job.stage}"
+        title = f"{request.file.name}   {request.when}   strength {request.strength:g}   {job.stage}"
         judgement = judge(measured, self.anchors, self.scoring, job.stage)
         write_sheet(request.images_dir / f"{job.score_id}.png", drawn, job.cells,
                     figures(measured, self.scoring, [path.name for path in photos]), f"{title}\n{in_words(judgement)}",

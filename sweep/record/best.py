@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 
-from sweep.comparison import are_tied, cautious
+from sweep.comparison import ahead, are_tied, cautious
 from sweep.pareto import pareto_front
 from sweep.trial import Estimate, Score, TrialResult
 
@@ -58,6 +59,32 @@ def choices_of(results: Sequence[TrialResult]) -> list[str]:
 def tie(one: TrialResult, other: TrialResult) -> bool:
     """Whether the files of two compared trials can't be told apart; see `are_tied`."""
     return are_tied(_score(one), _score(other))
+
+
+def lead(one: TrialResult, other: TrialResult) -> str:
+    """How far a file's usefulness is ahead of another's: "+0.08 (-0.00 to +0.16)", paired by prompt."""
+    first, second = usefulness(one), usefulness(other)
+    assert first is not None and second is not None and first.value is not None and second.value is not None
+    interval = ahead([(_score(one), _score(other))])
+    return signed(first.value - second.value, interval.low, interval.high)
+
+
+def signed(difference: float, low: float | None, high: float | None) -> str:
+    """A difference with its interval, if that is known."""
+    return f"{difference:+.2f}" + ("" if low is None or high is None else f" ({low:+.2f} to {high:+.2f})")
+
+
+def outdone(tied: Sequence[TrialResult], results: Sequence[TrialResult]) -> list[TrialResult]:
+    """Those outside a tie whose usefulness is no less than that of one inside: on the same prompts they are behind the
+    first by more than chance, which their figures alone don't show."""
+    least = min((_value(result) for result in tied), default=math.inf)
+    inside = {id(result) for result in tied}
+    return [result for result in compared(results) if id(result) not in inside and _value(result) >= least]
+
+
+def _value(result: TrialResult) -> float:
+    estimate = usefulness(result)
+    return -math.inf if estimate is None or estimate.value is None else estimate.value
 
 
 def _score(result: TrialResult) -> Score:

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from sweep.files import sha256_of, write_text
-from sweep.record.best import best_results
+from sweep.record.best import best_results, compared
 from sweep.record.facts import Record
 from sweep.record.figures import FIGURES, figure_of
 from sweep.record.kohya.write import experiment_of, kohya_command, kohya_toml
-from sweep.record.sentences import answer_sentence, as_sentence, figure, prompt_tag, value_text, verdict_sentence
+from sweep.record.payload import flat
+from sweep.record.sentences import as_sentence, each_of, figure, prompt_tag, value_text, verdict_sentence
 from sweep.trial import Answer, TrialResult, trial_folder
 
 PUBLISH = "publish"
@@ -29,6 +30,12 @@ LICENCES: Mapping[str, tuple[str, str]] = {
              "A) hold for this file too and must be passed on with it."),
 }
 _OTHER = ("other", "The base's author says what may be done with models made from it; look it up before you publish.")
+POCKETS = ("pocket", "pocket_rv")  # no other program has them
+_HUB_IDS = ("stable-diffusion-v1-5/stable-diffusion-v1-5", "runwayml/stable-diffusion-v1-5",
+            "stabilityai/stable-diffusion-2-1", "stabilityai/stable-diffusion-2-1-base",
+            "stabilityai/stable-diffusion-xl-base-1.0")
+_KOHYAS = {"dataset.dir": "train_data_dir", "dataset.reg_dir": "reg_data_dir", "base_model.vae": "vae",
+           "base_model.path": "pretrained_model_name_or_path"}
 _PLACES = ("dir", "reg_dir", "holdout_dir", "mask_dir", "path", "vae", "tokenizer")
 
 
@@ -59,7 +66,10 @@ def write_publish(record: Record) -> Path | None:
     if sheet is not None:
         shutil.copyfile(sheet, folder / "samples.png")
     config, name = without_places(result.trial.config), source.stem
-    write_text(folder / f"{name}.toml", kohya_toml(config, name))
+    if record.entry.base_model in POCKETS:
+        (folder / f"{name}.toml").unlink(missing_ok=True)
+    else:
+        write_text(folder / f"{name}.toml", kohya_toml(config, name))
     write_text(folder / "experiment.yaml", experiment_of(config, f"{record.entry.name}, trial {result.trial.number}."))
     write_text(folder / "README.md", card_text(record, result, has_samples=sheet is not None))
     return folder
@@ -73,21 +83,22 @@ def card_text(record: Record, result: TrialResult, *, has_samples: bool) -> str:
     answer, entry, config = result.answer, record.entry, without_places(result.trial.config)
     words, name = entry.subject_words, Path(answer.file).stem
     licence, terms = LICENCES.get(entry.base_model, _OTHER)
-    base = _base_name(config)
-    front = {"base_model": base, "license": licence, "library_name": "diffusers", "pipeline_tag": "text-to-image",
+    base, hub_id = _base_name(config), _hub_id(result.trial.config)
+    front = {**({"base_model": hub_id} if hub_id else {}), "license": licence,
+             "library_name": "diffusers", "pipeline_tag": "text-to-image",
              "tags": ["lora", "stable-diffusion", "text-to-image", "template:sd-lora", "lora-sweep"],
              **({"instance_prompt": words} if words else {})}
     figures = "\n".join(f"| {name} | {figure(figure_of(answer.score, name))} |" for name in FIGURES)
     notes = " ".join(map(as_sentence, answer.score.notes))
-    sampler = ", ".join(f"{key} {value_text(value)}" for key, value in record.facts.sampler.items() if value != "")
+    sampler = ", ".join(value_text(value) if key == "name" else f"{key} {value_text(value)}"
+                        for key, value in record.facts.sampler.items() if value != "")
     parts = [
         "---\n" + yaml.safe_dump(front, sort_keys=False, allow_unicode=True) + "---",
         f"# {name}",
         *(["![Samples with their prompts and figures](samples.png)"] if has_samples else []),
-        f"## Use\nTrigger words: `{words}`. Recommended strength: {answer.strength:g}. Base: {base}.\n\n"
+        f"## Use\nTrigger words: `{words}`. Recommended strength: {answer.strength:g}. Base: {hub_id or base}.\n\n"
         f"```\n{' '.join(filter(None, [words, prompt_tag(answer)]))}\n```\n\n"
-        f"A1111: put `{answer.file}` into `models/Lora`; ComfyUI: into `models/loras`. "
-        + as_sentence(answer.reason),
+        f"{_where_to_put(entry.base_model, answer)} {as_sentence(answer.reason)}",
         f"## How good it is\n{verdict_sentence(answer.score.verdict)} {notes}".rstrip()
         + f"\n\n| | figure (90 % interval) |\n| --- | --- |\n{figures}\n\n"
         f"Measured on {answer.score.num_images} images ({answer.score.stage}). 0 is the base model without the LoRA, 1 "
@@ -95,9 +106,7 @@ def card_text(record: Record, result: TrialResult, *, has_samples: bool) -> str:
         f"without the trigger) 0 is best. "
         f"Drawn with {sampler}.",
         f"## How it was made\n{_settings(config, result)}\n\n{_one_of(record)}",
-        f"With this program: put `experiment.yaml` into `conf/experiment/` and run `python train.py "
-        f"experiment=experiment dataset.dir=YOUR_PHOTOS`.\nWith sd-scripts: `{kohya_command(config, name + '.toml')}` "
-        "(set `train_data_dir` first).",
+        _how_to_retrain(result.trial.config, name),
         f"## Licence\n{terms} A picture of a real person needs that person's consent.",
     ]
     return "\n\n".join(parts) + "\n"
@@ -141,9 +150,54 @@ def _settings(config: Mapping[str, Any], result: TrialResult) -> str:
 
 
 def _one_of(record: Record) -> str:
-    answer = answer_sentence(record.entry, record.results, record.results_dir.name)
-    return (f"{record.entry.num_photos} photos. One of {len(record.results)} trials of the sweep "
-            f"{record.entry.name}. {answer}")
+    """How it was picked, without the places of this machine."""
+    _, ties = best_results(record.results)
+    num_rivals = len(compared(record.results)) - 1
+    start = f"{record.entry.num_photos} photos. One of {len(record.results)} trials of the sweep {record.entry.name}"
+    if ties:
+        return (f"{start}; the most promising of {1 + len(ties)} whose files can't be told apart on "
+                f"the same prompts, so none of them is the winner.")
+    if num_rivals < 1:
+        return f"{start}; nothing else was scored to compare it with."
+    return (f"{start}; it beats the file of {each_of(num_rivals)} on the same prompts by more than chance. Picked as "
+            f"the best of {num_rivals + 1}, its own figure leans high.")
+
+
+def _where_to_put(base_model: str, answer: Answer) -> str:
+    if base_model in POCKETS:
+        return (f"The pocket base is this program's own, so neither A1111 nor ComfyUI can use the file: `python "
+                f"evaluate.py lora={answer.file}` draws and scores it.")
+    return f"A1111: put `{answer.file}` into `models/Lora`; ComfyUI: into `models/loras`."
+
+
+def _how_to_retrain(config: Mapping[str, Any], name: str) -> str:
+    """The two commands, with what each must be told that is not published: where photos and base lie."""
+    cut = _cut(config)
+    ours = " ".join(["python train.py experiment=experiment", *(f"{key}=YOURS" for key in cut)])
+    text = f"With this program: put `experiment.yaml` into `conf/experiment/` and run `{ours}`."
+    if config["base_model"]["name"] in POCKETS:
+        return f"{text} sd-scripts can't: it has no pocket base."
+    missing = [_KOHYAS[key] for key in cut if key in _KOHYAS]
+    first = f" (set `{'` and `'.join(missing)}` in it first)" if missing else ""
+    return f"{text}\nWith sd-scripts: `{kohya_command(config, name + '.toml')}`{first}."
+
+
+def _cut(config: Mapping[str, Any]) -> list[str]:
+    """The keys whose way `without_places` leaves out."""
+    short = flat(without_places(config))
+    return [key for key, value in flat(config).items() if short[key] != value]
+
+
+def _hub_id(config: Mapping[str, Any]) -> str | None:
+    """Of the base, where its path tells: an id itself, the hub's cache, or a folder of a well-known name."""
+    base = config.get("base_model", {})
+    path = str(base.get("path") or "") if isinstance(base, Mapping) else ""
+    for part in Path(path).parts:
+        if part.startswith("models--"):
+            return part.removeprefix("models--").replace("--", "/", 1)
+    if path.count("/") == 1 and not Path(path).is_absolute() and not Path(path).exists():
+        return path
+    return next((hub_id for hub_id in _HUB_IDS if path and Path(path).name == hub_id.split("/")[1]), None)
 
 
 def _base_name(config: Mapping[str, Any]) -> str:

@@ -10,11 +10,14 @@ from pathlib import Path
 
 from sweep.errors import ConfigError
 from sweep.files import write_text
+from sweep.record.asked import asked
 from sweep.record.best import choices_of, compared, usefulness
+from sweep.record.card import PUBLISH
 from sweep.record.cost import cost_words, costs
 from sweep.record.entry import SweepEntry, read_entry
 from sweep.record.figures import FIGURES, values_of
 from sweep.record.notes import read_notes
+from sweep.record.report import REPORT
 from sweep.record.sentences import (
     answer_sentence,
     figure,
@@ -26,6 +29,11 @@ from sweep.record.sentences import (
 from sweep.record.sweep_log import SWEEP_LOG
 from sweep.trial import DONE, TrialResult, trial_folder
 
+VIEWS = {f"{PUBLISH}/samples.png": f"![The images that the first file was measured on]({PUBLISH}/samples.png)",
+         REPORT: f"[All images beside their training photos, and every figure]({REPORT})",
+         f"{PUBLISH}/README.md": f"[The first file with its card, to hand on]({PUBLISH}/README.md)"}
+"""What the diary links, by its place in the sweep's folder."""
+
 
 def write_diary(sweep_dir: Path, sweep: SweepEntry, results: Sequence[TrialResult],
                 lessons: Sequence[str] | None = None) -> Path:
@@ -34,20 +42,22 @@ def write_diary(sweep_dir: Path, sweep: SweepEntry, results: Sequence[TrialResul
     notes = {result.trial.train_id: read_notes(trial_folder(sweep_dir.parent, result.trial.train_id).root)
              for result in results}
     write_text(path, diary_text(sweep, results, has_log=(sweep_dir / SWEEP_LOG).exists(),
-                                results_dir=sweep_dir.parent.name, notes={"": read_notes(sweep_dir), **notes},
-                                lessons=lessons, cost=cost_words(costs(results, sweep_dir.parent))))
+                                results_dir=sweep_dir.parent.as_posix(), notes={"": read_notes(sweep_dir), **notes},
+                                lessons=lessons, cost=cost_words(costs(results, sweep_dir.parent)),
+                                views=[view for view in VIEWS if (sweep_dir / view).exists()]))
     return path
 
 
 def diary_text(sweep: SweepEntry, results: Sequence[TrialResult], *, has_log: bool = False,
                results_dir: str = "results", notes: Mapping[str, Sequence[str]] | None = None,
-               lessons: Sequence[str] | None = None, cost: str = "") -> str:
+               lessons: Sequence[str] | None = None, cost: str = "", views: Sequence[str] = ()) -> str:
     """The diary in Markdown. What stands before the first `##` is the sweep's entry in the collected diary.
 
     notes: the users' own, by train_id, "" = the sweep's. cost: of each stage, in words; empty = without the anchors.
+    views: those of VIEWS that stand beside it, to be linked.
     """
     notes = notes or {}
-    parts = [f"# {sweep.name}", answer_sentence(sweep, results, results_dir)]
+    parts = [f"# {sweep.name}", answer_sentence(sweep, results, results_dir), *(VIEWS[view] for view in views)]
     incomplete = sum(r.status != DONE for r in results)
     if incomplete:
         parts.append(f"{incomplete} of {len(results)} trials did not finish; each says why below.")
@@ -102,6 +112,8 @@ def write_collected(results_dir: Path) -> Path:
 
 def _collected_entry(entry: SweepEntry, diary: str, folder: str) -> str:
     title, _, rest = diary.split("\n## ", 1)[0].partition("\n")
+    for view in VIEWS:  # seen from the folder above
+        rest = rest.replace(f"]({view})", f"]({folder}/{view})")
     return (f"#{title}\n\n{entry.started}, {entry.base_model}, {entry.num_photos} photos, {entry.hardware}. "
             f"[Whole diary]({folder}/diary.md)\n\n{rest.strip()}")
 
@@ -126,9 +138,8 @@ def _table(sweep: SweepEntry, results: Sequence[TrialResult]) -> str:
 
 def _question(sweep: SweepEntry) -> str:
     lines = [f"base_model = {sweep.base_model}", f"images = {sweep.num_photos} ({sweep.dataset})"]
-    lines += [", ".join(f"{key} = {value_text(value)}" for key, value in sweep.question.items()
-                        if value not in (None, "", 0, False, []))]
-    lines += ["what is not named is off: 0, false or null"]
+    lines += [", ".join(f"{key} = {value_text(value)}" for key, value in asked(sweep).items())]
+    lines += ["what is not named is off, plays no part here, or is the default that conf/ gives for null"]
     lines += [f"swept: {', '.join(sweep.swept_keys) or 'nothing, one trial'}"]
     versions = ", ".join(f"{name} {version}" for name, version in sweep.versions.items())
     lines += [f"`{sweep.command}`", f"started {sweep.started} on {sweep.hardware}"]

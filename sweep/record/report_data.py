@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sweep.record.asked import asked
 from sweep.record.best import best_results, choices_of, on_front, usefulness
 from sweep.record.cost import cost_words, costs
 from sweep.record.curves import read_curves
@@ -50,10 +51,10 @@ def report_data(record: Record, *, lessons: Sequence[str] | None = None,
         "name": entry.name, "started": entry.started, "command": entry.command, "hardware": entry.hardware,
         "commit": entry.commit, "versions": entry.versions, "note": entry.note, "notes": read_notes(record.dir),
         "base_model": entry.base_model, "dataset": entry.dataset, "num_photos": entry.num_photos,
-        "question": {key: value_text(value) for key, value in entry.question.items()},
+        "question": {key: value_text(value) for key, value in asked(entry).items()},
         "swept": list(entry.swept_keys), "axes": list(FIGURES),
-        "answer": {"sentence": tie_sentence(named) if ties else  # the files of a tie are listed beneath
-                   answer_sentence(entry, results, record.results_dir.name).replace("`", ""),
+        "answer": {"sentence": tie_sentence(named, results) if ties else  # the files of a tie are listed beneath
+                   answer_sentence(entry, results, record.results_dir.as_posix()).replace("`", ""),
                    "choices": [_choice(result, entry.subject_words, record) for result in named]},
         "trials": [_trial(result, choice, entry.swept_keys, record)
                    for result, choice in zip(results, choices_of(results), strict=True)],
@@ -69,7 +70,7 @@ def report_data(record: Record, *, lessons: Sequence[str] | None = None,
 
 def _choice(result: TrialResult, words: str, record: Record) -> dict[str, Any]:
     assert result.answer is not None
-    return {"trial": result.trial.number, "place": f"{record.results_dir.name}/{file_place(result)}",
+    return {"trial": result.trial.number, "place": f"{record.results_dir.as_posix()}/{file_place(result)}",
             "strength": result.answer.strength, "paste": " ".join(filter(None, [words, prompt_tag(result.answer)])),
             "usefulness": _axis(result.answer.score, "usefulness"), "verdict": result.answer.score.verdict,
             "reason": result.answer.reason}
@@ -83,7 +84,7 @@ def _trial(result: TrialResult, choice: str, swept: Sequence[str], record: Recor
         "minutes": round(result.attributed_s / 60, 3),
         "settings": {key: _plain(result.trial.settings.get(key)) for key in swept},
         "verdict": answer.score.verdict if answer else result.status, "file": answer.file if answer else "",
-        "place": f"{record.results_dir.name}/{file_place(result)}" if answer else "",
+        "place": f"{record.results_dir.as_posix()}/{file_place(result)}" if answer else "",
         "strength": answer.strength if answer else None, "epoch": answer.epoch if answer else None,
         "is_scored": usefulness(result) is not None,
         "axes": {name: _axis(answer.score, name) for name in FIGURES} if answer else {},

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from sweep.claims import BETTER, EXPLORATORY, TIE, UNKNOWN, WORSE, Claim, compare_settings
-from sweep.comparison import MIN_UNITS, jackknife_interval
-from sweep.record.best import best_results, compared, tie, usefulness
+from sweep.comparison import MIN_UNITS, ahead, cautious, jackknife_interval
+from sweep.record.best import best_results, compared, lead, outdone, signed, tie, usefulness
 from sweep.record.entry import SweepEntry
 from sweep.record.figures import FIGURES, figure_of
 from sweep.trial import DIVERGED, DONE, FAILED, PRUNED, REFUSED, Answer, Estimate, Score, TrialResult
@@ -119,12 +119,15 @@ def answer_sentence(entry: SweepEntry, results: Sequence[TrialResult], results_d
     if best is None or best.answer is None:
         return _nothing_to_name(results, results_dir)
     if ties:
-        return f"{tie_sentence([best, *ties])} {_tied_files(entry, [best, *ties], results_dir)}"
+        return (f"{tie_sentence([best, *ties], results)} The most promising first: "
+                f"{_tied_files(entry, [best, *ties], results_dir)}")
     score = best.answer.score
     start = "Use" if _is_wanted(score.verdict) else f"None is good yet; the least bad ({score.verdict}) is"
-    rivals = len(compared(results)) - 1
-    how_sure = ((f"on the same prompts it beats the file of {_each_of(rivals)} by more than chance; picked as the best "
-                 f"of {rivals + 1}, its own figure leans high") if rivals
+    rivals = [result for result in compared(results) if result is not best]
+    nearest = max(rivals, key=lambda r: cautious(r.answer.score) if r.answer else -math.inf, default=None)
+    how_sure = ((f"on the same prompts it beats the file of {each_of(len(rivals))} by more than chance, that of trial "
+                 f"{nearest.trial.number} by {lead(best, nearest)}; picked as the best of {len(rivals) + 1}, its own "
+                 "figure leans high") if nearest is not None
                 else "nothing else was scored to compare it with")
     return (f"{start} `{results_dir}/{file_place(best)}` (trial {best.trial.number}, {_when(best.answer)}) at "
             f"strength {best.answer.strength:g}: write {_prompt(entry, best.answer)}. "
@@ -184,7 +187,8 @@ def _pairs(others: Sequence[str], low: Sequence[TrialResult],
 
 def _pair_sentence(key: str, low: Any, high: Any, pairs: Sequence[tuple[TrialResult, TrialResult]],
                    claims: Sequence[tuple[str, Claim]]) -> str:
-    changes = [_change(name, d) for name in ("usefulness", *FIGURES[:-1]) if (d := _differences(name, pairs))]
+    changes = [f"{name} {sum(d) / len(d):+.2f}" for name in FIGURES[:-1] if (d := _differences(name, pairs))]
+    changes.insert(0, _useful_change(pairs))
     start = f"{key} {value_text(low)} -> {value_text(high)}: {', '.join(changes)}"
     clear = [pair for pair in pairs if not tie(*pair)]
     ups = sum(d > 0 for d in _differences("usefulness", pairs))
@@ -227,10 +231,15 @@ def _claimed(claims: Sequence[tuple[str, Claim]]) -> str:
             f"{better}, lower in {worse}, and can't be told apart in {tied}{rest}.")
 
 
-def _change(name: str, differences: Sequence[float]) -> str:
-    interval = _mean_interval(differences) if name == "usefulness" else None
-    spread = f" ({interval[0]:+.2f} to {interval[1]:+.2f})" if interval else ""
-    return f"{name} {sum(differences) / len(differences):+.2f}{spread}"
+def _useful_change(pairs: Sequence[tuple[TrialResult, TrialResult]]) -> str:
+    """With the interval over the pairs; of too few for one, that over the prompts, which speaks of these files."""
+    differences = _differences("usefulness", pairs)
+    mean, over_pairs = sum(differences) / len(differences), _mean_interval(differences)
+    if over_pairs is not None:
+        return f"usefulness {signed(mean, *over_pairs)}"
+    over_prompts = ahead([(b.answer.score, a.answer.score) for a, b in pairs if a.answer and b.answer])
+    said = signed(mean, over_prompts.low, over_prompts.high)
+    return f"usefulness {said.replace(')', ' over the prompts)')}"
 
 
 def _mean_interval(differences: Sequence[float]) -> tuple[float, float] | None:
@@ -253,11 +262,17 @@ def _differences(name: str, pairs: Sequence[tuple[TrialResult, TrialResult]]) ->
     return found
 
 
-def tie_sentence(tied: Sequence[TrialResult]) -> str:
-    """Why no winner is named among these."""
+def tie_sentence(tied: Sequence[TrialResult], results: Sequence[TrialResult]) -> str:
+    """Why no winner is named among these, and why one with as high a figure is not among them."""
     good = any(r.answer is not None and _is_wanted(r.answer.score.verdict) for r in tied)
     start = "A tie" if good else "None is good yet, and a tie"
-    return f"{start}: {len(tied)} trials can't be told apart on so many images. The most promising first:"
+    best, *others = tied
+    shown = ", ".join(f"trial {other.trial.number} by {lead(best, other)}" for other in others[:3])
+    apart = "".join(f" Trial {result.trial.number} is not among them: on the same prompts it is behind by "
+                    f"{lead(best, result)}, more than chance, though its figure is no lower than one of theirs."
+                    for result in outdone(tied, results)[:2])
+    return (f"{start}: {len(tied)} trials can't be told apart. Paired by prompt, trial {best.trial.number} is ahead of "
+            f"{shown}: within chance, or too little to matter.{apart}")
 
 
 def _tied_files(entry: SweepEntry, tied: Sequence[TrialResult], results_dir: str) -> str:
@@ -293,7 +308,8 @@ def _is_wanted(verdict: str) -> bool:
     return verdict.split("+")[0].strip() in _WANTED
 
 
-def _each_of(rivals: int) -> str:
+def each_of(rivals: int) -> str:
+    """The others that a file was compared with."""
     return "the other trial" if rivals == 1 else f"each of the other {rivals} trials"
 
 

@@ -24,11 +24,11 @@ def write_views(sweep_dir: Path) -> Record:
     write_csv(sweep_dir / "trials.csv", record.entry.swept_keys, record.results)
     lessons = [*importance_lines(record.entry.swept_keys, record.results),
                *learned(record.entry.swept_keys, record.results)]
-    write_diary(sweep_dir, record.entry, record.results, lessons)
     for name, write in ((REPORT, lambda: write_report(record, lessons)), (PUBLISH, lambda: write_publish(record))):
         try:
             write()
         except Exception as error:  # a picture or a row of a kind that the view does not know, a full disk
             note(sweep_dir, f"{name} could not be written, {type(error).__name__}: {error}")
+    write_diary(sweep_dir, record.entry, record.results, lessons)  # it links the others
     write_collected(record.results_dir)
     return record

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,6 +44,7 @@ class WandbSink:
     def __init__(self, config: WandbConfig, mode: str, entry: SweepEntry, sweep_dir: Path, results_dir: Path, *,
                  keeps_offline: bool = True) -> None:
         self._config, self._mode, self._entry, self._keeps_offline = config, mode, entry, keeps_offline
+        self._sync = f"python -m sweep.record.sync {shlex.quote(sweep_dir.as_posix())}"
         self._sweep_dir, self._results_dir = sweep_dir.resolve(), results_dir.resolve()
         self.patience_s = float(config.wait_s)
         write_json(target_path(self._sweep_dir), {"project": config.project, "entity": config.entity})
@@ -71,8 +73,9 @@ class WandbSink:
         run = self._init(id=f"sweep-{stable_hash(record.entry.name)}", name=record.entry.name, job_type="sweep",
                          config=asked)
         best, ties = best_results(record.results)
-        run.summary.update({"answer": answer_sentence(record.entry, record.results), "num_trials": len(record.results),
-                            "is_tie": bool(ties), **(summary_of(best) if best else {})})
+        answer = answer_sentence(record.entry, record.results, record.results_dir.as_posix())
+        run.summary.update({"answer": answer, "num_trials": len(record.results), "is_tie": bool(ties),
+                            **(summary_of(best) if best else {})})
         run.log({"trials": _trial_table(record)})
         folder = record.dir / PUBLISH
         if best is not None and best.answer is not None and folder.exists():
@@ -107,7 +110,7 @@ class WandbSink:
                               "later.") from error
 
     def how_to_send(self) -> str:
-        return f"python -m sweep.record.sync {self._entry.name} sends the rest"
+        return f"{self._sync} sends the rest"
 
     @property
     def _concluded_path(self) -> Path:
@@ -132,8 +135,8 @@ class WandbSink:
             if self._mode != "online" or not self._keeps_offline:
                 raise
             self._mode = "offline"
-            note(self._sweep_dir, f"wandb can't be reached, {error}: its runs are kept offline; python -m "
-                                  f"sweep.record.sync {self._entry.name} sends them")
+            note(self._sweep_dir, f"wandb can't be reached, {error}: its runs are kept offline; "
+                                  f"{self._sync} sends them")
             wandb.teardown()  # it would hold the run's id
             run = self._init_in("offline", **about)
         self._keeps_offline = False  # wandb would have to be torn down, and with it the runs that are open

@@ -9,9 +9,11 @@ from record_on_disk import make_sweep
 
 from sweep.errors import ConfigError
 from sweep.files import sha256_of
+from sweep.record.best import best_results
 from sweep.record.card import card_text, chosen, file_of, without_places, write_publish
 from sweep.record.facts import Record, read_record
 from sweep.record.use import UseConfig, check_use, copy_chosen
+from sweep.trial import TrialResult
 
 
 @pytest.fixture
@@ -25,7 +27,7 @@ def test_the_publish_folder_holds_what_a_hub_page_needs(record: Record) -> None:
     assert folder is not None and best is not None and best.answer is not None
     name = best.answer.file.removesuffix(".safetensors")
     assert {path.name for path in folder.iterdir()} == {
-        f"{name}.safetensors", "README.md", "samples.png", f"{name}.toml", "experiment.yaml"}
+        f"{name}.safetensors", "README.md", "samples.png", "experiment.yaml"}
     assert sha256_of(folder / best.answer.file) == sha256_of(file_of(record, best))
     card = (folder / "README.md").read_text()
     front = yaml.safe_load(card.split("---")[1])
@@ -34,7 +36,44 @@ def test_the_publish_folder_holds_what_a_hub_page_needs(record: Record) -> None:
     assert "| bleed | 0.34 (0.16 to 0.53) |" in card
     assert re.search(r"\| likeness \| 0\.\d\d \(0\.\d\d to 0\.\d\d\) \|", card)
     assert f"network_dim = {best.trial.config['network_dim']}" in card
+    assert "base_model" not in front and "sd-scripts can't" in card, "no other program has the pocket base"
+    assert "`python train.py experiment=experiment`" in card and "Drawn with dpmpp_2m_karras, num_steps 20" in card
+
+
+def with_base(result: TrialResult, path: str, photos: str) -> TrialResult:
+    config = {**result.trial.config, "dataset": {**result.trial.config["dataset"], "dir": photos},
+              "base_model": {"name": "sd15", "path": path, "resolution": 512, "vae": None}}
+    return replace(result, trial=replace(result.trial, config=config))
+
+
+@pytest.mark.parametrize(("path", "hub_id", "must_be_told"), [
+    ("/bases/stable-diffusion-v1-5", "stable-diffusion-v1-5/stable-diffusion-v1-5", True),
+    ("/cache/models--me--own-base/snapshots/12ab", "me/own-base", True),
+    ("me/own-base", "me/own-base", False), ("/bases/mine.safetensors", None, True)])
+def test_another_machine_is_told_what_to_set(path: str, hub_id: str | None, must_be_told: bool, record: Record,
+                                             tmp_path: Path) -> None:
+    record = replace(record, entry=replace(record.entry, base_model="sd15"),
+                     results=tuple(with_base(r, path, str(tmp_path)) for r in record.results))
+    folder, best = write_publish(record), chosen(record)
+    assert folder is not None and best is not None and best.answer is not None
+    name, card = best.answer.file.removesuffix(".safetensors"), (folder / "README.md").read_text()
+    assert yaml.safe_load(card.split("---")[1]).get("base_model") == hub_id
     assert f"accelerate launch train_network.py --config_file {name}.toml" in card
+    assert (folder / f"{name}.toml").exists() and "models/loras" in card
+    assert ("`train_data_dir` and `pretrained_model_name_or_path`" in card
+            or "`pretrained_model_name_or_path` and `train_data_dir`" in card) == must_be_told
+    assert ("base_model.path=YOURS" in card) == must_be_told and "dataset.dir=YOURS" in card
+    assert "/bases" not in card and str(tmp_path) not in card
+
+
+def test_a_tie_says_so_and_names_nothing_that_is_not_there(record: Record) -> None:
+    assert best_results(record.results)[1], "the drawn trials tie"
+    folder = write_publish(record)
+    assert folder is not None
+    card = (folder / "README.md").read_text()
+    assert "the most promising of" in card and "can't be told apart" in card
+    assert set(re.findall(r"[\w-]+\.safetensors", card)) <= {path.name for path in folder.iterdir()}
+    assert str(record.results_dir) not in card and "trials/" not in card
 
 
 def test_what_scoring_noted_stands_in_sentences(record: Record) -> None:

@@ -1,13 +1,19 @@
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from record_examples import entry, result
+from record_on_disk import make_sweep
 
 from sweep.errors import ConfigError
+from sweep.record.asked import asked
 from sweep.record.diary import diary_text, write_collected, write_diary
 from sweep.record.entry import read_entry, write_entry
+from sweep.record.facts import read_record
+from sweep.record.report_data import report_data
 from sweep.record.sentences import answer_sentence, learned, results_sentence, value_text, verdict_sentence
+from sweep.record.views import write_views
 from sweep.trial import DIVERGED, FAILED, PRUNED, TrialResult
 
 
@@ -163,6 +169,66 @@ def test_the_diary_is_the_same_when_rebuilt() -> None:
 def test_trials_of_other_anchors_are_said_to_stand_apart() -> None:
     results = [result(1, (0.5, 0.4, 0.6)), result(2, (0.2, 0.1, 0.3)), result(3, (0.9, 0.8, 1.0), scoring_id="s2")]
     assert "not compared with the rest: trial 3" in diary_text(entry(), results)
+
+
+def test_the_question_says_what_null_stands_for_and_leaves_out_what_plays_no_part() -> None:
+    question = {"trigger": None, "network_alpha": None, "repeats": None, "conv_dim": None, "conv_alpha": None,
+                "text_encoder_lr": 5e-5, "optimizer.unet_lr": 1e-4, "optimizer.text_encoder_lr": 1e-5,
+                "optimizer.eps": 1e-8, "loss_type": "l2", "huber_c": 0.1, "huber_schedule": "snr",
+                "multires_noise_iterations": 0, "multires_noise_discount": 0.3, "max_train_epochs": 5,
+                "max_train_steps": 150, "dataset.generate_reg": None, "dataset.reg_num_steps": 20,
+                "dataset.masked_loss": "none"}
+    sweep = entry(question=question, swept_keys=("unet_lr",))
+    assert asked(sweep) == {
+        "trigger": "alexq", "class_noun": "man", "network_alpha": "network_dim", "text_encoder_lr": 5e-5,
+        "repeats": "the number in the folder's name", "optimizer.eps": 1e-8, "loss_type": "l2", "max_train_steps": 150}
+    text = diary_text(sweep, [result(1)])
+    assert "network_alpha = network_dim" in text and "trigger = alexq, class_noun = man" not in text.split("swept")[1]
+    used = entry(question={**question, "loss_type": "huber", "multires_noise_iterations": 6, "max_train_steps": None,
+                           "steps_per_epoch": 500, "network_alpha": 4.0}, swept_keys=("dataset.generate_reg",))
+    assert {"huber_c": 0.1, "multires_noise_discount": 0.3, "max_train_epochs": 5, "dataset.reg_num_steps": 20,
+            "network_alpha": 4.0, "optimizer.unet_lr": 1e-4}.items() <= asked(used).items()
+    assert "repeats" not in asked(used)
+
+
+def test_files_are_named_by_a_path_that_leads_to_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From where the sweep was started, whatever its sweep.results_dir."""
+    monkeypatch.chdir(tmp_path)
+    for results_dir in (Path("runs/of today"), tmp_path / "elsewhere"):
+        sweep_dir = write_views(make_sweep(results_dir, num_trials=2, num_steps=6, num_sheets=0)).dir
+        named = re.findall(r"`([^`]*\.safetensors)` (?:at|\(trial)", (sweep_dir / "diary.md").read_text())
+        tree = report_data(read_record(sweep_dir)).tree
+        named += [choice["place"] for choice in tree["answer"]["choices"]]
+        named += [trial["place"] for trial in tree["trials"]]
+        assert len(named) >= 4 and all(Path(place).is_file() for place in named), named
+
+
+def test_the_diary_shows_the_samples_and_links_report_and_card_from_either_place(tmp_path: Path) -> None:
+    sweep_dir = write_views(make_sweep(tmp_path / "results", num_trials=2, num_steps=6, real_configs=True)).dir
+    for diary in (sweep_dir / "diary.md", sweep_dir.parent / "DIARY.md"):
+        linked = re.findall(r"\]\(([^)]+)\)", diary.read_text())
+        assert {"samples.png", "report.html", "README.md"} <= {Path(place).name for place in linked}
+        assert all((diary.parent / place).exists() for place in linked), linked
+
+
+def test_a_tie_says_how_far_the_first_is_ahead_and_why_another_is_not_among_them() -> None:
+    first, tied = result(1, (0.40, 0.37, 0.43)), result(2, (0.31, 0.20, 0.42))
+    behind = result(3, (0.32, 0.31, 0.33))
+    text = answer_sentence(entry(), [first, tied, behind])
+    assert text.startswith("None is good yet, and a tie: 2 trials") if "None" in text else text.startswith("A tie: 2")
+    assert re.search(r"trial 1 is ahead of trial 2 by \+0\.09 \(-0\.0\d to \+0\.2\d\)", text), text
+    assert re.search(r"Trial 3 is not among them.*behind by \+0\.08 \(\+0\.0\d to \+0\.1\d\), more", text), text
+
+
+def test_a_winner_says_how_far_it_is_ahead_of_the_next() -> None:
+    text = answer_sentence(entry(), [result(1, (0.8, 0.75, 0.85)), result(2, (0.3, 0.2, 0.4)),
+                                     result(3, (0.5, 0.4, 0.6))])
+    assert re.search(r"that of trial 3 by \+0\.30 \(\+0\.\d\d to \+0\.\d\d\)", text), text
+
+
+def test_one_pair_has_the_interval_of_its_prompts() -> None:
+    [sentence] = learned(["network_dim"], [result(1, (0.3, 0.2, 0.4)), result(2, (0.8, 0.7, 0.9))])
+    assert re.search(r"usefulness \+0\.50 \(\+0\.\d\d to \+0\.\d\d over the prompts\)", sentence), sentence
 
 
 def test_the_collected_diary_has_the_newest_sweep_first(tmp_path: Path) -> None:

@@ -19,12 +19,12 @@ from wandb_stand_in import StandIn
 from sweep.files import read_jsonl, sha256_of
 from sweep.record.entry import write_entry
 from sweep.record.facts import Record, read_record
-from sweep.record.redact import without_secrets
 from sweep.record.settings import TrackersConfig, WandbConfig
 from sweep.record.sweep_log import SWEEP_LOG, note
 from sweep.record.sync import main as sync_main
 from sweep.record.tracker import Tracker, make_tracker
 from sweep.record.views import write_views
+from sweep.redact import without_secrets
 from sweep.trial import trial_folder
 
 KEY = "0123456789abcdef0123456789abcdef01234567"
@@ -131,7 +131,7 @@ def files_with(results_dir: Path, secret: str) -> list[Path]:
 @pytest.mark.parametrize("mode", ["online", "offline"])
 def test_no_secret_stands_in_any_file_of_the_results(mode: str, record: Record, stand_in: StandIn, tmp_path: Path,
                                                      monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keys in the environment and the netrc file, a storage's password in the command and in an error."""
+    """The dashboard's own files; tests/unit/test_redact.py has a whole sweep's."""
     monkeypatch.delenv("WANDB_API_KEY")
     (tmp_path / "netrc").write_text(f"machine {stand_in.address.removeprefix('http://')} login user password {KEY}\n")
     monkeypatch.setenv("HF_TOKEN", TOKEN := "hf_0123456789abcdefghij")
@@ -155,7 +155,8 @@ def test_without_a_network_the_runs_are_kept_offline(record: Record, stand_in: S
     stand_in.faults = {"drop": 1}
     show(record, "online")
     said = (record.dir / SWEEP_LOG).read_text().splitlines()
-    assert len(said) == 1 and "kept offline" in said[0] and "sweep.record.sync alex" in said[0]
+    assert len(said) == 1 and "kept offline" in said[0]
+    assert f"sweep.record.sync {record.dir}" in said[0], "where it is found from here"
     assert len(list((record.dir / "wandb").glob("offline-run-*"))) == 3
 
 
@@ -309,4 +310,4 @@ def test_a_service_that_never_answers_holds_no_sweep_up(when: str, record: Recor
     assert process.returncode == 0
     assert time.monotonic() - begun_s < 5 + 15  # wait_s, and the end of a process on a busy machine
     assert results_of(record) == before
-    assert "sweep.record.sync alex" in (record.dir / SWEEP_LOG).read_text()
+    assert f"sweep.record.sync {record.dir}" in (record.dir / SWEEP_LOG).read_text()
