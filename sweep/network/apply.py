@@ -59,7 +59,7 @@ def share_of(stack: Stack, rows: slice) -> Share:
     down, up = stack.tensors["lora_down.weight"], stack.tensors["lora_up.weight"]
     if stack.target.is_conv:
         down, up = down.flatten(2), up.flatten(2)
-    return Share(rows, down, up, _factor(stack))
+    return Share(rows, down, up, _factor(stack).view(-1, 1, 1))
 
 
 def add_to(output: Tensor, x: Tensor, stack: Stack) -> Tensor:
