@@ -46,8 +46,8 @@ def adapted_linear(module: torch.nn.Linear | torch.nn.Conv2d, x: Tensor, shares:
     if x.ndim < 4:
         output: Tensor = _Tokens.apply(x, weight, bias, shares, merged, *tensors)
     else:
-        output = _Pixels.apply(x.flatten(2), weight.flatten(1), bias, shares, merged, *tensors).unflatten(2, x.shape[2:])
-    return output
+        output = _Pixels.apply(x.flatten(2), weight.flatten(1), bias, shares, merged, *tensors)
+    return output.unflatten(2, x.shape[2:]) if x.ndim == 4 else output
 
 
 def is_cheaper_merged(x: Tensor, share: Share) -> bool:
