@@ -10,6 +10,7 @@ from pathlib import Path
 
 from sweep.comparison import Interval
 from sweep.evaluation.loose_images import ImageSet
+from sweep.framings import framing_words
 from sweep.trial import AXES, Answer, Score
 
 
@@ -46,8 +47,10 @@ def show(ranked: Sequence[Score], answer: Answer, folder: Path) -> None:
     _print_table(title, header, rows)
     final = answer.score
     fresh = f"; on {final.num_images} fresh images: " if final.stage == "confirm" else ": "
+    by_framing = framing_words(final)
     print(f"\nUse {answer.file} at strength {answer.strength:g}{fresh}usefulness {_shown(final, 'usefulness')}, "
-          f"{final.verdict}.\n{answer.reason}.\nSheets, table and answer: {folder}")
+          f"{final.verdict}.\n{answer.reason}." + (f"\nIts {by_framing}." if by_framing else "")
+          + f"\nSheets, table and answer: {folder}")
 
 
 def show_images(scored: Sequence[ImageSet], ceiling: Sequence[float], folder: Path) -> None:

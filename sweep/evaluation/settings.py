@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sweep.errors import ScoringError
+from sweep.framings import FRAMINGS
 from sweep.model.base import EMBEDDED
 from sweep.schema import bounds, build, near_match, one_of
 
@@ -38,6 +39,8 @@ class Prompt:
     # the first stage that draws it; "confirm" keeps it from all choosing
     probes: dict[str, str]
     # attribute -> the value that the prompt asks for
+    framing: str | None = one_of(*FRAMINGS, default=None)
+    # how far away the subject is; its likeness is told by framing too, also where it does not count (face: false)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

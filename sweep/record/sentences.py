@@ -10,6 +10,7 @@ from typing import Any
 
 from sweep.claims import BETTER, EXPLORATORY, TIE, UNKNOWN, WORSE, Claim, compare_settings
 from sweep.comparison import MIN_UNITS, jackknife_interval
+from sweep.framings import framing_words
 from sweep.record.best import best_results, compared, tie, usefulness
 from sweep.record.entry import SweepEntry
 from sweep.trial import AXES, DIVERGED, DONE, FAILED, PRUNED, REFUSED, Answer, Estimate, Score, TrialResult
@@ -79,7 +80,7 @@ def results_sentence(result: TrialResult) -> str:
     score = result.answer.score
     figures = ", ".join(f"{name} {figure(score.axes.get(name))}" for name in AXES)
     sentence = f"{verdict_sentence(score.verdict)} {figures[:1].upper()}{figures[1:]}."
-    notes = [as_sentence(note) for note in score.notes]
+    notes = [as_sentence(line) for line in filter(None, (framing_words(score), *score.notes))]
     if result.status in _ENDED:
         notes.append(f"It {_ENDED[result.status]} at {place}{because}; what it had saved before was scored.")
     return " ".join([sentence, *notes])
