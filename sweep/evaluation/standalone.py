@@ -12,6 +12,7 @@ from sweep.command_line import CONF_DIR
 from sweep.data.folder import Dataset, DatasetConfig, read_dataset
 from sweep.errors import ConfigError, ModelError, ScoringError
 from sweep.evaluation.grid import GRIDS, NoGrid, draw_grid
+from sweep.evaluation.inner_ranks import check_inner_ranks, smallest_as_good, with_inner_ranks
 from sweep.evaluation.keys import photos_key, reference_photos
 from sweep.evaluation.loose_images import ImageSet, find_images, score_images
 from sweep.evaluation.lora_files import FoundLora, find_loras
@@ -34,6 +35,7 @@ class EvaluateConfig:
     """What evaluate.py may be told; see conf/evaluate.yaml."""
 
     lora: str | None
+    inner_ranks: tuple[int, ...] = bounds(1, 4096)
     images: str | None
     base_model: BaseModelConfig = family(BASE_MODELS)
     dataset: DatasetConfig
@@ -79,6 +81,7 @@ def evaluate(config: EvaluateConfig) -> list[Answer]:
         check_fits(config.scoring, base.name)
     assert config.lora is not None
     loras, skipped = find_loras(config.lora)
+    check_inner_ranks(loras, config.inner_ranks)
     dataset = _dataset(config, skipped)
     _check_weights(config, bases)
     answers = [_on_base(replace(config, base_model=base), loras, dataset) for base in bases]
@@ -109,6 +112,8 @@ def _on_base(config: EvaluateConfig, loras: Sequence[FoundLora], dataset: Datase
     for line in scorer.notes:
         print(f"note: {line}", file=sys.stderr)
     folder = _folder(config, scorer)
+    if config.inner_ranks:
+        loras = with_inner_ranks(loras, config.inner_ranks, folder / "inner", scorer.targets)
     if not isinstance(config.grid, NoGrid):
         for page in draw_grid(config.grid, loras, scorer, folder, _draw_progress if sys.stderr.isatty() else None):
             print(page)
@@ -118,6 +123,8 @@ def _on_base(config: EvaluateConfig, loras: Sequence[FoundLora], dataset: Datase
     write_text(folder / "table.csv", table_csv(ranked, answer))
     write_json(folder / "answer.json", to_json(answer))
     show(ranked, answer, folder)
+    if config.inner_ranks and (words := smallest_as_good(scores, loras)):
+        print(f"{words}.")
     return answer
 
 
@@ -199,7 +206,8 @@ def _folder(config: EvaluateConfig, scorer: Scorer) -> Path:
     """The same question has the same folder, so that a new epoch costs only its own images."""
     assert config.lora is not None
     asked = str(Path(config.lora).expanduser().absolute())
-    key = stable_hash([asked, photos_key(scorer.dataset), scorer.scoring_id], num_digits=8)
+    ranks = [sorted(config.inner_ranks)] if config.inner_ranks else []
+    key = stable_hash([asked, photos_key(scorer.dataset), scorer.scoring_id, *ranks], num_digits=8)
     return Path(config.results_dir) / f"evaluate-{key}"
 
 

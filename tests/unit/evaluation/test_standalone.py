@@ -16,6 +16,7 @@ from tests.unit.evaluation.evaluation_examples import TREE, tiny_scoring
 
 def config(lora, results_dir, **changes):
     values = {"lora": None if lora is None else str(lora), "trigger": None, "class_noun": None, "device": "cpu",
+              "inner_ranks": (),
               "base_model": BaseModelConfig(name="pocket", path=None, resolution=64), "threads": None, "clip_skip": 1,
               "max_token_length": 75, "dataset": dataset_config(num_images=6),
               "scoring": tiny_scoring(), "results_dir": str(results_dir), "images": None,
