@@ -95,6 +95,7 @@ class Scorer:
         self._measuring = measuring_id(scoring, base.identity, base.resolution, self.backends.identities, clip_skip,
                                        max_token_length)
         self._photos_key = photos_key(dataset)
+        self._reading = {"clip_skip": clip_skip, "max_token_length": max_token_length}
         self.drawer = Drawer(base, targets, scoring, results_dir, clip_skip=clip_skip,
                              max_token_length=max_token_length)
         self._cells = {stage: cells_of(scoring, stage, dataset) for stage in STAGES}
@@ -106,12 +107,31 @@ class Scorer:
         self._anchors: Anchors | None = None
         self._num_anchored = 0  # images of the base that were measured here
 
+    def under(self, scoring: ScoringConfig) -> Scorer:
+        """One that scores otherwise on the same base and photos."""
+        return Scorer(self.base, self.targets, scoring, self.dataset, self.results_dir, backends=self.backends,
+                      **self._reading)
+
     def screen(self, requests: Sequence[ScoreRequest], on_progress: OnProgress | None = None) -> list[Score]:
         """Score checkpoints, of several trials at once, on the screening cells.
 
         Raises AdapterFileError, which names the file, for one that is no LoRA for this base.
         """
-        return self._scored(requests, "screen", Progress(on_progress, len(requests) * len(self._cells["screen"])))
+        return self.score(requests, "screen", on_progress)
+
+    def score(self, requests: Sequence[ScoreRequest], stage: str, on_progress: OnProgress | None = None) -> list[Score]:
+        """The same on the cells of any stage."""
+        return self._scored(requests, stage, Progress(on_progress, len(requests) * len(self._cells[stage])))
+
+    def measured(self, request: ScoreRequest, stage: str) -> MeasuredSet:
+        """What was measured of the images behind a score; drawn or read again if it is gone."""
+        job = self._job(request, stage, self._cells[stage])
+        found = _read_set(job.cells_path)
+        if found is None:
+            self._measure([job], Progress(None, 0), 0)
+            found = _read_set(job.cells_path)
+        assert found is not None, "just written"
+        return found
 
     def finish(self, trial_requests: Sequence[Sequence[ScoreRequest]],
                on_progress: OnProgress | None = None) -> list[Answer]:

@@ -18,6 +18,7 @@ from sweep.evaluation.loose_images import ImageSet, find_images, score_images
 from sweep.evaluation.lora_files import FoundLora, find_loras
 from sweep.evaluation.ranking import rank, show, show_images, table_csv
 from sweep.evaluation.settings import SCORINGS, NoScoring, check_fits
+from sweep.evaluation.uses import UsesConfig, check_uses, chosen, score_uses
 from sweep.files import stable_hash, write_json, write_text
 from sweep.model.base import BASE_MODELS, BaseModelConfig
 from sweep.model.text import check_token_length
@@ -27,6 +28,7 @@ from sweep.trial import Answer, Score, to_json
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from sweep.evaluation.generate import OnProgress
     from sweep.evaluation.scorer import Scorer
 
 
@@ -37,6 +39,7 @@ class EvaluateConfig:
     lora: str | None
     inner_ranks: tuple[int, ...] = bounds(1, 4096)
     images: str | None
+    uses: UsesConfig
     base_model: BaseModelConfig = family(BASE_MODELS)
     dataset: DatasetConfig
     trigger: str | None
@@ -71,9 +74,9 @@ def evaluate(config: EvaluateConfig) -> list[Answer]:
                           "dataset.dir=PHOTOS_OF_THE_SUBJECT, or images=FOLDER for images that exist already.")
     check_token_length(config.max_token_length)
     if config.images is not None:
-        if config.scoring.base_models or not isinstance(config.grid, NoGrid):
-            raise ConfigError("images=FOLDER scores images as they are: grid and scoring.base_models draw with LoRA "
-                              "files; give lora=... for these.")
+        if config.scoring.base_models or config.uses.any or not isinstance(config.grid, NoGrid):
+            raise ConfigError("images=FOLDER scores images as they are: grid, uses and scoring.base_models draw with "
+                              "LoRA files; give lora=... for these.")
         _score_images(config)
         return []
     bases = bases_of(config)
@@ -82,6 +85,7 @@ def evaluate(config: EvaluateConfig) -> list[Answer]:
     assert config.lora is not None
     loras, skipped = find_loras(config.lora)
     check_inner_ranks(loras, config.inner_ranks)
+    check_uses(config.uses)
     dataset = _dataset(config, skipped)
     _check_weights(config, bases)
     answers = [_on_base(replace(config, base_model=base), loras, dataset) for base in bases]
@@ -115,7 +119,7 @@ def _on_base(config: EvaluateConfig, loras: Sequence[FoundLora], dataset: Datase
     if config.inner_ranks:
         loras = with_inner_ranks(loras, config.inner_ranks, folder / "inner", scorer.targets)
     if not isinstance(config.grid, NoGrid):
-        for page in draw_grid(config.grid, loras, scorer, folder, _draw_progress if sys.stderr.isatty() else None):
+        for page in draw_grid(config.grid, loras, scorer, folder, _on_progress()):
             print(page)
         return None
     scores, answer = _score(loras, scorer, folder)
@@ -125,6 +129,8 @@ def _on_base(config: EvaluateConfig, loras: Sequence[FoundLora], dataset: Datase
     show(ranked, answer, folder)
     if config.inner_ranks and (words := smallest_as_good(scores, loras)):
         print(f"{words}.")
+    if config.uses.any:
+        score_uses(config.uses, chosen(loras, answer), answer, scorer, folder, _on_progress())
     return answer
 
 
@@ -216,12 +222,16 @@ def _score(loras: Sequence[FoundLora], scorer: Scorer, folder: Path) -> tuple[li
 
     requests = [ScoreRequest(file=lora.path, epoch=lora.epoch, step=lora.step, scores_dir=folder / "scores",
                              images_dir=folder / "images") for lora in loras]
-    progress = _draw_progress if sys.stderr.isatty() else None
+    progress = _on_progress()
     scores = scorer.screen(requests, progress)
     answer = scorer.finish([requests], progress)[0]
     if progress is not None:
         print(file=sys.stderr)
     return scores, answer
+
+
+def _on_progress() -> OnProgress | None:
+    return _draw_progress if sys.stderr.isatty() else None
 
 
 def _draw_progress(done: int, total: int) -> None:

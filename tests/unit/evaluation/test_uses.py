@@ -1,0 +1,139 @@
+"""What else a file is good for: from afar, beside a second LoRA."""
+
+import dataclasses
+
+import pytest
+
+from sweep.comparison import Interval
+from sweep.errors import AdapterFileError, ConfigError, ScoringError
+from sweep.evaluation.paired import FaceUnit, change_of, face_units, likeness_of, told_change
+from sweep.evaluation.scorer import Scorer, ScoreRequest
+from sweep.evaluation.standalone import evaluate
+from sweep.evaluation.uses import UsesConfig
+from sweep.files import read_json
+from sweep.network.lora_file import read_lora, write_lora
+from sweep.schema import build
+from tests.unit.evaluation.evaluation_examples import CEILING, FLOOR, images, tiny_scoring
+from tests.unit.evaluation.test_standalone import USES, config
+
+HALF = FLOOR + (CEILING - FLOOR) / 2
+
+
+def uses(**changes) -> UsesConfig:
+    """framing__words=... changes uses.framing.words."""
+    tree = {name: dict(part) for name, part in USES.items()}
+    for key, value in changes.items():
+        part, name = key.split("__")
+        tree[part][name] = value
+    return build(UsesConfig, tree, "uses")
+
+
+def units(likeness: float, *, n: int = 8, floor: float = FLOOR) -> dict[int, FaceUnit]:
+    """As likeness is normalised between floor and ceiling, with a little spread."""
+    return {i: FaceUnit(floor + likeness * (CEILING - floor) + 0.02 * (-1) ** i, floor) for i in range(n)}
+
+
+def test_a_planted_loss_of_likeness_is_told_and_none_is_not():
+    worse = change_of(units(0.8), units(0.4), CEILING)
+    assert worse[0] == pytest.approx(-0.4) and told_change(*worse).startswith("less like the subject (-0.40")
+    assert told_change(*change_of(units(0.8), units(0.78), CEILING)).startswith("as like the subject")
+    assert told_change(*change_of(units(0.8), units(0.8, floor=0.4), CEILING)).startswith("as like the subject"), (
+        "each against its own floor")
+    assert told_change(-0.4, Interval(-0.9, 0.1, 3)).startswith("unsure on so few images")
+    assert "can't be known" in told_change(*change_of({}, units(0.8), CEILING))
+    assert likeness_of(units(0.8), CEILING).value == pytest.approx(0.8)
+    assert likeness_of({}, CEILING).value is None and likeness_of(units(0.8), CEILING, "no faces").reason == "no faces"
+
+
+def test_a_face_that_is_missing_counts_as_the_base_there():
+    base = {m.key: m for m in images("screen", lambda _: FLOOR, 0.9).images}
+    own = images("screen", lambda i: None if i == 0 else CEILING, 0.9, broken=(1,)).images
+    found = face_units(own, base)
+    assert found[0].gen == found[0].base and found[2].gen > 0.8 and 1 not in found
+    faceless = {key: dataclasses.replace(m, face=None) for key, m in base.items()}
+    assert face_units(own, faceless) == {}
+
+
+def test_likeness_from_near_to_far_is_drawn_once_and_told(make_lora, tmp_path, capsys):
+    asked = config(make_lora(tmp_path / "a.safetensors"), tmp_path / "results",
+                   uses=uses(framing__words=["close-up", "half-body"], framing__num_seeds=3))
+    evaluate(asked)
+    said = capsys.readouterr().out
+    assert "From near to far, at strength" in said and "  half-body: likeness " in said and "a face in " in said
+    [path] = (tmp_path / "results").glob("evaluate-*/uses.json")
+    near, far = read_json(path)["framing"]
+    assert near["framing"] == "close-up" and near["change"] is None and far["change"] == pytest.approx(
+        far["likeness"]["value"] - near["likeness"]["value"])
+    drawn = {path: path.stat().st_mtime_ns for path in (tmp_path / "results" / "cache" / "images").rglob("*.png")}
+    evaluate(asked)
+    assert read_json(path)["framing"] == [near, far]
+    assert drawn == {path: path.stat().st_mtime_ns
+                     for path in (tmp_path / "results" / "cache" / "images").rglob("*.png")}
+
+
+def negated(path, lora, targets):
+    """A LoRA that undoes another one."""
+    import torch
+
+    read = read_lora(lora, targets)
+    weights = {key: {**tensors, "lora_up.weight": -tensors["lora_up.weight"],
+                     "alpha": torch.tensor(read.layers[key].alpha)} for key, tensors in read.weights.items()}
+    write_lora(path, weights, dtype=torch.float16, metadata={})
+    return path
+
+
+def test_beside_a_lora_that_undoes_it_nothing_of_it_is_left(make_lora, base, targets, tmp_path, capsys):
+    """Both really drawn: the sum of a LoRA and its opposite draws what the LoRA draws at no strength."""
+    lora = make_lora(tmp_path / "loras" / "a.safetensors")
+    other = negated(tmp_path / "other.safetensors", lora, targets)
+    [answer] = evaluate(config(lora, tmp_path / "results", uses=uses(mix__file=str(other), mix__strengths=[0.6])))
+    said = capsys.readouterr().out
+    assert f"Beside {other}, both at:\n  0.6: likeness" in said
+    [path] = (tmp_path / "results").glob("evaluate-*/uses.json")
+    [mixed] = read_json(path)["mix"]
+    asked = config(lora, tmp_path / "results")
+    from sweep.data.folder import read_dataset
+
+    dataset = read_dataset(asked.dataset, trigger=None, class_noun=None, repeats=None)
+    scorer = Scorer(base, targets, tiny_scoring(), dataset, tmp_path / "results")
+    [nothing] = scorer.score([ScoreRequest(file=lora, epoch=0, step=0, scores_dir=tmp_path / "s",
+                                           images_dir=tmp_path / "i", strength=1e-6)], "refine")
+    for name in ("nearest_prompts", "burn_saturation"):
+        undone, alone = (mixed[side]["details"][name] - nothing.details[name] for side in ("beside", "alone"))
+        assert abs(undone) < 0.05 * abs(alone), name
+    assert mixed["change"] == pytest.approx(mixed["beside"]["axes"]["likeness"]["value"]
+                                            - mixed["alone"]["axes"]["likeness"]["value"], abs=1e-6)
+    assert answer.file == "a.safetensors"
+
+
+def test_a_second_lora_of_another_kind_and_its_own_words(make_lora, targets, tmp_path):
+    """LoHa can't be added rank to rank: it is multiplied out. Its words stand in the prompts, the anchors' too."""
+    from sweep.network.bank import AdapterSpec
+    from tests.unit.network.tools.test_make import lora_file
+
+    lora = make_lora(tmp_path / "a.safetensors")
+    loha = lora_file(tmp_path / "b.safetensors", targets, AdapterSpec(dim=2, alpha=2, algorithm="loha"))
+    evaluate(config(lora, tmp_path / "results",
+                    uses=uses(mix__file=str(loha), mix__strengths=[0.7], mix__words="in style b")))
+    [path] = (tmp_path / "results").glob("evaluate-*/uses.json")
+    [mixed] = read_json(path)["mix"]
+    answer = read_json(path.parent / "answer.json")
+    assert mixed["alone"]["scoring_id"] == mixed["beside"]["scoring_id"] != answer["score"]["scoring_id"]
+    [summed] = (path.parent / "mixed").rglob("*.safetensors")
+    assert summed.name == "a+b-0.7.safetensors" and not read_lora(summed, targets).unknown
+
+
+@pytest.mark.parametrize(("changes", "error", "message"), [
+    ({"mix__file": "nowhere"}, AdapterFileError, "matches no file"),
+    ({"mix__file": "loras/*.safetensors"}, ConfigError, "matches 2 LoRA files; give one"),
+    ({"mix__file": "loras/a.safetensors", "mix__strengths": []}, ConfigError, "mix.strengths is empty"),
+    ({"framing__words": ["far"], "framing__prompt": "{subject}"}, ScoringError, "lacks {framing}"),
+])
+def test_what_can_not_be_asked_is_refused_before_the_base_is_loaded(make_lora, tmp_path, monkeypatch, changes, error,
+                                                                    message):
+    for name in "ab":
+        make_lora(tmp_path / "loras" / f"{name}.safetensors")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(error, match=message):
+        evaluate(config("loras", tmp_path / "results", uses=uses(**changes)))
+    assert not (tmp_path / "results").exists()
