@@ -14,7 +14,7 @@ from sweep.evaluation.paired import change_of, face_units, likeness_of, told, to
 from sweep.evaluation.table import mean_of
 from sweep.files import sha256_of
 from sweep.schema import bounds
-from sweep.trial import Estimate
+from sweep.trial import Answer, Estimate
 
 if TYPE_CHECKING:
     from sweep.evaluation.generate import OnProgress
@@ -55,7 +55,7 @@ def check_framing(config: FramingConfig) -> None:
             raise ScoringError(f"uses.framing.prompt = {config.prompt!r} lacks {part}.")
 
 
-def score_framings(config: FramingConfig, lora: FoundLora, strength: float, scorer: Scorer,
+def score_framings(config: FramingConfig, lora: FoundLora, answer: Answer, scorer: Scorer,
                    on_progress: OnProgress | None = None) -> list[FramingResult]:
     """One row for each framing, the first one without a change."""
     from sweep.network.lora_file import read_lora
@@ -71,7 +71,7 @@ def score_framings(config: FramingConfig, lora: FoundLora, strength: float, scor
         cells = [Cell("bare", i, seed, text.replace("{subject}", with_trigger), text.replace("{subject}", without))
                  for i, seed in enumerate(seeds)]
         base_rows = [Row(None, 0.0, cell.class_text, cell.seed) for cell in cells]
-        own_rows = [Row(file, strength, cell.text, cell.seed) for cell in cells]
+        own_rows = [Row(file, answer.strength, cell.text, cell.seed, answer.guidance_scale) for cell in cells]
         images = scorer.drawer.draw([*base_rows, *own_rows], [""] * len(cells) + [digest] * len(cells), on_progress)
         base, own = (scorer.observer.look(half, cells).images for half in images.split(len(cells)))
         units = face_units(own, {m.key: m for m in base})

@@ -28,9 +28,11 @@ def scoring_id(config: ScoringConfig, base_identity: str, resolution: int, backe
 
 
 def known_by(scoring: Mapping[str, Any]) -> dict[str, Any]:
-    """A scoring's plain tree without what names a part of the likeness and alters no figure: the prompts' framing."""
+    """A scoring's plain tree without what came later and changes nothing: the prompts' framing, which names a part of
+    the likeness and alters no figure, and guidance scales where there are none to choose between."""
     prompts = [{key: value for key, value in prompt.items() if key != "framing"} for prompt in scoring["prompts"]]
-    return {**scoring, "prompts": prompts}
+    choice = {key: value for key, value in scoring["choice"].items() if (key, value) != ("guidance_scales", [])}
+    return {**scoring, "prompts": prompts, "choice": choice}
 
 
 def measuring_id(config: ScoringConfig, base_identity: str, resolution: int, backends: Mapping[str, str],

@@ -17,7 +17,7 @@ from sweep.evaluation.paired import FaceUnit, change_of, face_units, told, told_
 from sweep.evaluation.table import mean_of
 from sweep.files import sha256_of, stable_hash
 from sweep.schema import bounds
-from sweep.trial import Score
+from sweep.trial import Answer, Score
 
 if TYPE_CHECKING:
     from sweep.evaluation.generate import OnProgress
@@ -67,9 +67,12 @@ def check_mix(config: MixConfig) -> None:
         raise ConfigError("uses.mix.strengths is empty; give at least one, e.g. [0.6,0.7].")
 
 
-def score_mix(config: MixConfig, lora: FoundLora, scorer: Scorer, folder: Path,
+def score_mix(config: MixConfig, lora: FoundLora, answer: Answer, scorer: Scorer, folder: Path,
               on_progress: OnProgress | None = None) -> list[Mixed]:
-    """One row for each strength. The sums lie in folder/mixed. Raises AdapterFileError if the two can't be added."""
+    """One row for each strength, at the answer's guidance. The sums lie in folder/mixed.
+
+    Raises AdapterFileError if the two can't be added.
+    """
     from sweep.evaluation.scorer import ScoreRequest
 
     assert config.file is not None
@@ -78,7 +81,8 @@ def score_mix(config: MixConfig, lora: FoundLora, scorer: Scorer, folder: Path,
     requests: list[ScoreRequest] = []
     for strength in config.strengths:
         alone = ScoreRequest(file=lora.path, epoch=lora.epoch, step=lora.step, scores_dir=folder / "scores",
-                             images_dir=folder / "images", strength=strength)
+                             images_dir=folder / "images", strength=strength,
+                             guidance_scale=answer.guidance_scale)
         requests += [alone, replace(alone, file=_sum_of(lora.path, other.path, strength, folder / "mixed", scorer),
                                     strength=1.0)]
     scores = scorer.score(requests, _STAGE, on_progress)

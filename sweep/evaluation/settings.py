@@ -170,6 +170,8 @@ class Choice:
     """How a file and a strength are chosen."""
 
     strengths: tuple[float, ...] = bounds(above=0)
+    guidance_scales: tuple[float, ...] = bounds(1, 50)
+    # each strength is tried at each of them, against anchors at the sampler's own; none = at the sampler's alone
     refine_frac: float = bounds(0, 1)
     # share of the checkpoints that is refined, at least one
     stop_early: bool

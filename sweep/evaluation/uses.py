@@ -50,13 +50,13 @@ def chosen(loras: Sequence[FoundLora], answer: Answer) -> FoundLora:
 def score_uses(config: UsesConfig, lora: FoundLora, answer: Answer, scorer: Scorer, folder: Path,
                on_progress: OnProgress | None = None) -> dict[str, Any]:
     """Score each use that is asked for, print it, and write uses.json; returns what stands there."""
-    told: dict[str, Any] = {"file": answer.file, "strength": answer.strength}
+    told: dict[str, Any] = {"file": answer.file, "strength": answer.strength, "guidance_scale": answer.guidance_scale}
     if config.framing.words:
-        rows = score_framings(config.framing, lora, answer.strength, scorer, on_progress)
-        print("\nFrom near to far, at strength " + f"{answer.strength:g}:")
+        rows = score_framings(config.framing, lora, answer, scorer, on_progress)
+        print(f"\nFrom near to far, at strength {answer.at}:")
         _tell("framing", rows, told)
     if config.mix.file is not None:
-        mixed = score_mix(config.mix, lora, scorer, folder, on_progress)
+        mixed = score_mix(config.mix, lora, answer, scorer, folder, on_progress)
         print(f"\nBeside {config.mix.file}, both at:")
         _tell("mix", mixed, told)
     write_json(folder / "uses.json", told)

@@ -89,7 +89,7 @@ def results_sentence(result: TrialResult) -> str:
 def use_sentence(answer: Answer) -> str:
     """Which file of one trial, at which strength."""
     why = as_sentence(answer.reason)
-    use = f"`{answer.file}` ({_when(answer)}) at {answer.strength:g}: `{prompt_tag(answer)}`."
+    use = f"`{answer.file}` ({_when(answer)}) at {answer.at}: `{prompt_tag(answer)}`."
     return f"{use} {why[:1].upper()}{why[1:]}".rstrip()
 
 
@@ -127,7 +127,7 @@ def answer_sentence(entry: SweepEntry, results: Sequence[TrialResult], results_d
                  f"of {rivals + 1}, its own figure leans high") if rivals
                 else "nothing else was scored to compare it with")
     return (f"{start} `{results_dir}/{file_place(best)}` (trial {best.trial.number}, {_when(best.answer)}) at "
-            f"strength {best.answer.strength:g}: write {_prompt(entry, best.answer)}. "
+            f"strength {best.answer.at}: write {_prompt(entry, best.answer)}. "
             f"Usefulness {figure(usefulness(best))}; {how_sure}.")
 
 
@@ -255,7 +255,7 @@ def _differences(name: str, pairs: Sequence[tuple[TrialResult, TrialResult]]) ->
 
 def _tie_sentence(entry: SweepEntry, tied: Sequence[TrialResult], results_dir: str) -> str:
     named = "; ".join(
-        f"`{results_dir}/{file_place(r)}` at {r.answer.strength:g} (trial {r.trial.number}, usefulness "
+        f"`{results_dir}/{file_place(r)}` at {r.answer.at} (trial {r.trial.number}, usefulness "
         f"{figure(usefulness(r))}): {_prompt(entry, r.answer)}" for r in tied[:3] if r.answer is not None)
     more = f"; and {len(tied) - 3} more in the table" if len(tied) > 3 else ""
     good = any(r.answer is not None and _is_wanted(r.answer.score.verdict) for r in tied)
