@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweep.evaluation.framing_use import FramingConfig, check_framing, score_framings
+from sweep.evaluation.inpainting import InpaintConfig, check_inpainting, score_inpainting
 from sweep.evaluation.lora_files import FoundLora
 from sweep.evaluation.mixing import MixConfig, check_mix, score_mix
 from sweep.files import sha256_of, write_json
@@ -29,16 +30,18 @@ class UsesConfig:
 
     framing: FramingConfig
     mix: MixConfig
+    inpaint: InpaintConfig
 
     @property
     def any(self) -> bool:
-        return bool(self.framing.words or self.mix.file is not None)
+        return bool(self.framing.words or self.mix.file is not None or self.inpaint.num_pictures)
 
 
 def check_uses(config: UsesConfig) -> None:
     """Raises AdapterFileError, ConfigError or ScoringError before anything is loaded."""
     check_framing(config.framing)
     check_mix(config.mix)
+    check_inpainting(config.inpaint)
 
 
 def chosen(loras: Sequence[FoundLora], answer: Answer) -> FoundLora:
@@ -59,6 +62,9 @@ def score_uses(config: UsesConfig, lora: FoundLora, answer: Answer, scorer: Scor
         mixed = score_mix(config.mix, lora, answer, scorer, folder, on_progress)
         print(f"\nBeside {config.mix.file}, both at:")
         _tell("mix", mixed, told)
+    if config.inpaint.num_pictures:
+        print(f"\nInpainting, at strength {answer.at}:")
+        _tell("inpaint", score_inpainting(config.inpaint, lora, answer, scorer, folder, on_progress), told)
     write_json(folder / "uses.json", told)
     return told
 
