@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sweep.errors import ScoringError, is_out_of_memory
+from sweep.evaluation.known import Known, known_of
 from sweep.evaluation.settings import Sampler
 from sweep.network.bank import AdapterBank
 from sweep.network.forms import Form
@@ -25,15 +26,6 @@ if TYPE_CHECKING:
 
 OnProgress = Callable[[int, int], None]  # images done, images in all
 OnDrawn = Callable[[Sequence[int], "Tensor"], None]  # which rows a batch holds, and its images on the CPU
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Known:
-    """What stays of a picture that is inpainted. key: a hash of the picture and the mask."""
-
-    latents_CHW: Tensor  # clean, as the UNet sees them
-    mask_1HW: Tensor  # 1 where it is drawn anew, 0 where it stays
-    key: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,41 +186,21 @@ def _sample(base: Base, latents_BCHW: Tensor, text: TextStates, sampler: Sampler
                 if sampler.name == "euler_a" else {})
     scale_B111 = torch.tensor([sampler.guidance_scale if row.guidance_scale is None else row.guidance_scale
                                for row in rows], device=latents_BCHW.device).view(-1, 1, 1, 1)
-    noise_BCHW, known = latents_BCHW, _known_of(rows, latents_BCHW)
+    noise_BCHW, known = latents_BCHW, known_of([row.known for row in rows], latents_BCHW)
     latents_BCHW = latents_BCHW * scheduler.init_noise_sigma
-    for sigma, timestep in zip(scheduler.sigmas[:-1].tolist(), scheduler.timesteps, strict=True):
-        if known is not None:
-            latents_BCHW = _blended(latents_BCHW, noise_BCHW, *known, sigma, sampler)
+    for sigma, timestep in zip(scheduler.sigmas[1:].tolist(), scheduler.timesteps, strict=True):
         doubled = latents_BCHW.repeat_interleave(2, dim=0)
         doubled = scheduler.scale_model_input(doubled, timestep)
         timesteps_B: Tensor = timestep.expand(len(doubled)).to(base.device)
+        if known is not None and base.takes_masks:
+            doubled = torch.cat([doubled, known.condition_BCHW.repeat_interleave(2, dim=0)], dim=1)
         noise = base.predict(doubled, timesteps_B, text).float()
         negative, positive = noise[0::2], noise[1::2]
         guided = negative + scale_B111 * (positive - negative)
         latents_BCHW = scheduler.step(guided, timestep, latents_BCHW, **noise_of).prev_sample
-    return latents_BCHW if known is None else _blended(latents_BCHW, noise_BCHW, *known, 0.0, sampler)
-
-
-def _known_of(rows: Sequence[Row], like_BCHW: Tensor) -> tuple[Tensor, Tensor] | None:
-    """Latents [B, C, H, W] and masks [B, 1, H, W]; of a row that is drawn whole nothing is known."""
-    import torch
-
-    if all(row.known is None for row in rows):
-        return None
-    latents_BCHW, masks_B1HW = torch.zeros_like(like_BCHW), torch.ones_like(like_BCHW[:, :1])
-    for i, row in enumerate(rows):
-        if row.known is not None:
-            latents_BCHW[i], masks_B1HW[i] = row.known.latents_CHW.to(like_BCHW), row.known.mask_1HW.to(like_BCHW)
-    return latents_BCHW, masks_B1HW
-
-
-def _blended(latents_BCHW: Tensor, noise_BCHW: Tensor, known_BCHW: Tensor, masks_B1HW: Tensor, sigma: float,
-             sampler: Sampler) -> Tensor:
-    """Outside the mask the known picture at this noise (Avrahami et al. 2023, Blended Latent Diffusion, Alg. 1)."""
-    noised_BCHW = known_BCHW + sigma * noise_BCHW
-    if sampler.name != "euler_a":  # DPM-Solver keeps the variance at 1, Euler lets it grow
-        noised_BCHW = noised_BCHW / (1 + sigma ** 2) ** 0.5
-    return masks_B1HW * latents_BCHW + (1 - masks_B1HW) * noised_BCHW
+        if known is not None and not base.takes_masks:
+            latents_BCHW = known.blended(latents_BCHW, noise_BCHW, sigma, grows=sampler.name == "euler_a")
+    return latents_BCHW
 
 
 def _scheduler(config: dict[str, Any], sampler: Sampler) -> Any:

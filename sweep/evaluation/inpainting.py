@@ -1,7 +1,8 @@
 """Inpainting: the head of a picture that the base has drawn becomes the subject's, the rest stays.
 
-The pictures are those of the anchors, so they cost nothing. What is drawn inside the mask blends with the known rest at
-every step (generate.py), on the plain base. Floor is the base itself on the same pictures and masks, without trigger.
+The pictures are those of the anchors, so they cost nothing. On the plain base what is drawn inside the mask blends with
+the known rest at every step; an inpainting base is told of it (known.py). Floor is that base on the same pictures and
+masks, without LoRA and trigger.
 
 Shapes: B pictures, C H W pixels in [0, 1] or latents.
 """
@@ -16,13 +17,16 @@ from typing import TYPE_CHECKING
 
 from sweep.errors import ScoringError
 from sweep.evaluation.cells import Cell, cells_of
-from sweep.evaluation.generate import Known, Row
+from sweep.evaluation.drawing import Drawer
+from sweep.evaluation.generate import Row
+from sweep.evaluation.known import Box, Known, known_picture
 from sweep.evaluation.lora_files import FoundLora
 from sweep.evaluation.paired import face_units, likeness_of, told
 from sweep.evaluation.settings import STAGES
 from sweep.evaluation.sheet import write_sheet
 from sweep.evaluation.table import mean_of
 from sweep.files import sha256_of, stable_hash
+from sweep.model.base import InpaintingConfig
 from sweep.schema import bounds
 from sweep.trial import Answer, Estimate
 
@@ -46,6 +50,8 @@ class InpaintConfig:
 
     num_pictures: int = bounds(0, 1000)
     margin: float = bounds(0, 2)
+    base_model: str | None
+    # an inpainting base; null = latent blending on the plain one
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +60,7 @@ class Picture:
 
     cell: Cell
     image_CHW: Tensor
-    box: tuple[int, int, int, int]
+    box: Box
     known: Known
 
     @property
@@ -101,16 +107,17 @@ def score_inpainting(config: InpaintConfig, lora: FoundLora, answer: Answer, sco
 
     from sweep.network.lora_file import read_lora
 
-    pictures = _pictures(config, scorer)
-    file, digest = read_lora(lora.path, scorer.targets), sha256_of(lora.path)
+    drawer = _drawer(config, scorer)
+    pictures = _pictures(config, scorer, drawer)
+    file, digest = read_lora(lora.path, drawer.targets), sha256_of(lora.path)
     base_rows = [Row(None, 0.0, p.cell.class_text, p.cell.seed + OTHER_SEED, known=p.known) for p in pictures]
     own_rows = [Row(file, answer.strength, p.cell.text, p.cell.seed + OTHER_SEED, answer.guidance_scale, p.known)
                 for p in pictures]
-    drawn = scorer.drawer.draw([*base_rows, *own_rows], [""] * len(pictures) + [digest] * len(pictures), on_progress)
+    drawn = drawer.draw([*base_rows, *own_rows], [""] * len(pictures) + [digest] * len(pictures), on_progress)
     base_BCHW, own_BCHW = drawn.split(len(pictures))
     base, own = (_looked_at(images_BCHW, pictures, scorer) for images_BCHW in (base_BCHW, own_BCHW))
     before_BCHW = torch.stack([p.image_CHW for p in pictures])
-    coded_BCHW = scorer.base.decode(torch.stack([p.known.latents_CHW for p in pictures]).to(scorer.base.device))
+    coded_BCHW = drawer.base.decode(torch.stack([p.known.latents_CHW for p in pictures]).to(drawer.base.device))
     changes = _outside(own_BCHW, before_BCHW, pictures, scorer), _outside(coded_BCHW, before_BCHW, pictures, scorer)
     _write_sheet(folder / "inpaint.png", before_BCHW, own_BCHW, pictures, own, answer)
 
@@ -131,9 +138,31 @@ def score_inpainting(config: InpaintConfig, lora: FoundLora, answer: Answer, sco
     return results
 
 
-def _pictures(config: InpaintConfig, scorer: Scorer) -> list[Picture]:
+def inpainting_base(config: InpaintConfig, resolution: int) -> InpaintingConfig | None:
+    """None = the plain base."""
+    if not config.num_pictures or config.base_model is None:
+        return None
+    return InpaintingConfig(name="file", path=config.base_model, resolution=resolution, download=False, vae=None,
+                            tokenizer=None, prediction_type=None)
+
+
+def _drawer(config: InpaintConfig, scorer: Scorer) -> Drawer:
+    """Of the base that draws inside the masks."""
+    own = inpainting_base(config, scorer.base.resolution)
+    if own is None:
+        return scorer.drawer
+    from sweep.identity import base_identity
+    from sweep.model.loading import load_base
+    from sweep.network.targets import find_targets
+
+    base = load_base(own, base_identity(own, scorer.results_dir), scorer.base.device)
+    return Drawer(base, find_targets(base), scorer.scoring, scorer.results_dir, clip_skip=scorer.drawer.clip_skip,
+                  max_token_length=scorer.drawer.max_token_length)
+
+
+def _pictures(config: InpaintConfig, scorer: Scorer, drawer: Drawer) -> list[Picture]:
     """The base's own images of prompts that show the face, each prompt's first seed, with a mask over the largest
-    face."""
+    face. drawer: whose base draws inside of it."""
     scoring = scorer.scoring
     cells: dict[int, Cell] = {}
     for cell in (cell for stage in STAGES for cell in cells_of(scoring, stage, scorer.dataset)):
@@ -147,17 +176,17 @@ def _pictures(config: InpaintConfig, scorer: Scorer) -> list[Picture]:
     if len(found) < min(MIN_PICTURES, config.num_pictures):
         raise ScoringError(f"uses.inpaint: the base draws a face in {len(found)} of its {len(ordered)} pictures; "
                            f"inpainting needs at least {MIN_PICTURES}.")
-    return [_picture(ordered[i], images_BCHW[i], box, scorer) for i in found if (box := boxes[i]) is not None]
+    return [_picture(ordered[i], images_BCHW[i], box, scorer, drawer) for i in found if (box := boxes[i]) is not None]
 
 
-def _boxes(images_BCHW: Tensor, margin: float, scorer: Scorer) -> list[tuple[int, int, int, int] | None]:
+def _boxes(images_BCHW: Tensor, margin: float, scorer: Scorer) -> list[Box | None]:
     """Of each image's largest face and some margin, widened to whole latents; None where there is no face, or nothing
     beside it. The middle of the image where the subject has none."""
     height, width = images_BCHW.shape[-2:]
     if scorer.backends.face is None:
         x, y = (side * (1 - _MIDDLE) / 2 for side in (width, height))
         return [_on_grid(x, y, width - x, height - y, scorer, height, width)] * len(images_BCHW)
-    boxes: list[tuple[int, int, int, int] | None] = []
+    boxes: list[Box | None] = []
     for faces in scorer.backends.face.faces(images_BCHW):
         if not len(faces):
             boxes.append(None)
@@ -169,24 +198,16 @@ def _boxes(images_BCHW: Tensor, margin: float, scorer: Scorer) -> list[tuple[int
     return boxes
 
 
-def _on_grid(x0: float, y0: float, x1: float, y1: float, scorer: Scorer, height: int,
-             width: int) -> tuple[int, int, int, int]:
+def _on_grid(x0: float, y0: float, x1: float, y1: float, scorer: Scorer, height: int, width: int) -> Box:
     grid = scorer.base.vae_scale
     return (max(0, int(x0 // grid) * grid), max(0, int(y0 // grid) * grid),
             min(width, -int(-x1 // grid) * grid), min(height, -int(-y1 // grid) * grid))
 
 
-def _picture(cell: Cell, image_CHW: Tensor, box: tuple[int, int, int, int], scorer: Scorer) -> Picture:
-    import torch
-
-    base, grid = scorer.base, scorer.base.vae_scale
-    latents_CHW = base.encode_moments(image_CHW[None] * 2 - 1)[0, :base.latent_channels] * base.scaling_factor
-    mask_1HW = torch.zeros_like(latents_CHW[:1])
-    x0, y0, x1, y1 = (edge // grid for edge in box)
-    mask_1HW[:, y0:y1, x0:x1] = 1
-    # what the picture is of the base's prompt and seed: the gallery of this base and sampler knows no other
-    key = stable_hash(["inpaint", cell.class_text, cell.seed, list(box)])
-    return Picture(cell, image_CHW, box, Known(latents_CHW, mask_1HW, key))
+def _picture(cell: Cell, image_CHW: Tensor, box: Box, scorer: Scorer, drawer: Drawer) -> Picture:
+    # the gallery of this base and sampler knows no other picture of this prompt and seed
+    key = stable_hash(["inpaint", cell.class_text, cell.seed, list(box), scorer.base.identity])
+    return Picture(cell, image_CHW, box, known_picture(drawer.base, image_CHW, box, key))
 
 
 def _looked_at(images_BCHW: Tensor, pictures: Sequence[Picture], scorer: Scorer) -> list[Measured]:

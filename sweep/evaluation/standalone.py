@@ -13,6 +13,7 @@ from sweep.data.folder import Dataset, DatasetConfig, read_dataset
 from sweep.errors import ConfigError, ModelError, ScoringError
 from sweep.evaluation.grid import GRIDS, NoGrid, draw_grid
 from sweep.evaluation.inner_ranks import check_inner_ranks, smallest_as_good, with_inner_ranks
+from sweep.evaluation.inpainting import inpainting_base
 from sweep.evaluation.keys import photos_key, reference_photos
 from sweep.evaluation.loose_images import ImageSet, find_images, score_images
 from sweep.evaluation.lora_files import FoundLora, find_loras
@@ -87,7 +88,8 @@ def evaluate(config: EvaluateConfig) -> list[Answer]:
     check_inner_ranks(loras, config.inner_ranks)
     check_uses(config.uses)
     dataset = _dataset(config, skipped)
-    _check_weights(config, bases)
+    inpainting = inpainting_base(config.uses.inpaint, config.base_model.resolution)
+    _check_weights(config, [*bases, *([inpainting] if inpainting else [])])
     answers = [_on_base(replace(config, base_model=base), loras, dataset) for base in bases]
     return [answer for answer in answers if answer is not None]
 

@@ -7,11 +7,12 @@ against the base on the same cells. uses.json holds what came out.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sweep.errors import AdapterFileError, ScoringError
 from sweep.evaluation.framing_use import FramingConfig, check_framing, score_framings
 from sweep.evaluation.inpainting import InpaintConfig, check_inpainting, score_inpainting
 from sweep.evaluation.lora_files import FoundLora
@@ -52,24 +53,30 @@ def chosen(loras: Sequence[FoundLora], answer: Answer) -> FoundLora:
 
 def score_uses(config: UsesConfig, lora: FoundLora, answer: Answer, scorer: Scorer, folder: Path,
                on_progress: OnProgress | None = None) -> dict[str, Any]:
-    """Score each use that is asked for, print it, and write uses.json; returns what stands there."""
+    """Score each use that is asked for, print it, and write uses.json; returns what stands there.
+
+    A use that can't be scored (LoRAs that can't be added, a base that draws no face to mask) is told with its reason;
+    the others are scored.
+    """
     told: dict[str, Any] = {"file": answer.file, "strength": answer.strength, "guidance_scale": answer.guidance_scale}
+    asked: list[tuple[str, str, Callable[[], Sequence[Any]]]] = []
     if config.framing.words:
-        rows = score_framings(config.framing, lora, answer, scorer, on_progress)
-        print(f"\nFrom near to far, at strength {answer.at}:")
-        _tell("framing", rows, told)
+        asked.append(("framing", f"From near to far, at strength {answer.at}:",
+                      lambda: score_framings(config.framing, lora, answer, scorer, on_progress)))
     if config.mix.file is not None:
-        mixed = score_mix(config.mix, lora, answer, scorer, folder, on_progress)
-        print(f"\nBeside {config.mix.file}, both at:")
-        _tell("mix", mixed, told)
+        asked.append(("mix", f"Beside {config.mix.file}, both at:",
+                      lambda: score_mix(config.mix, lora, answer, scorer, folder, on_progress)))
     if config.inpaint.num_pictures:
-        print(f"\nInpainting, at strength {answer.at}:")
-        _tell("inpaint", score_inpainting(config.inpaint, lora, answer, scorer, folder, on_progress), told)
-    write_json(folder / "uses.json", told)
+        asked.append(("inpaint", f"Inpainting, at strength {answer.at}:",
+                      lambda: score_inpainting(config.inpaint, lora, answer, scorer, folder, on_progress)))
+    for name, title, score in asked:
+        try:
+            rows = score()
+            lines = [row.words() for row in rows]
+            told[name] = [{**dataclasses.asdict(row), "words": row.words()} for row in rows]
+        except (AdapterFileError, ScoringError) as error:
+            lines = [f"can't be scored: {error}"]
+            told[name] = {"reason": str(error)}
+        print("\n".join(["", title, *(f"  {line}" for line in lines)]))
+        write_json(folder / "uses.json", told)
     return told
-
-
-def _tell(name: str, rows: Sequence[Any], told: dict[str, Any]) -> None:
-    for row in rows:
-        print(f"  {row.words()}")
-    told[name] = [{**dataclasses.asdict(row), "words": row.words()} for row in rows]

@@ -1,4 +1,4 @@
-"""What else a file is good for: from afar, beside a second LoRA."""
+"""What else a file is good for: from afar, beside a second LoRA, for inpainting."""
 
 import dataclasses
 
@@ -6,15 +6,21 @@ import pytest
 
 from sweep.comparison import Interval
 from sweep.errors import AdapterFileError, ConfigError, ScoringError
+from sweep.evaluation.lora_files import FoundLora
+from sweep.evaluation.mixing import score_mix
 from sweep.evaluation.paired import FaceUnit, change_of, face_units, likeness_of, told_change
 from sweep.evaluation.scorer import Scorer, ScoreRequest
 from sweep.evaluation.standalone import evaluate
-from sweep.evaluation.uses import UsesConfig
+from sweep.evaluation.uses import UsesConfig, score_uses
 from sweep.files import read_json
+from sweep.network.bank import AdapterSpec
 from sweep.network.lora_file import read_lora, write_lora
 from sweep.schema import build
-from tests.unit.evaluation.evaluation_examples import CEILING, FLOOR, images, tiny_scoring
+from sweep.trial import Answer
+from tests.unit.evaluation.evaluation_examples import CEILING, FLOOR, TREE, images, tiny_scoring
+from tests.unit.evaluation.test_choice import score
 from tests.unit.evaluation.test_standalone import USES, config
+from tests.unit.network.tools.test_make import lora_file
 
 HALF = FLOOR + (CEILING - FLOOR) / 2
 
@@ -54,21 +60,39 @@ def test_a_face_that_is_missing_counts_as_the_base_there():
     assert face_units(own, faceless) == {}
 
 
-def test_likeness_from_near_to_far_is_drawn_once_and_told(make_lora, tmp_path, capsys):
-    asked = config(make_lora(tmp_path / "a.safetensors"), tmp_path / "results",
-                   uses=uses(framing__words=["close-up", "half-body"], framing__num_seeds=3))
-    evaluate(asked)
+def test_all_uses_of_a_named_file_are_told_and_drawn_once(make_lora, tmp_path, capsys):
+    lora, other = (make_lora(tmp_path / f"{name}.safetensors", seed=seed) for seed, name in enumerate("ab"))
+    brief = tiny_scoring(sampler={**TREE["sampler"], "num_steps": 8},
+                         choice={**TREE["choice"], "strengths": [1.0], "confirm": 0})
+    asked = config(lora, tmp_path / "results", scoring=brief,
+                   uses=uses(framing__words=["close-up", "half-body"], framing__num_seeds=3, mix__file=str(other),
+                             mix__strengths=[0.6], inpaint__num_pictures=3))
+    [answer] = evaluate(asked)
     said = capsys.readouterr().out
-    assert "From near to far, at strength" in said and "  half-body: likeness " in said and "a face in " in said
+    assert f"From near to far, at strength {answer.at}:\n  close-up: likeness " in said
+    assert "\n  half-body: likeness" in said
+    assert f"Beside {other}, both at:\n  0.6: likeness" in said
+    assert f"Inpainting, at strength {answer.at}:\n  all pictures (3, " in said
     [path] = (tmp_path / "results").glob("evaluate-*/uses.json")
-    near, far = read_json(path)["framing"]
+    told = read_json(path)
+    near, far = told["framing"]
     assert near["framing"] == "close-up" and near["change"] is None and far["change"] == pytest.approx(
         far["likeness"]["value"] - near["likeness"]["value"])
-    drawn = {path: path.stat().st_mtime_ns for path in (tmp_path / "results" / "cache" / "images").rglob("*.png")}
+    [mixed], [inpainted] = told["mix"], told["inpaint"]
+    assert mixed["change"] == pytest.approx(mixed["beside"]["axes"]["likeness"]["value"]
+                                            - mixed["alone"]["axes"]["likeness"]["value"], abs=1e-6)
+    assert inpainted["rest_changed"] < inpainted["rest_autoencoded"] + 0.02
+    drawn = {image: image.stat().st_mtime_ns for image in (tmp_path / "results" / "cache" / "images").rglob("*.png")}
     evaluate(asked)
-    assert read_json(path)["framing"] == [near, far]
-    assert drawn == {path: path.stat().st_mtime_ns
-                     for path in (tmp_path / "results" / "cache" / "images").rglob("*.png")}
+    assert read_json(path) == told
+    assert drawn == {image: image.stat().st_mtime_ns
+                     for image in (tmp_path / "results" / "cache" / "images").rglob("*.png")}
+
+
+def answer_of(path, strength: float = 1.0) -> Answer:
+    """As if the ranking had named the file."""
+    named = score(1, 0.5, file=path.name, strength=strength)
+    return Answer(file=path.name, epoch=1, step=10, strength=strength, score=named, reason="")
 
 
 def negated(path, lora, targets):
@@ -82,45 +106,42 @@ def negated(path, lora, targets):
     return path
 
 
-def test_beside_a_lora_that_undoes_it_nothing_of_it_is_left(make_lora, base, targets, tmp_path, capsys):
-    """Both really drawn: the sum of a LoRA and its opposite draws what the LoRA draws at no strength."""
-    lora = make_lora(tmp_path / "loras" / "a.safetensors")
-    other = negated(tmp_path / "other.safetensors", lora, targets)
-    [answer] = evaluate(config(lora, tmp_path / "results", uses=uses(mix__file=str(other), mix__strengths=[0.6])))
-    said = capsys.readouterr().out
-    assert f"Beside {other}, both at:\n  0.6: likeness" in said
-    [path] = (tmp_path / "results").glob("evaluate-*/uses.json")
-    [mixed] = read_json(path)["mix"]
-    asked = config(lora, tmp_path / "results")
-    from sweep.data.folder import read_dataset
+@pytest.fixture(scope="module")
+def scorer(base, targets, subject_dataset, tmp_path_factory):
+    return Scorer(base, targets, tiny_scoring(), subject_dataset, tmp_path_factory.mktemp("results"))
 
-    dataset = read_dataset(asked.dataset, trigger=None, class_noun=None, repeats=None)
-    scorer = Scorer(base, targets, tiny_scoring(), dataset, tmp_path / "results")
-    [nothing] = scorer.score([ScoreRequest(file=lora, epoch=0, step=0, scores_dir=tmp_path / "s",
+
+def test_beside_a_lora_that_undoes_it_nothing_of_it_is_left(make_lora, scorer, targets, tmp_path):
+    """Both really drawn: the sum of a LoRA and its opposite draws what the LoRA draws at no strength."""
+    lora = FoundLora(make_lora(tmp_path / "a.safetensors"), 1, 10)
+    other = negated(tmp_path / "other.safetensors", lora.path, targets)
+    asked = uses(mix__file=str(other), mix__strengths=[0.6]).mix
+    [mixed] = score_mix(asked, lora, answer_of(lora.path), scorer, tmp_path)
+    [nothing] = scorer.score([ScoreRequest(file=lora.path, epoch=0, step=0, scores_dir=tmp_path / "s",
                                            images_dir=tmp_path / "i", strength=1e-6)], "refine")
     for name in ("nearest_prompts", "burn_saturation"):
-        undone, alone = (mixed[side]["details"][name] - nothing.details[name] for side in ("beside", "alone"))
+        undone, alone = (each.details[name] - nothing.details[name] for each in (mixed.beside, mixed.alone))
         assert abs(undone) < 0.05 * abs(alone), name
-    assert mixed["change"] == pytest.approx(mixed["beside"]["axes"]["likeness"]["value"]
-                                            - mixed["alone"]["axes"]["likeness"]["value"], abs=1e-6)
-    assert answer.file == "a.safetensors"
 
 
-def test_a_second_lora_of_another_kind_and_its_own_words(make_lora, targets, tmp_path):
+def test_a_second_lora_of_another_kind_and_its_own_words(make_lora, scorer, targets, tmp_path):
     """LoHa can't be added rank to rank: it is multiplied out. Its words stand in the prompts, the anchors' too."""
-    from sweep.network.bank import AdapterSpec
-    from tests.unit.network.tools.test_make import lora_file
-
-    lora = make_lora(tmp_path / "a.safetensors")
+    lora = FoundLora(make_lora(tmp_path / "a.safetensors"), 1, 10)
     loha = lora_file(tmp_path / "b.safetensors", targets, AdapterSpec(dim=2, alpha=2, algorithm="loha"))
-    evaluate(config(lora, tmp_path / "results",
-                    uses=uses(mix__file=str(loha), mix__strengths=[0.7], mix__words="in style b")))
-    [path] = (tmp_path / "results").glob("evaluate-*/uses.json")
-    [mixed] = read_json(path)["mix"]
-    answer = read_json(path.parent / "answer.json")
-    assert mixed["alone"]["scoring_id"] == mixed["beside"]["scoring_id"] != answer["score"]["scoring_id"]
-    [summed] = (path.parent / "mixed").rglob("*.safetensors")
+    asked = uses(mix__file=str(loha), mix__strengths=[0.7], mix__words="in style b").mix
+    [mixed] = score_mix(asked, lora, answer_of(lora.path), scorer, tmp_path)
+    assert mixed.alone.scoring_id == mixed.beside.scoring_id != scorer.scoring_id
+    [summed] = (tmp_path / "mixed").rglob("*.safetensors")
     assert summed.name == "a+b-0.7.safetensors" and not read_lora(summed, targets).unknown
+
+
+def test_a_use_that_can_not_be_scored_says_why_and_the_others_are(make_lora, scorer, targets, tmp_path, capsys):
+    lora = FoundLora(make_lora(tmp_path / "a.safetensors"), 1, 10)
+    dora = lora_file(tmp_path / "b.safetensors", targets, AdapterSpec(dim=2, alpha=2, algorithm="dora"))
+    asked = uses(mix__file=str(dora), framing__words=["close-up"], framing__num_seeds=3)
+    told = score_uses(asked, lora, answer_of(lora.path), scorer, tmp_path)
+    assert "depends on the base's weights" in told["mix"]["reason"] and len(told["framing"]) == 1
+    assert "can't be scored: " in capsys.readouterr().out and read_json(tmp_path / "uses.json") == told
 
 
 @pytest.mark.parametrize(("changes", "error", "message"), [
