@@ -26,7 +26,7 @@ _DOWN = (".lora_down.weight", ".lora_A.weight")
 
 def check_inner_ranks(loras: Sequence[FoundLora], ranks: Sequence[int]) -> None:
     """By the files' headers alone. Raises ScoringError for a rank that a file lacks, or a file that is no DyLoRA."""
-    for lora in loras:
+    for lora in loras if ranks else ():
         header = read_header(lora.path)
         metadata = header.get("__metadata__", {})
         module = str(metadata.get("ss_network_module", ""))

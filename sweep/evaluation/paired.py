@@ -89,6 +89,8 @@ def told_change(change: float | None, interval: Interval) -> str:
         return "how it changes can't be known"
     if interval.high < 0 and change <= -WORTH_SAYING:
         words = "less like the subject"
+    elif interval.low > 0 and change >= WORTH_SAYING:
+        words = "more like the subject"
     else:
         words = "as like the subject" if interval.low > -WORTH_SAYING else "unsure on so few images"
     return f"{words} ({change:+.2f}, {interval.low:+.2f} to {interval.high:+.2f})"

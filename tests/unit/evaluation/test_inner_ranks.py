@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sweep.errors import ScoringError
-from sweep.evaluation.inner_ranks import smallest_as_good
+from sweep.evaluation.inner_ranks import check_inner_ranks, smallest_as_good
 from sweep.evaluation.lora_files import FoundLora
 from sweep.evaluation.standalone import evaluate
 from sweep.network.lora_file import read_lora
@@ -58,3 +58,4 @@ def test_what_has_no_such_inner_ranks_is_refused_before_the_base_is_loaded(make_
     plain = make_lora(tmp_path / "plain.safetensors", metadata={"ss_network_module": "networks.lora"})
     with pytest.raises(ScoringError, match=r"is no DyLoRA.*sweep.network.tools resize"):
         evaluate(config(plain, tmp_path, inner_ranks=(2,)))
+    check_inner_ranks([FoundLora(plain, 0, 0)], ())  # what is not asked for is not refused
