@@ -117,7 +117,7 @@ def score_inpainting(config: InpaintConfig, lora: FoundLora, answer: Answer, sco
     base_BCHW, own_BCHW = drawn.split(len(pictures))
     base, own = (_looked_at(images_BCHW, pictures, scorer) for images_BCHW in (base_BCHW, own_BCHW))
     before_BCHW = torch.stack([p.image_CHW for p in pictures])
-    coded_BCHW = drawer.base.decode(torch.stack([p.known.latents_CHW for p in pictures]).to(drawer.base.device))
+    coded_BCHW = torch.cat([drawer.base.decode(p.known.latents_CHW[None].to(drawer.base.device)) for p in pictures])
     changes = _outside(own_BCHW, before_BCHW, pictures, scorer), _outside(coded_BCHW, before_BCHW, pictures, scorer)
     _write_sheet(folder / "inpaint.png", before_BCHW, own_BCHW, pictures, own, answer)
 
@@ -173,7 +173,7 @@ def _pictures(config: InpaintConfig, scorer: Scorer, drawer: Drawer) -> list[Pic
                                      [""] * len(ordered))
     boxes = _boxes(images_BCHW, config.margin, scorer)
     found = [i for i, box in enumerate(boxes) if box is not None][:config.num_pictures]
-    if len(found) < min(MIN_PICTURES, config.num_pictures):
+    if len(found) < MIN_PICTURES:
         raise ScoringError(f"uses.inpaint: the base draws a face in {len(found)} of its {len(ordered)} pictures; "
                            f"inpainting needs at least {MIN_PICTURES}.")
     return [_picture(ordered[i], images_BCHW[i], box, scorer, drawer) for i in found if (box := boxes[i]) is not None]

@@ -10,6 +10,7 @@ from sweep.evaluation.inner_ranks import check_inner_ranks, smallest_as_good
 from sweep.evaluation.lora_files import FoundLora
 from sweep.evaluation.standalone import evaluate
 from sweep.network.lora_file import read_lora
+from tests.unit.evaluation.evaluation_examples import unconfirmed_scoring
 from tests.unit.evaluation.test_choice import score
 from tests.unit.evaluation.test_standalone import config
 
@@ -18,7 +19,7 @@ DYLORA = {"ss_network_module": "networks.dylora"}
 
 def test_inner_ranks_are_written_scored_and_ranked_beside_the_whole(make_lora, targets, tmp_path, capsys):
     lora = make_lora(tmp_path / "dy.safetensors", dim=8, metadata=DYLORA)
-    asked = config(lora, tmp_path / "results", inner_ranks=(2, 4))
+    asked = config(lora, tmp_path / "results", inner_ranks=(2, 4), scoring=unconfirmed_scoring())
     [answer] = evaluate(asked)
     [folder] = (tmp_path / "results").glob("evaluate-*")
     rows = list(csv.DictReader((folder / "table.csv").open()))
@@ -35,7 +36,7 @@ def test_inner_ranks_are_written_scored_and_ranked_beside_the_whole(make_lora, t
     changed = [path.stat().st_mtime_ns for path in images]
     assert evaluate(asked) == [answer]
     assert [path.stat().st_mtime_ns for path in images] == changed, "asked again, nothing is drawn"
-    evaluate(config(lora, tmp_path / "results"))
+    evaluate(config(lora, tmp_path / "results", scoring=unconfirmed_scoring()))
     assert len(list((tmp_path / "results").glob("evaluate-*"))) == 2, "without its inner ranks it is another table"
 
 

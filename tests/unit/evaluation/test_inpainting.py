@@ -15,7 +15,7 @@ from sweep.model.base import InpaintingConfig, PretrainedConfig
 from sweep.model.loading import load_base
 from sweep.network.lora_file import read_lora
 from sweep.pocket import WEIGHTS_DIR
-from tests.unit.evaluation.evaluation_examples import TREE, tiny_scoring
+from tests.unit.evaluation.evaluation_examples import TREE, unconfirmed_scoring
 from tests.unit.evaluation.test_standalone import config
 from tests.unit.evaluation.test_uses import answer_of, uses
 
@@ -33,7 +33,8 @@ def lora(make_lora, targets, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def scorer(base, targets, subject_dataset, tmp_path_factory):
-    return Scorer(base, targets, tiny_scoring(sampler=BRIEF), subject_dataset, tmp_path_factory.mktemp("results"))
+    scoring = unconfirmed_scoring(sampler=BRIEF)
+    return Scorer(base, targets, scoring, subject_dataset, tmp_path_factory.mktemp("results"))
 
 
 @pytest.fixture(scope="module")

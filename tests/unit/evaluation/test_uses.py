@@ -17,7 +17,7 @@ from sweep.network.bank import AdapterSpec
 from sweep.network.lora_file import read_lora, write_lora
 from sweep.schema import build
 from sweep.trial import Answer
-from tests.unit.evaluation.evaluation_examples import CEILING, FLOOR, TREE, images, tiny_scoring
+from tests.unit.evaluation.evaluation_examples import CEILING, FLOOR, TREE, images, unconfirmed_scoring
 from tests.unit.evaluation.test_choice import score
 from tests.unit.evaluation.test_standalone import USES, config
 from tests.unit.network.tools.test_make import lora_file
@@ -63,9 +63,8 @@ def test_a_face_that_is_missing_counts_as_the_base_there():
 
 def test_all_uses_of_a_named_file_are_told_and_drawn_once(make_lora, tmp_path, capsys):
     lora, other = (make_lora(tmp_path / f"{name}.safetensors", seed=seed) for seed, name in enumerate("ab"))
-    brief = tiny_scoring(sampler={**TREE["sampler"], "num_steps": 8},
-                         choice={**TREE["choice"], "strengths": [1.0], "confirm": 0})
-    asked = config(lora, tmp_path / "results", scoring=brief,
+    asked = config(lora, tmp_path / "results",
+                   scoring=unconfirmed_scoring(sampler={**TREE["sampler"], "num_steps": 8}),
                    uses=uses(framing__words=["close-up", "half-body"], framing__num_seeds=3, mix__file=str(other),
                              mix__strengths=[0.6], inpaint__num_pictures=3))
     [answer] = evaluate(asked)
@@ -109,7 +108,7 @@ def negated(path, lora, targets):
 
 @pytest.fixture(scope="module")
 def scorer(base, targets, subject_dataset, tmp_path_factory):
-    return Scorer(base, targets, tiny_scoring(), subject_dataset, tmp_path_factory.mktemp("results"))
+    return Scorer(base, targets, unconfirmed_scoring(), subject_dataset, tmp_path_factory.mktemp("results"))
 
 
 def test_beside_a_lora_that_undoes_it_nothing_of_it_is_left(make_lora, scorer, targets, tmp_path):
