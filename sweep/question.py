@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sweep.errors import ConfigError, SweepExistsError
+from sweep.evaluation.keys import known_by
 from sweep.files import stable_hash
 from sweep.preflight import Checked
 from sweep.record.entry import SweepEntry
@@ -37,10 +38,15 @@ def question_of(cells: Cells, first: Checked) -> dict[str, Any]:
         question["photos"] = first.dataset.content
     if not swept & {"base_model", "experiment"}:
         question["base"] = first.base_id
-    scoring = {key: value for key, value in {**cells.fixed["scoring"], **_said_by_files(cells)}.items()
+    scoring = {key: value for key, value in _scoring_of(cells).items()
                if key not in ("batch_size", "keep_images", "base_models") and (key, value) != ("thresholds_file", None)}
     question["scoring"] = f"{scoring['name']} {stable_hash(scoring, num_digits=6)}"
     return question
+
+
+def _scoring_of(cells: Cells) -> dict[str, Any]:
+    scoring = {**cells.fixed["scoring"], **_said_by_files(cells)}
+    return known_by(scoring) if "prompts" in scoring else scoring
 
 
 def _said_by_files(cells: Cells) -> dict[str, Any]:

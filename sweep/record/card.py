@@ -83,7 +83,7 @@ def card_text(record: Record, result: TrialResult, *, has_samples: bool) -> str:
         "---\n" + yaml.safe_dump(front, sort_keys=False, allow_unicode=True) + "---",
         f"# {name}",
         *(["![Samples with their prompts and figures](samples.png)"] if has_samples else []),
-        f"## Use\nTrigger words: `{words}`. Recommended strength: {answer.strength:g}. Base: {base}.\n\n"
+        f"## Use\nTrigger words: `{words}`. Recommended strength: {answer.at}. Base: {base}.\n\n"
         f"```\n{' '.join(filter(None, [words, prompt_tag(answer)]))}\n```\n\n"
         f"A1111: put `{answer.file}` into `models/Lora`; ComfyUI: into `models/loras`. "
         + as_sentence(answer.reason),

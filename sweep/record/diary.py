@@ -118,7 +118,7 @@ def _table(sweep: SweepEntry, results: Sequence[TrialResult]) -> str:
             *(_short(axes[name].value if name in axes else None) for name in ("likeness", "adherence", "memorisation")),
             figure(axes["usefulness"]) if "usefulness" in axes else "",
             answer.score.verdict if answer else result.status,
-            answer.file if answer else "", f"{answer.strength:g}" if answer else "", f"{result.attributed_s / 60:.1f}",
+            answer.file if answer else "", answer.at if answer else "", f"{result.attributed_s / 60:.1f}",
         ])
     return "\n".join("| " + " | ".join(_cell(cell) for cell in row) + " |" for row in rows)
 

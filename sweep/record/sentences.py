@@ -10,6 +10,7 @@ from typing import Any
 
 from sweep.claims import BETTER, EXPLORATORY, TIE, UNKNOWN, WORSE, Claim, compare_settings
 from sweep.comparison import MIN_UNITS, jackknife_interval
+from sweep.framings import framing_words
 from sweep.record.best import best_results, compared, tie, usefulness
 from sweep.record.entry import SweepEntry
 from sweep.trial import AXES, DIVERGED, DONE, FAILED, PRUNED, REFUSED, Answer, Estimate, Score, TrialResult
@@ -79,7 +80,7 @@ def results_sentence(result: TrialResult) -> str:
     score = result.answer.score
     figures = ", ".join(f"{name} {figure(score.axes.get(name))}" for name in AXES)
     sentence = f"{verdict_sentence(score.verdict)} {figures[:1].upper()}{figures[1:]}."
-    notes = [as_sentence(note) for note in score.notes]
+    notes = [as_sentence(line) for line in filter(None, (framing_words(score), *score.notes))]
     if result.status in _ENDED:
         notes.append(f"It {_ENDED[result.status]} at {place}{because}; what it had saved before was scored.")
     return " ".join([sentence, *notes])
@@ -88,7 +89,7 @@ def results_sentence(result: TrialResult) -> str:
 def use_sentence(answer: Answer) -> str:
     """Which file of one trial, at which strength."""
     why = as_sentence(answer.reason)
-    use = f"`{answer.file}` ({_when(answer)}) at {answer.strength:g}: `{prompt_tag(answer)}`."
+    use = f"`{answer.file}` ({_when(answer)}) at {answer.at}: `{prompt_tag(answer)}`."
     return f"{use} {why[:1].upper()}{why[1:]}".rstrip()
 
 
@@ -126,7 +127,7 @@ def answer_sentence(entry: SweepEntry, results: Sequence[TrialResult], results_d
                  f"of {rivals + 1}, its own figure leans high") if rivals
                 else "nothing else was scored to compare it with")
     return (f"{start} `{results_dir}/{file_place(best)}` (trial {best.trial.number}, {_when(best.answer)}) at "
-            f"strength {best.answer.strength:g}: write {_prompt(entry, best.answer)}. "
+            f"strength {best.answer.at}: write {_prompt(entry, best.answer)}. "
             f"Usefulness {figure(usefulness(best))}; {how_sure}.")
 
 
@@ -261,7 +262,7 @@ def tie_sentence(tied: Sequence[TrialResult]) -> str:
 
 def _tied_files(entry: SweepEntry, tied: Sequence[TrialResult], results_dir: str) -> str:
     named = "; ".join(
-        f"`{results_dir}/{file_place(r)}` at {r.answer.strength:g} (trial {r.trial.number}, usefulness "
+        f"`{results_dir}/{file_place(r)}` at {r.answer.at} (trial {r.trial.number}, usefulness "
         f"{figure(usefulness(r))}): {_prompt(entry, r.answer)}" for r in tied[:3] if r.answer is not None)
     return named + (f"; and {len(tied) - 3} more in the table." if len(tied) > 3 else ".")
 

@@ -42,9 +42,11 @@ def copy_chosen(config: UseConfig, record: Record) -> Path | None:
         raise ConfigError(f"{target} is another file of the same name and was not replaced; the chosen one is "
                           f"{source}.")
     copy_file(source, target)
+    guidance = result.answer.guidance_scale
     details = {"description": f"LoRA Sweep {record.entry.name}: {result.answer.score.verdict}",
                "sd version": _VERSIONS.get(record.entry.base_model, "Other"),
-               "activation text": record.entry.subject_words, "preferred weight": result.answer.strength, "notes": ""}
+               "activation text": record.entry.subject_words, "preferred weight": result.answer.strength,
+               "notes": "" if guidance is None else f"guidance {guidance:g}"}
     if not target.with_suffix(".json").exists():  # its user may have edited it
         write_json(target.with_suffix(".json"), details)
     sheet = sheet_of(record, result)
