@@ -86,6 +86,7 @@ class Answer:
     strength: float
     score: Score  # measured on cells that played no part in the choice where the budget allows
     reason: str  # a sentence: what can't be told apart, from where on it gets worse
+    kind: str = "lora"  # "checkpoint", "embedding": such a file is used otherwise, and has no strength
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

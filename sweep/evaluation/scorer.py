@@ -31,8 +31,11 @@ from sweep.evaluation.score import judge
 from sweep.evaluation.settings import STAGES, ScoringConfig, check_fits
 from sweep.evaluation.sheet import write_sheet
 from sweep.files import read_json, sha256_of, stable_hash, write_json
-from sweep.network.lora_file import LoraFile, read_lora
+from sweep.model.text import with_new_words
+from sweep.network.file_kinds import Kind, kind_of_file
+from sweep.network.lora_file import LoraFile
 from sweep.network.targets import Target
+from sweep.network.trained_file import read_trained
 from sweep.trial import Answer, Score, score_from_json, to_json
 
 if TYPE_CHECKING:
@@ -134,7 +137,9 @@ class Scorer:
             best = best_of(scores, count)
             if all(score.axes["usefulness"].value is None for score in scores):
                 best = [len(requests) - 1]  # nothing to go by: the last file, as trainers' users do
-            arms.append([replace(requests[i], strength=strength) for i in best for strength in choice.strengths])
+            arms.append([replace(requests[i], strength=strength) for i in best
+                         for strength in self._strengths(requests[i].file)])
+            progress.add((len(best) * len(choice.strengths) - len(arms[-1])) * len(self._cells["refine"]))
         arms, refined = self._refined(arms, progress)
         finals = [[(trial[i], scores[i]) for i in best_of(scores, max(1, choice.confirm))]
                   for trial, scores in zip(arms, refined, strict=True)]
@@ -147,10 +152,15 @@ class Scorer:
         answers = []
         for trial, scores, screens, rounds in zip(finals, ends, screened, refined, strict=True):
             chosen = best_of(scores)[0]
-            answers.append(self._answer(scores[chosen], screens, rounds, trial[chosen][1]))
+            arm, refined_score = trial[chosen]
+            answers.append(self._answer(scores[chosen], screens, rounds, refined_score, kind_of_file(arm.file)))
         for requests, answer in zip(trial_requests, answers, strict=True):
             write_json(requests[0].scores_dir / f"answer-{self.scoring_id}.json", to_json(answer))
         return answers
+
+    def _strengths(self, file: Path) -> Sequence[float]:
+        """What a user may choose: a checkpoint or an embedding is used as it is."""
+        return self.scoring.choice.strengths if kind_of_file(file) == "lora" else (1.0,)
 
     def _refined(self, arms: Sequence[list[ScoreRequest]], progress: Progress
                  ) -> tuple[list[list[ScoreRequest]], list[list[Score]]]:
@@ -263,8 +273,9 @@ class Scorer:
         """Draw and measure a group of files in one go; write what was measured and the contact sheets."""
         loras: dict[Path, LoraFile] = {}
         for job in jobs:
-            loras.setdefault(job.request.file, read_lora(job.request.file, self.targets))
-        rows = [Row(loras[job.request.file], job.request.strength, cell.text, cell.seed)
+            loras.setdefault(job.request.file, read_trained(job.request.file, self.targets))
+        rows = [Row(loras[job.request.file], job.request.strength, self.typed(cell.text, loras[job.request.file]),
+                    cell.seed)
                 for job in jobs for cell in job.cells]
         digests = [job.file_sha256 for job in jobs for _ in job.cells]
 
@@ -277,6 +288,10 @@ class Scorer:
             measured = self.observer.look(drawn, job.cells)
             self._show(job, measured, drawn)
             write_json(job.cells_path, set_to_json(measured))
+
+    def typed(self, prompt: str, lora: LoraFile) -> str:
+        """The prompt as it is drawn with a file: an embedding's vectors stand where the trigger does."""
+        return with_new_words(prompt, self.dataset.trigger, lora.num_vectors) if lora.num_vectors else prompt
 
     def _show(self, job: _Job, measured: MeasuredSet, drawn: Tensor) -> None:
         """The contact sheet; at the end also the copy report."""
@@ -313,13 +328,14 @@ class Scorer:
                                "scores of different scorings are never compared. Delete it to score again.")
         return replace(score, file=job.request.file.name, epoch=job.request.epoch, step=job.request.step)
 
-    def _answer(self, final: Score, screened: Sequence[Score], refined: Sequence[Score], best: Score) -> Answer:
+    def _answer(self, final: Score, screened: Sequence[Score], refined: Sequence[Score], best: Score,
+                kind: Kind | None) -> Answer:
         """best: the final arm as it was refined."""
         strengths = [s.strength for s in refined if (s.file, s.file_sha256) == (final.file, final.file_sha256)
                      and (s is best or are_tied(best, s))]
         sentence = reason(final, screened, tied_strengths=strengths, is_confirmed=self.scoring.choice.confirm > 0)
         return Answer(file=final.file, epoch=final.epoch, step=final.step, strength=final.strength, score=final,
-                      reason=sentence)
+                      reason=sentence, kind=kind or "lora")
 
 
 def _read_set(path: Path) -> MeasuredSet | None:

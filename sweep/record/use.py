@@ -1,4 +1,5 @@
-"""`use.copy_to=FOLDER`: the chosen file where A1111 (models/Lora) or ComfyUI (models/loras) looks for it."""
+"""`use.copy_to=FOLDER`: the chosen file where A1111 (models/Lora) or ComfyUI (models/loras) looks for it; a whole
+checkpoint and an embedding have folders of their own there."""
 
 from __future__ import annotations
 
@@ -45,7 +46,7 @@ def copy_chosen(config: UseConfig, record: Record) -> Path | None:
     details = {"description": f"LoRA Sweep {record.entry.name}: {result.answer.score.verdict}",
                "sd version": _VERSIONS.get(record.entry.base_model, "Other"),
                "activation text": record.entry.subject_words, "preferred weight": result.answer.strength, "notes": ""}
-    if not target.with_suffix(".json").exists():  # its user may have edited it
+    if result.answer.kind == "lora" and not target.with_suffix(".json").exists():  # its user may have edited it
         write_json(target.with_suffix(".json"), details)
     sheet = sheet_of(record, result)
     if sheet is not None and not target.with_suffix(".png").exists():
