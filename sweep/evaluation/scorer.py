@@ -241,6 +241,8 @@ class Scorer:
         progress.add((len(jobs) - len(missing)) * num_new)
         elapsed = {}
         group_size = max(1, IMAGES_PER_GROUP // len(cells))
+        if any(kind_of_file(job.request.file) == "checkpoint" for job in missing):
+            group_size = 1  # each is as large as the base
         if missing:
             self._anchor(missing[0].request.scores_dir, progress)
         for start in range(0, len(missing), group_size):

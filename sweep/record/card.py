@@ -142,9 +142,9 @@ def copy_file(source: Path, target: Path) -> None:
 
 def _settings(config: Mapping[str, Any], result: TrialResult) -> str:
     method = method_of(config)
-    network = {"network": config["network"]["name"]} if method["name"] == LORA else {
+    made = {"network": config.get("network", {}).get("name")} if method["name"] == LORA else {
         "method": method["name"], **{key: value for key, value in method.items() if key != "name"}}
-    named = {**network, "optimizer": config["optimizer"]["name"],
+    named = {**made, "optimizer": config["optimizer"]["name"],
              "scheduler": config["scheduler"]["name"]} if "network" in config else {}
     keys = ("network_dim", "network_alpha", "conv_dim", "conv_alpha", "unet_lr", "text_encoder_lr", "train_batch_size",
             "noise_offset", "min_snr_gamma", "clip_skip", "seed")

@@ -11,7 +11,8 @@ from sweep.training.loop import train
 from sweep.training.objective import losses, noised_batch
 from sweep.training.pack import Member, Pack
 from sweep.training.state import Position, latest_save, load_states, save_states
-from tests.equivalence.trials import CAPTIONS, member, run
+from sweep.training.validation import HeldOut, validation_losses
+from tests.equivalence.trials import CAPTIONS, member, moments, run
 
 
 @pytest.fixture(scope="module")
@@ -169,6 +170,19 @@ def test_a_resume_is_no_interruption(base, layers, make, tmp_path) -> None:
     steps(resumed, 2)
     for k in range(2):
         assert torch.equal(pack.bank.flat(k), resumed.bank.flat(k))
+
+
+def test_held_out_photos_are_read_with_the_new_words(base, layers) -> None:
+    """Beside a companion with other words; the loss is that of the words written out."""
+    photos = [HeldOut(moments_MHW=moments()[i], caption=CAPTIONS[i]) for i in range(2)]
+    pack = Pack(base, layers, [words("a"), words("b", seed=2)])
+    moved = torch.randn(pack.bank.flat(1).shape, generator=torch.Generator().manual_seed(5))
+    pack.flat_of(pack.members[1]).add_(moved)
+    together = validation_losses(pack, pack.members, photos)
+    alone = Pack(base, layers, [words("b", seed=2)])
+    alone.flat_of(alone.members[0]).add_(moved)
+    [expected] = validation_losses(alone, alone.members, photos)
+    assert together[1].loss == pytest.approx(expected.loss, rel=1e-4) != pytest.approx(together[0].loss, rel=1e-4)
 
 
 def test_words_take_the_triggers_place(base) -> None:
