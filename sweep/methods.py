@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from sweep.schema import bounds
 
@@ -25,8 +25,6 @@ CHECKPOINT, EMBEDDING = "checkpoint", "embedding"  # kinds of file: what the lat
 class LoraMethod:
     """An adapter of `network` beside the frozen base."""
 
-    title: ClassVar[str] = "LoRA"
-
     name: str
 
 
@@ -34,16 +32,12 @@ class LoraMethod:
 class Dreambooth:
     """The UNet's own weights, and the text encoder's where text_encoder_lr is above 0 (Ruiz et al. 2023)."""
 
-    title: ClassVar[str] = "DreamBooth"
-
     name: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextualInversion:
     """New word vectors for the trigger; text encoder and UNet stay as they are (Gal et al. 2023)."""
-
-    title: ClassVar[str] = "textual inversion"
 
     name: str
     num_vectors: int = bounds(1, 64)
@@ -53,6 +47,7 @@ class TextualInversion:
 
 
 METHODS: dict[str, type] = {LORA: LoraMethod, DREAMBOOTH: Dreambooth, TEXTUAL_INVERSION: TextualInversion}
+TITLES: Mapping[str, str] = {LORA: "LoRA", DREAMBOOTH: "DreamBooth", TEXTUAL_INVERSION: "textual inversion"}
 
 def method_of(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """Of a trial's plain config, of any version."""

@@ -1,0 +1,174 @@
+"""The tutorial's table of three methods, measured on one subject. `python -m studies.methods`, on the pocket base.
+
+Seed 001 compares textual inversion, DreamBooth and LoRA by the images they need, the size of what comes out, and its
+quality. Here each method trains on few and on many of the pocket's own photos for the same number of steps, its best
+checkpoint is chosen as in any sweep and scored as a file, and the table says size, minutes and scores.
+
+Each method's trials are an ordinary sweep, so a kill loses little: the same command goes on. Arguments behind the
+options are further overrides of all three, e.g. scoring.screen.num_seeds=1.
+Writes README.md and figures.json into results/<date>_methods/.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import statistics
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from studies.options import add_places, today
+from sweep.comparison import are_tied
+from sweep.errors import ScoringError
+from sweep.files import read_jsonl, write_json, write_text
+from sweep.methods import METHODS, TITLES
+from sweep.record.facts import read_record
+from sweep.record.provenance import commit, hardware
+from sweep.record.sentences import figure
+from sweep.trial import AXES, Estimate, Score, TrialFolder, TrialResult, to_json, trial_folder
+
+WORK = Path("results/try-methods")
+RATES = {"lora": (3e-4, 1.5e-4), "dreambooth": (3e-5, 0.0), "textual_inversion": (0.0, 2e-2)}
+"""Of the UNet and the text encoder, or its vectors; on this base, which is smaller and likes higher rates."""
+NEEDED = {"lora": "20-50", "dreambooth": "3-5, ideally 20-30", "textual_inversion": "3-5, ideally 20-30"}
+"""Images, as the tutorial has them (seeds/001)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One trial. is_best: no trial on as many photos is better by more than chance on the same prompts.
+
+    training_minutes: of its steps alone; a trial that shares its passes with others costs less than alone.
+    """
+
+    method: str
+    num_photos: int
+    seed: int
+    file_bytes: int
+    training_minutes: float
+    step: int
+    strength: float
+    axes: Mapping[str, Estimate]
+    verdict: str
+    is_best: bool
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train and score what is missing, report."""
+    parser = argparse.ArgumentParser(prog="python -m studies.methods", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photos", type=int, nargs="+", default=[4, 20], help="how many of the subject's 25 photos")
+    parser.add_argument("--steps", type=int, default=1000, help="of each training")
+    parser.add_argument("--checkpoints", type=int, default=4, help="of each training")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1], help="training seeds")
+    add_places(parser, "methods", WORK, "trials and images are")
+    asked, overrides = parser.parse_known_args(arguments)
+    if any(not override.partition("=")[2] for override in overrides):
+        parser.error(f"unknown: {' '.join(overrides)}")
+    made_by = commit()
+    found: list[TrialResult] = []
+    for method in METHODS:
+        name = f"{method}-{asked.steps}"
+        subprocess.run([sys.executable, "train.py", "-m", *settings(method, asked.steps, asked.checkpoints),
+                        f"dataset.num_images={','.join(map(str, asked.photos))}",
+                        f"seed={','.join(map(str, asked.seeds))}", "tracker=none", f"sweep.name={name}",
+                        f"sweep.results_dir={asked.work}", f"launcher.threads={asked.threads}", *overrides], check=True)
+        found += read_record(asked.work / name).results
+    options = " ".join(map(str, ["--photos", *asked.photos, "--steps", asked.steps, "--checkpoints", asked.checkpoints,
+                                 "--seeds", *asked.seeds, *overrides]))
+    write_report(rows_of(found, asked.work), asked.out, {
+        "command": f"python -m studies.methods {options}", "date": today(), "hardware": hardware(), "commit": made_by,
+        "rates": RATES})
+    print((asked.out / "README.md").read_text(encoding="utf-8"))
+
+
+def settings(method: str, num_steps: int, num_checkpoints: int) -> list[str]:
+    """What a method's sweep trains, but for photos and seeds."""
+    unet_lr, text_encoder_lr = RATES[method]
+    return [f"method={method}", f"unet_lr={unet_lr}", f"text_encoder_lr={text_encoder_lr}",
+            f"max_train_steps={num_steps}", f"save_every_n_steps={max(1, num_steps // num_checkpoints)}",
+            "save_every_n_epochs=100000"]
+
+
+def rows_of(results: Sequence[TrialResult], results_dir: Path) -> list[Row]:
+    """By number of photos, then by method. Raises ScoringError for a trial without an answer."""
+    rows = []
+    for result in sorted(results, key=lambda each: (_num_photos(each), list(METHODS).index(_method(each)))):
+        answer = result.answer
+        if answer is None:
+            raise ScoringError(f"Trial {result.trial.train_id} ({_method(result)}) has no answer: {result.status}. "
+                               f"{result.reason}")
+        rivals = [other.answer.score for other in results
+                  if other.answer is not None and _num_photos(other) == _num_photos(result)]
+        folder = trial_folder(results_dir, result.trial.train_id)
+        rows.append(Row(method=_method(result), num_photos=_num_photos(result), seed=int(result.trial.config["seed"]),
+                        file_bytes=(folder.checkpoints / answer.file).stat().st_size,
+                        training_minutes=seconds_per_step(folder) * result.trial.num_steps / 60, step=answer.step,
+                        strength=answer.strength, axes=answer.score.axes, verdict=answer.score.verdict,
+                        is_best=_is_best(answer.score, rivals)))
+    return rows
+
+
+def seconds_per_step(folder: TrialFolder) -> float:
+    """The median, from one step's row to the next; what lies between them is scoring."""
+    rows = read_jsonl(folder.metrics)
+    taken = [after["attributed_s"] - before["attributed_s"] for before, after in itertools.pairwise(rows)
+             if before["kind"] == after["kind"] == "train"]
+    return statistics.median(taken)
+
+
+def _is_best(score: Score, rivals: Sequence[Score]) -> bool:
+    mine = score.axes["usefulness"].value
+    if mine is None:
+        return False
+    values = [(rival.axes["usefulness"].value, rival) for rival in rivals]
+    return all(value is None or value <= mine or are_tied(rival, score) for value, rival in values)
+
+
+def _method(result: TrialResult) -> str:
+    return str(result.trial.config["method"]["name"])
+
+
+def _num_photos(result: TrialResult) -> int:
+    return int(result.trial.config["dataset"]["num_images"])
+
+
+def write_report(rows: Sequence[Row], out: Path, made: Mapping[str, Any]) -> None:
+    """figures.json and README.md."""
+    write_json(out / "figures.json", {**made, "rows": [to_json(row) for row in rows]})
+    lines = ["# Three methods on one subject", "",
+             "The tutorial's table (seeds/001), measured on the pocket base: likeness of 1 is a real photo, adherence "
+             "of 1 the base itself; of memorisation 0 is best.", "",
+             "| method | photos | the tutorial wants | file | training, minutes | at | " + " | ".join(AXES)
+             + " | verdict |", "|---|---|---|---|---|---|" + "---|" * (len(AXES) + 1)]
+    for row in rows:
+        at = f"step {row.step}" + (f", strength {row.strength:g}" if row.method == "lora" else "")
+        name = TITLES[row.method]
+        lines.append(f"| {f'**{name}**' if row.is_best else name} | {row.num_photos} | {NEEDED[row.method]} | "
+                     f"{size(row.file_bytes)} | {row.training_minutes:.1f} | {at} | "
+                     + " | ".join(figure(row.axes.get(axis)) for axis in AXES) + f" | {row.verdict} |")
+    rates = ", ".join(f"{TITLES[name]} {' / '.join(f'{rate:g}' for rate in pair)}"
+                      for name, pair in made["rates"].items())
+    lines += ["", "Bold: none on as many photos has a greater usefulness by more than chance on the same prompts "
+              "(training seeds are not counted in). A LoRA's strength was chosen too; the other two have none.",
+              "",
+              f"Rates (UNet / text encoder or vectors): {rates}. DreamBooth leaves the text encoder as it is. LoRA: "
+              "rank 32. Textual inversion: 4 vectors from the class noun. No class images.", "",
+              f"{made['hardware']}; commit {made['commit']}.", "", f"    {made['command']}", ""]
+    write_text(out / "README.md", "\n".join(lines))
+
+
+def size(num_bytes: int) -> str:
+    """In the unit that people use for such files."""
+    for unit, divisor in (("GB", 1e9), ("MB", 1e6)):
+        if num_bytes >= divisor:
+            return f"{num_bytes / divisor:.1f} {unit}"
+    return f"{num_bytes / 1e3:.1f} kB"
+
+
+if __name__ == "__main__":
+    main()
