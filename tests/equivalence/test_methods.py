@@ -145,6 +145,17 @@ def test_a_pack_is_its_trials_alone(base, layers, make) -> None:
         assert together[name] == pytest.approx(run(Pack(base, layers, [three()[k]]))[name], rel=1e-4)
 
 
+@pytest.mark.parametrize("make", [dreambooth, words])
+def test_half_precision_is_near_full_and_the_same_in_a_pack(base, layers, make) -> None:
+    def gradient(precision: str, *seeds: int) -> torch.Tensor:
+        pack = Pack(base, layers, [make(str(seed), seed=seed, mixed_precision=precision) for seed in seeds])
+        steps(pack, 1)
+        return pack.bank.flat_grad(len(seeds) - 1).clone()
+
+    half = gradient("bf16", 1)
+    assert relative(half, gradient("no", 1)) < 0.1 and relative(gradient("bf16", 2, 1), half) < 0.1
+
+
 def test_methods_share_a_pass(base, layers) -> None:
     """Packing keeps them apart, to use the memory well; the bank does not have to."""
     def three() -> list[Member]:
