@@ -19,7 +19,7 @@ from sweep.model.sources import Source, find_base
 from sweep.schema import to_tree
 from sweep.train_config import TrainConfig
 
-TRAINING_VERSION = 2
+TRAINING_VERSION = 3
 """Raised when a change to the code makes the same config train something else."""
 
 NEUTRAL: Mapping[str, Any] = {

@@ -38,6 +38,7 @@ class Stack:
     tensors: Mapping[str, Tensor]  # by file name, [K, *shape]
     scale_K: Tensor  # alpha / dim
     strength_K: Tensor
+    factor_K: Tensor  # their product
     draws: Draws | None
     replaces: bool = False  # the frozen layer's output is not needed: all are layers of their own at full strength
 
@@ -47,7 +48,7 @@ class Stack:
 
 
 def is_plain(stack: Stack) -> bool:
-    """Whether it adds scale * up(down(x)) and no more: such stacks on linear layers have a step of their own."""
+    """Whether it adds scale * up(down(x)) and no more: such stacks on a matrix product have a step of their own."""
     if stack.draws is None:
         return stack.form.algorithm in LOW_RANK and stack.form.algorithm != "dora"
     return stack.form.algorithm == "lora" and not {"network_dropout", "rank_dropout"} & stack.draws.rates.keys()
@@ -57,8 +58,10 @@ def share_of(stack: Stack, rows: slice) -> Share:
     """A plain stack as what `adapted_linear` takes."""
     from sweep.network.adapted_linear import Share
 
-    return Share(rows, stack.tensors["lora_down.weight"], stack.tensors["lora_up.weight"],
-                 stack.scale_K * _strength(stack))
+    down, up = stack.tensors["lora_down.weight"], stack.tensors["lora_up.weight"]
+    if stack.target.is_conv:
+        down, up = down.flatten(2), up.flatten(2)
+    return Share(rows, down, up, _factor(stack))
 
 
 def add_to(output: Tensor, x: Tensor, stack: Stack) -> Tensor:
@@ -74,15 +77,24 @@ def add_to(output: Tensor, x: Tensor, stack: Stack) -> Tensor:
     if algorithm == "dora":
         return output + _per_adapter(_strength(stack), output) * _dora(output, x, stack)
     if algorithm in LOW_RANK:
-        return _add_low_rank(output, x, stack, stack.scale_K * _strength(stack))
+        return _add_low_rank(output, x, stack, _factor(stack))
     return output + _difference(x, stack)
 
 
 def _strength(stack: Stack) -> Tensor:
     """[K]; module_dropout takes a layer's adapter out for the trial's whole batch, without rescaling (sd-scripts)."""
+    return _if_kept(stack.strength_K, stack)
+
+
+def _factor(stack: Stack) -> Tensor:
+    """alpha / dim x strength, [K]."""
+    return _if_kept(stack.factor_K, stack)
+
+
+def _if_kept(values_K: Tensor, stack: Stack) -> Tensor:
     if stack.draws is None or "module_dropout" not in stack.draws.rates:
-        return stack.strength_K
-    return stack.strength_K * _kept(stack, "module_dropout", 1)[:, 0]
+        return values_K
+    return values_K * _kept(stack, "module_dropout", 1)[:, 0]
 
 
 def _kept(stack: Stack, purpose: str, num_values: int) -> Tensor:

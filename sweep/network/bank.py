@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from sweep.network.apply import Draws, Stack, add_to, is_plain, share_of
@@ -198,7 +198,7 @@ class AdapterBank:
         from sweep.network.adapted_linear import adapted_linear, is_cheaper_merged
 
         module: Any = target.module
-        frozen, is_linear = module.forward, type(module) is torch.nn.Linear
+        frozen, is_product = module.forward, target.is_product
         if target.kind == "tokens":
             table = module.forward
 
@@ -211,7 +211,7 @@ class AdapterBank:
             if len(stacks) == len(pieces) and all(stack.replaces for stack in stacks):
                 owned = [own_layer(x[rows], stack.target, stack.tensors) for rows, stack in pieces if stack is not None]
                 return owned[0] if len(owned) == 1 else torch.cat(owned)
-            if is_linear and all(is_plain(stack) for stack in stacks):
+            if is_product and all(is_plain(stack) for stack in stacks):
                 shares = [share_of(stack, rows) for rows, stack in pieces if stack is not None]
                 # alone and beside its layer, an adapter is quicker through autograd's own operators
                 if len(self.specs) > 1 or any(is_cheaper_merged(x, share) for share in shares):
@@ -243,14 +243,12 @@ class _Segment:
     draws: Draws | None
 
     def stack(self, key: str) -> Stack:
-        group, members = self.group, self.members
-        tensors, scale_K, strength_K = group.leaves[key], group.scales[key], group.strength_K
-        if members.stop - members.start < group.size:
-            tensors = {name: leaf[members] for name, leaf in tensors.items()}
-            scale_K, strength_K = scale_K[members], strength_K[members]
-        form = group.layers_K[0][key].form
-        replaces = form.algorithm == "whole" and all(spec.strength == 1 for spec in group.specs[members])
-        return Stack(group.target_of[key], form, tensors, scale_K, strength_K, self.draws, replaces)
+        whole, members = self.group.stacks[key], self.members
+        if members.stop - members.start == self.group.size:
+            return whole if self.draws is None else replace(whole, draws=self.draws)
+        return Stack(whole.target, whole.form, {name: leaf[members] for name, leaf in whole.tensors.items()},
+                     whole.scale_K[members], whole.strength_K[members], whole.factor_K[members], self.draws,
+                     whole.replaces)
 
 
 def _draws(group: Group, start: int, end: int, draws: Sequence[tuple[int, int] | None],

@@ -53,6 +53,14 @@ class Target:
         return self.kernel_size != (1, 1)
 
     @property
+    def is_product(self) -> bool:
+        """Whether it is one matrix product: a Linear, or a convolution of single pixels."""
+        from torch import nn
+
+        return type(self.module) is nn.Linear or (type(self.module) is nn.Conv2d and not self.is_spatial
+                                                  and self.stride == (1, 1) and self.padding == (0, 0))
+
+    @property
     def weight_shape(self) -> tuple[int, ...]:
         """[O,I] or [O,I,kh,kw]; of a norm [O]."""
         if self.kind == "norm":

@@ -141,17 +141,16 @@ class Pack:
         """
         import torch
 
-        norms = []
         for k, member in enumerate(self.members):
-            grad_N = self.bank.flat_grad(k)
             if member.loss_scale is not None:
-                grad_N.mul_(1 / member.loss_scale.value)
-            norm = torch.linalg.vector_norm(grad_N)
-            limit = member.config.max_grad_norm
-            if limit > 0:
-                grad_N.mul_((limit / (norm + 1e-6)).clamp(max=1.0))
-            norms.append(norm)
-        return [float(norm) for norm in torch.stack(norms).tolist()]  # one wait for the device, not one each
+                self.bank.flat_grad(k).mul_(1 / member.loss_scale.value)
+        norms_K = torch.stack([torch.linalg.vector_norm(self.bank.flat_grad(k)) for k in range(len(self.members))])
+        norms: list[float] = norms_K.tolist()  # one wait for the device, not one each
+        for k, (member, norm) in enumerate(zip(self.members, norms, strict=True)):
+            factor = member.config.max_grad_norm / (norm + 1e-6)
+            if 0 < factor < 1:
+                self.bank.flat_grad(k).mul_(factor)
+        return norms
 
     def step_optimizer(self, member: Member) -> dict[Part, float]:
         """One update of a member; returns the rates that it really took (for Prodigy d times the rate)."""

@@ -41,6 +41,31 @@ def test_output_and_gradients_are_autograds(shape: tuple[int, ...], precision: t
         assert _error(a, b) < bound
 
 
+@pytest.mark.parametrize(("precision", "bound"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
+def test_a_1x1_convolution_is_autograds_too(precision: torch.dtype, bound: float) -> None:
+    """Two rows of each adapter, and a row that belongs to nobody."""
+    torch.manual_seed(0)
+    module = torch.nn.Conv2d(6, 9, 1).requires_grad_(False)
+    adapters = [(torch.randn(k, r, 6).requires_grad_(), torch.randn(k, 9, r).requires_grad_()) for k, r in SIZES]
+    x = torch.randn(2 * sum(k for k, _ in SIZES) + 1, 6, 3, 4, requires_grad=True)
+    leaves = [x, *(leaf for pair in adapters for leaf in pair)]
+    first, shares, added = 0, [], []
+    for (num, _), (down, up), scale in zip(SIZES, adapters, SCALES, strict=True):
+        shares.append(Share(slice(first, first + 2 * num), down, up, torch.full((num,), scale)))
+        added += [scale * torch.einsum("or,ri,ihw->ohw", up[k], down[k], x[first + 2 * k + n])
+                  for k in range(num) for n in range(2)]
+        first += 2 * num
+    assert [is_cheaper_merged(x, share) for share in shares] == [False, True, True], "both ways, side by side"
+    wanted = module(x) + torch.stack([*added, torch.zeros_like(added[0])])
+    gradients = torch.autograd.grad(wanted.square().sum(), leaves)
+    with torch.autocast("cpu", precision, enabled=precision != torch.float32):
+        found = adapted_linear(module, x, shares)
+    assert found.dtype == precision and found.shape == wanted.shape
+    assert _error(found, wanted) < bound
+    for a, b in zip(torch.autograd.grad(found.float().square().sum(), leaves), gradients, strict=True):
+        assert _error(a, b) < bound
+
+
 def test_in_half_precision_adapters_stay_beside_the_weights() -> None:
     share = Share(slice(0, 2), torch.randn(2, 16, 6), torch.randn(2, 9, 16), torch.ones(2))
     x = torch.randn(2, 500, 6)
