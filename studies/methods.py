@@ -33,9 +33,9 @@ from sweep.trial import AXES, Estimate, Score, TrialFolder, TrialResult, to_json
 
 WORK = Path("results/try-methods")
 RATES = {"lora": (1e-3, 5e-5), "dreambooth": (1e-4, 0.0), "textual_inversion": (0.0, 2e-2)}
-"""Of the UNet and the text encoder, or its vectors. This base likes higher rates than Stable Diffusion: tried on 20 photos
-over 300 steps were 1e-4, 3e-4 and 1e-3 for the LoRA (usefulness .42, .52, .64), 1e-5, 3e-5 and 1e-4 for DreamBooth (.38,
-.47, .61), and 5e-3, 2e-2 and 6e-2 for the vectors (.36, .36, .35)."""
+"""Of the UNet and the text encoder, or its vectors. This base likes higher rates than Stable Diffusion. Tried on 20
+photos over 300 steps were 1e-4, 3e-4 and 1e-3 for the LoRA (usefulness .42, .52, .64), 1e-5, 3e-5 and 1e-4 for
+DreamBooth (.38, .47, .61), and 5e-3, 2e-2 and 6e-2 for the vectors (.36, .36, .35)."""
 NEEDED = {"lora": "20-50", "dreambooth": "3-5, ideally 20-30", "textual_inversion": "3-5, ideally 20-30"}
 """Images, as the tutorial has them (seeds/001)."""
 
@@ -78,7 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         subprocess.run([sys.executable, "train.py", "-m", *settings(method, asked.steps, asked.checkpoints),
                         f"dataset.num_images={','.join(map(str, asked.photos))}",
                         f"seed={','.join(map(str, asked.seeds))}", "tracker=none", f"sweep.name={name}",
-                        f"sweep.results_dir={asked.work}", f"launcher.threads={asked.threads}", *overrides], check=True)
+                        f"sweep.results_dir={asked.work}", f"launcher.threads={asked.threads}", "launcher.devices=1",
+                        *overrides], check=True)
         found += read_record(asked.work / name).results
     options = " ".join(map(str, ["--photos", *asked.photos, "--steps", asked.steps, "--checkpoints", asked.checkpoints,
                                  "--seeds", *asked.seeds, *overrides]))
