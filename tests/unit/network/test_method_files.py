@@ -17,6 +17,7 @@ from sweep.network.file_kinds import kind_of_file
 from sweep.network.lora_file import LoadedSpec
 from sweep.network.spec import WholeSpec, WordsSpec
 from sweep.network.targets import PARTS, find_layers, find_targets
+from sweep.network.tools.make import extract
 from sweep.network.trained_file import read_trained
 from tests.miniatures import write_folder
 from tests.unit.model.conftest import config
@@ -102,6 +103,24 @@ def test_a_checkpoint_is_a_base_of_its_own(tmp_path) -> None:
         assert all(torch.equal(getattr(twins[key], name), tensor) for name, tensor in tensors.items()), key
     vae, its = again.vae.state_dict(), mini.vae.state_dict()
     assert all(torch.equal(vae[name], its[name]) for name in its)
+
+
+def test_a_lora_can_be_extracted_from_it(tmp_path) -> None:
+    """Of a change of rank 4 it keeps all."""
+    from sweep.model.loading import load_base
+
+    folder = write_folder(tmp_path / "mini", "sd1")
+    mini = load_base(config(folder), "identity", "cpu")
+    layers, path, g = find_layers(mini), tmp_path / "a.safetensors", torch.Generator().manual_seed(1)
+    bank = AdapterBank(layers, [WholeSpec(parts=("unet",))])
+    bank.init_weights(0, seed=1)
+    for tensors in bank.weights(0).values():
+        weight = tensors["weight"]
+        if weight.ndim == 2:
+            weight.add_(0.05 * torch.randn(len(weight), 4, generator=g) @ torch.randn(4, weight.shape[1], generator=g))
+    write_checkpoint_file(path, mini, layers, bank.weights(0), dtype=torch.float32, metadata={})
+    done = extract(str(path), str(folder), tmp_path / "lora.safetensors", rank=4, dtype=torch.float32)
+    assert done.kept_frac > 0.999 and len(done.ranks) > 100
 
 
 def test_a_checkpoint_of_another_architecture_is_named(base, layers, tmp_path) -> None:
