@@ -44,6 +44,7 @@ NEEDED = {"lora": "20-50", "dreambooth": "3-5, ideally 20-30", "textual_inversio
 class Row:
     """One trial. is_best: no trial on as many photos is better by more than chance on the same prompts.
 
+    bleed: likeness to the subject where only the class was asked for; None where it was not measured.
     training_minutes: of its steps alone; a trial that shares its passes with others costs less than alone.
     """
 
@@ -55,6 +56,7 @@ class Row:
     step: int
     strength: float
     axes: Mapping[str, Estimate]
+    bleed: float | None
     verdict: str
     is_best: bool
 
@@ -111,7 +113,8 @@ def rows_of(results: Sequence[TrialResult], results_dir: Path) -> list[Row]:
         rows.append(Row(method=_method(result), num_photos=_num_photos(result), seed=int(result.trial.config["seed"]),
                         file_bytes=(folder.checkpoints / answer.file).stat().st_size,
                         training_minutes=seconds_per_step(folder) * result.trial.num_steps / 60, step=answer.step,
-                        strength=answer.strength, axes=answer.score.axes, verdict=answer.score.verdict,
+                        strength=answer.strength, axes=answer.score.axes,
+                        bleed=answer.score.details.get("bleed"), verdict=answer.score.verdict,
                         is_best=_is_best(answer.score, rivals)))
     return rows
 
@@ -145,22 +148,25 @@ def write_report(rows: Sequence[Row], out: Path, made: Mapping[str, Any]) -> Non
     write_json(out / "figures.json", {**made, "rows": [to_json(row) for row in rows]})
     lines = ["# Three methods on one subject", "",
              "The tutorial's table (seeds/001), measured on the pocket base: likeness of 1 is a real photo, adherence "
-             "of 1 the base itself; of memorisation 0 is best.", "",
+             "of 1 the base itself; of memorisation and bleed (likeness where only the class was asked for) 0 is best. "
+             "All of them enter usefulness.", "",
              "| method | photos | the tutorial wants | file | training, minutes | at | " + " | ".join(AXES)
-             + " | verdict |", "|---|---|---|---|---|---|" + "---|" * (len(AXES) + 1)]
+             + " | bleed | verdict |", "|---|---|---|---|---|---|" + "---|" * (len(AXES) + 2)]
     for row in rows:
         at = f"step {row.step}" + (f", strength {row.strength:g}" if row.method == "lora" else "")
         name = TITLES[row.method]
         lines.append(f"| {f'**{name}**' if row.is_best else name} | {row.num_photos} | {NEEDED[row.method]} | "
                      f"{size(row.file_bytes)} | {row.training_minutes:.1f} | {at} | "
-                     + " | ".join(figure(row.axes.get(axis)) for axis in AXES) + f" | {row.verdict} |")
+                     + " | ".join(figure(row.axes.get(axis)) for axis in AXES)
+                     + f" | {'unknown' if row.bleed is None else f'{row.bleed:.2f}'} | {row.verdict} |")
     rates = ", ".join(f"{TITLES[name]} {' / '.join(f'{rate:g}' for rate in pair)}"
                       for name, pair in made["rates"].items())
     lines += ["", "Bold: none on as many photos has a greater usefulness by more than chance on the same prompts "
               "(training seeds are not counted in). A LoRA's strength was chosen too; the other two have none.",
               "",
               f"Rates (UNet / text encoder or vectors): {rates}. DreamBooth leaves the text encoder as it is. LoRA: "
-              "rank 32. Textual inversion: 4 vectors from the class noun. No class images.", "",
+              "rank 32. Textual inversion: 4 vectors from the class noun. No class images, which are what holds the class apart "
+              "from the subject (dataset.generate_reg).", "",
               f"{made['hardware']}; commit {made['commit']}.", "", f"    {made['command']}", ""]
     write_text(out / "README.md", "\n".join(lines))
 
