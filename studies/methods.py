@@ -165,7 +165,7 @@ def write_report(rows: Sequence[Row], out: Path, made: Mapping[str, Any]) -> Non
               "(training seeds are not counted in). A LoRA's strength was chosen too; the other two have none.",
               "",
               f"Rates (UNet / text encoder or vectors): {rates}. DreamBooth leaves the text encoder as it is. LoRA: "
-              "rank 32. Textual inversion: 4 vectors from the class noun. No class images, which are what holds the class apart "
+              "rank 32. Textual inversion: 4 vectors from the class noun. No class images, which hold the class apart "
               "from the subject (dataset.generate_reg).", "",
               f"{made['hardware']}; commit {made['commit']}.", "", f"    {made['command']}", ""]
     write_text(out / "README.md", "\n".join(lines))

@@ -216,7 +216,7 @@ class Status:
     """Where a trial stands; `status.json`, written by its worker alone."""
 
     status: str  # RUNNING, WAITING for a place in its pack, or one of FINISHED
-    phase: str  # "training" | "drawing" (regularisation images) | "scoring" | ""
+    phase: str  # "loading" (the base) | "training" | "drawing" (regularisation images) | "scoring" | ""
     step: int
     num_steps: int
     is_trained: bool  # its last file is written (it may still have to be scored)

@@ -131,7 +131,7 @@ def _say(folder: TrialFolder, text: str) -> None:
 
 def _status_before(trial: Trial, folder: TrialFolder) -> Status:
     """Running from where an earlier worker left it. Trained counts only while the files are there."""
-    status = Status(status=RUNNING, phase="training", step=0, num_steps=trial.num_steps, is_trained=False,
+    status = Status(status=RUNNING, phase="loading", step=0, num_steps=trial.num_steps, is_trained=False,
                     attributed_s=attributed_s(folder))
     if not folder.status.exists():
         return status

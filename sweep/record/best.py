@@ -32,13 +32,14 @@ def compared(results: Sequence[TrialResult]) -> list[TrialResult]:
 def best_results(results: Sequence[TrialResult]) -> tuple[TrialResult | None, list[TrialResult]]:
     """The trial with the greatest usefulness less one standard error, and the trials that tie with it.
 
-    Ties come in the order of `results`, the best one not among them. With ties there is no winner to name.
+    The best one is not among the ties, which come in the order in which to try them. With ties there is no winner to
+    name.
     """
     candidates = compared(results)
     if not candidates:
         return None, []
-    best = max(candidates, key=lambda result: cautious(_score(result)))
-    return best, [other for other in candidates if other is not best and tie(best, other)]
+    best, *others = sorted(candidates, key=lambda result: -cautious(_score(result)))
+    return best, [other for other in others if tie(best, other)]
 
 
 def on_front(results: Sequence[TrialResult]) -> list[TrialResult]:

@@ -16,7 +16,7 @@ from sweep.record.facts import Record
 from sweep.record.how_to_use import prompt_words
 from sweep.record.notes import read_notes
 from sweep.record.pictures import Strip, photo_thumbnail, read_strip
-from sweep.record.sentences import answer_sentence, file_place, learned, results_sentence, value_text
+from sweep.record.sentences import answer_sentence, file_place, learned, results_sentence, tie_sentence, value_text
 from sweep.trial import AXES, Score, TrialResult, trial_folder
 
 PICTURE_BUDGET = 24_000_000  # bytes of images in one report; what does not fit is left out, and the report says so
@@ -44,7 +44,8 @@ def report_data(record: Record, *, lessons: Sequence[str] | None = None,
         "base_model": entry.base_model, "dataset": entry.dataset, "num_photos": entry.num_photos,
         "question": {key: value_text(value) for key, value in entry.question.items()},
         "swept": list(entry.swept_keys), "axes": list(AXES),
-        "answer": {"sentence": _sentence(record, is_tie=bool(ties)),
+        "answer": {"sentence": tie_sentence(named) if ties else  # the files of a tie are listed beneath
+                   answer_sentence(entry, results, record.results_dir.name).replace("`", ""),
                    "choices": [_choice(result, entry.subject_words, record) for result in named]},
         "trials": [_trial(result, choice, entry.swept_keys, record)
                    for result, choice in zip(results, choices_of(results), strict=True)],
@@ -56,12 +57,6 @@ def report_data(record: Record, *, lessons: Sequence[str] | None = None,
     })
     _add_scores(data, record, named, picture_budget)
     return data
-
-
-def _sentence(record: Record, *, is_tie: bool) -> str:
-    """The diary's; of a tie without the files, which the page lists beneath."""
-    sentence = answer_sentence(record.entry, record.results, record.results_dir.name).replace("`", "")
-    return sentence.partition("take any of them.")[0] + "take any of them." if is_tie else sentence
 
 
 def _choice(result: TrialResult, words: str, record: Record) -> dict[str, Any]:

@@ -113,7 +113,7 @@ def answer_sentence(entry: SweepEntry, results: Sequence[TrialResult], results_d
     if best is None or best.answer is None:
         return _nothing_to_name(results, results_dir)
     if ties:
-        return _tie_sentence(entry, sorted([best, *ties], key=lambda r: r.trial.number), results_dir)
+        return f"{tie_sentence([best, *ties])} {_tied_files(entry, [best, *ties], results_dir)}"
     score = best.answer.score
     start = "Use" if _is_wanted(score.verdict) else f"None is good yet; the least bad ({score.verdict}) is"
     rivals = len(compared(results)) - 1
@@ -247,14 +247,18 @@ def _differences(name: str, pairs: Sequence[tuple[TrialResult, TrialResult]]) ->
     return found
 
 
-def _tie_sentence(entry: SweepEntry, tied: Sequence[TrialResult], results_dir: str) -> str:
+def tie_sentence(tied: Sequence[TrialResult]) -> str:
+    """Why no winner is named among these."""
+    good = any(r.answer is not None and _is_wanted(r.answer.score.verdict) for r in tied)
+    start = "A tie" if good else "None is good yet, and a tie"
+    return f"{start}: {len(tied)} trials can't be told apart on so many images. The most promising first:"
+
+
+def _tied_files(entry: SweepEntry, tied: Sequence[TrialResult], results_dir: str) -> str:
     named = "; ".join(
         f"`{results_dir}/{file_place(r)}`{at_strength(r.answer)} (trial {r.trial.number}, usefulness "
         f"{figure(usefulness(r))}): {_prompt(entry, r.answer)}" for r in tied[:3] if r.answer is not None)
-    more = f"; and {len(tied) - 3} more in the table" if len(tied) > 3 else ""
-    good = any(r.answer is not None and _is_wanted(r.answer.score.verdict) for r in tied)
-    start = "A tie" if good else "None is good yet, and a tie"
-    return f"{start}: {len(tied)} trials can't be told apart, take any of them. {named}{more}."
+    return named + (f"; and {len(tied) - 3} more in the table." if len(tied) > 3 else ".")
 
 
 def _nothing_to_name(results: Sequence[TrialResult], results_dir: str) -> str:

@@ -301,13 +301,17 @@ def duration(seconds: float) -> str:
 
 def _events(trial: Trial, before: Progress, now: Progress) -> list[str]:
     events = []
-    if before.status == WAITING and now.status == RUNNING:
+    if _is_at_work(now) and not _is_at_work(before):
         events.append(f"trial {label(trial)}: started at step {now.step} of {now.num_steps}")
     if now.latest is not None and (before.latest is None or before.latest.score_id != now.latest.score_id):
         events.append(f"trial {label(trial)}: {_latest(now.latest)}")
     if now.status in FINISHED and before.status != now.status:
         events.append(f"trial {label(trial)}: {now.status} at step {now.step} of {now.num_steps}")
     return events
+
+
+def _is_at_work(progress: Progress) -> bool:
+    return progress.status == RUNNING and progress.phase != "loading"
 
 
 def _latest(score: Score | None) -> str:

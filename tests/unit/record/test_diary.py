@@ -36,7 +36,7 @@ def test_the_answer_names_file_strength_trigger_and_interval() -> None:
 def test_a_tie_names_no_winner() -> None:
     text = answer_sentence(entry(), [result(1, (0.65, 0.55, 0.75)), result(2, (0.7, 0.6, 0.8))])
     assert text.startswith("A tie: 2 trials can't be told apart")
-    assert text.index("id0001") < text.index("id0002")
+    assert text.index("id0002") < text.index("id0001"), "in the order in which to try them"
     assert "Use" not in text
 
 

@@ -5,7 +5,7 @@ from typing import Any
 from record_examples import entry, result, score, trial
 
 from sweep.record.terminal import Progress, duration, make_view, progress_bar, show_plan, show_results
-from sweep.trial import DONE, FAILED, RUNNING
+from sweep.trial import DONE, FAILED, RUNNING, WAITING
 
 
 class _Stream(io.TextIOWrapper):
@@ -41,8 +41,9 @@ def test_a_log_has_one_line_per_event() -> None:
     stream, clock = _Stream(), _Clock()
     view = make_view([trial(1), trial(2)], "alex", stream=stream, clock=clock)
     scored = score((0.7, 0.6, 0.8), stage="screen")
-    for progress in (_progress(), _progress(step=10), _progress(step=30, latest=scored),
-                     _progress(step=30, latest=scored), _progress(status=DONE, step=100, latest=scored)):
+    for progress in (_progress(phase="loading"), _progress(status=WAITING, phase=""), _progress(), _progress(step=10),
+                     _progress(step=30, latest=scored), _progress(step=30, latest=scored),
+                     _progress(status=DONE, step=100, latest=scored)):
         clock.now_s += 0.5
         view.update({"id0001": progress})
     view.close()
