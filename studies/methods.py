@@ -2,7 +2,8 @@
 
 Seed 001 compares textual inversion, DreamBooth and LoRA by the images they need, the size of what comes out, and its
 quality. Here each method trains on few and on many of the pocket's own photos for the same number of steps, its best
-checkpoint is chosen as in any sweep and scored as a file, and the table says size, minutes and scores.
+checkpoint is chosen as in any sweep and scored as a file, and the table says size, minutes and scores. LoRA and
+DreamBooth train once more on the many photos with class images in between, for twice as many steps.
 
 Each method's trials are an ordinary sweep, so a kill loses little: the same command goes on. Arguments behind the
 options are further overrides of all three, e.g. scoring.screen.num_seeds=1.
@@ -25,7 +26,7 @@ from studies.options import add_places, today
 from sweep.comparison import are_tied
 from sweep.errors import ScoringError
 from sweep.files import read_jsonl, write_json, write_text
-from sweep.methods import METHODS, TITLES
+from sweep.methods import DREAMBOOTH, LORA, METHODS, TITLES
 from sweep.record.facts import read_record
 from sweep.record.provenance import commit, hardware
 from sweep.record.sentences import figure
@@ -44,12 +45,14 @@ NEEDED = {"lora": "20-50", "dreambooth": "3-5, ideally 20-30", "textual_inversio
 class Row:
     """One trial. is_best: no trial on as many photos is better by more than chance on the same prompts.
 
+    num_class_images: that the base drew to hold the class apart from the subject.
     bleed: likeness to the subject where only the class was asked for; None where it was not measured.
     training_minutes: of its steps alone; a trial that shares its passes with others costs less than alone.
     """
 
     method: str
     num_photos: int
+    num_class_images: int
     seed: int
     file_bytes: int
     training_minutes: float
@@ -68,6 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--photos", type=int, nargs="+", default=[4, 20], help="how many of the subject's 25 photos")
     parser.add_argument("--steps", type=int, default=800, help="of each training")
     parser.add_argument("--checkpoints", type=int, default=2, help="of each training")
+    parser.add_argument("--class-images", type=int, default=100, help="that the base draws; 0 = none")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1], help="training seeds")
     add_places(parser, "methods", WORK, "trials and images are")
     asked, overrides = parser.parse_known_args(arguments)
@@ -75,16 +79,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"unknown: {' '.join(overrides)}")
     made_by = commit()
     found: list[TrialResult] = []
-    for method in METHODS:
-        name = f"{method}-{asked.steps}"
-        subprocess.run([sys.executable, "train.py", "-m", *settings(method, asked.steps, asked.checkpoints),
-                        f"dataset.num_images={','.join(map(str, asked.photos))}",
+    jobs = [(method, asked.steps, asked.photos, 0) for method in METHODS]
+    if asked.class_images:
+        jobs += [(method, 2 * asked.steps, [max(asked.photos)], asked.class_images) for method in (LORA, DREAMBOOTH)]
+    for method, num_steps, photos, num_class_images in jobs:
+        name = f"{method}-{num_steps}" + (f"-class{num_class_images}" if num_class_images else "")
+        subprocess.run([sys.executable, "train.py", "-m", *settings(method, num_steps, asked.checkpoints),
+                        f"dataset.num_images={','.join(map(str, photos))}",
+                        f"dataset.generate_reg={num_class_images or 'null'}",
                         f"seed={','.join(map(str, asked.seeds))}", "tracker=none", f"sweep.name={name}",
                         f"sweep.results_dir={asked.work}", f"launcher.threads={asked.threads}", "launcher.devices=1",
                         *overrides], check=True)
         found += read_record(asked.work / name).results
     options = " ".join(map(str, ["--photos", *asked.photos, "--steps", asked.steps, "--checkpoints", asked.checkpoints,
-                                 "--seeds", *asked.seeds, *overrides]))
+                                 "--class-images", asked.class_images, "--seeds", *asked.seeds, *overrides]))
     write_report(rows_of(found, asked.work), asked.out, {
         "command": f"python -m studies.methods {options}", "date": today(), "hardware": hardware(), "commit": made_by,
         "rates": RATES})
@@ -102,7 +110,8 @@ def settings(method: str, num_steps: int, num_checkpoints: int) -> list[str]:
 def rows_of(results: Sequence[TrialResult], results_dir: Path) -> list[Row]:
     """By number of photos, then by method. Raises ScoringError for a trial without an answer."""
     rows = []
-    for result in sorted(results, key=lambda each: (_num_photos(each), list(METHODS).index(_method(each)))):
+    for result in sorted(results, key=lambda each: (_num_photos(each), _num_class_images(each),
+                                                     list(METHODS).index(_method(each)))):
         answer = result.answer
         if answer is None:
             raise ScoringError(f"Trial {result.trial.train_id} ({_method(result)}) has no answer: {result.status}. "
@@ -110,7 +119,8 @@ def rows_of(results: Sequence[TrialResult], results_dir: Path) -> list[Row]:
         rivals = [other.answer.score for other in results
                   if other.answer is not None and _num_photos(other) == _num_photos(result)]
         folder = trial_folder(results_dir, result.trial.train_id)
-        rows.append(Row(method=_method(result), num_photos=_num_photos(result), seed=int(result.trial.config["seed"]),
+        rows.append(Row(method=_method(result), num_photos=_num_photos(result),
+                        num_class_images=_num_class_images(result), seed=int(result.trial.config["seed"]),
                         file_bytes=(folder.checkpoints / answer.file).stat().st_size,
                         training_minutes=seconds_per_step(folder) * result.trial.num_steps / 60, step=answer.step,
                         strength=answer.strength, axes=answer.score.axes,
@@ -143,6 +153,10 @@ def _num_photos(result: TrialResult) -> int:
     return int(result.trial.config["dataset"]["num_images"])
 
 
+def _num_class_images(result: TrialResult) -> int:
+    return int(result.trial.config["dataset"].get("generate_reg") or 0)
+
+
 def write_report(rows: Sequence[Row], out: Path, made: Mapping[str, Any]) -> None:
     """figures.json and README.md."""
     write_json(out / "figures.json", {**made, "rows": [to_json(row) for row in rows]})
@@ -150,13 +164,13 @@ def write_report(rows: Sequence[Row], out: Path, made: Mapping[str, Any]) -> Non
              "The tutorial's table (seeds/001), measured on the pocket base: likeness of 1 is a real photo, adherence "
              "of 1 the base itself; of memorisation and bleed (likeness where only the class was asked for) 0 is best. "
              "All of them enter usefulness.", "",
-             "| method | photos | the tutorial wants | file | training, minutes | at | " + " | ".join(AXES)
-             + " | bleed | verdict |", "|---|---|---|---|---|---|" + "---|" * (len(AXES) + 2)]
+             "| method | photos | the tutorial wants | class images | file | training, minutes | at | "
+             + " | ".join(AXES) + " | bleed | verdict |", "|---|---|---|---|---|---|---|" + "---|" * (len(AXES) + 2)]
     for row in rows:
         at = f"step {row.step}" + (f", strength {row.strength:g}" if row.method == "lora" else "")
         name = TITLES[row.method]
         lines.append(f"| {f'**{name}**' if row.is_best else name} | {row.num_photos} | {NEEDED[row.method]} | "
-                     f"{size(row.file_bytes)} | {row.training_minutes:.1f} | {at} | "
+                     f"{row.num_class_images} | {size(row.file_bytes)} | {row.training_minutes:.1f} | {at} | "
                      + " | ".join(figure(row.axes.get(axis)) for axis in AXES)
                      + f" | {'unknown' if row.bleed is None else f'{row.bleed:.2f}'} | {row.verdict} |")
     rates = ", ".join(f"{TITLES[name]} {' / '.join(f'{rate:g}' for rate in pair)}"
@@ -165,8 +179,8 @@ def write_report(rows: Sequence[Row], out: Path, made: Mapping[str, Any]) -> Non
               "(training seeds are not counted in). A LoRA's strength was chosen too; the other two have none.",
               "",
               f"Rates (UNet / text encoder or vectors): {rates}. DreamBooth leaves the text encoder as it is. LoRA: "
-              "rank 32. Textual inversion: 4 vectors from the class noun. No class images, which hold the class apart "
-              "from the subject (dataset.generate_reg).", "",
+              "rank 32. Textual inversion: 4 vectors from the class noun. Class images are drawn by the base; half of "
+              "the steps are theirs.", "",
               f"{made['hardware']}; commit {made['commit']}.", "", f"    {made['command']}", ""]
     write_text(out / "README.md", "\n".join(lines))
 

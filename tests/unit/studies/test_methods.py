@@ -44,8 +44,8 @@ def test_the_table_says_size_minutes_and_who_is_best(tmp_path) -> None:
     write_report(rows, tmp_path / "out", {"command": "python -m studies.methods", "date": "d", "hardware": "h",
                                           "commit": "c", "rates": RATES})
     text = (tmp_path / "out" / "README.md").read_text()
-    assert "| **LoRA** | 4 | 20-50 | 4.0 kB | 1.0 | step 1, strength 1 |" in text
-    assert "| textual inversion | 4 | 3-5, ideally 20-30 | 4.0 kB | 1.0 | step 1 |" in text
+    assert "| **LoRA** | 4 | 20-50 | 0 | 4.0 kB | 1.0 | step 1, strength 1 |" in text
+    assert "| textual inversion | 4 | 3-5, ideally 20-30 | 0 | 4.0 kB | 1.0 | step 1 |" in text
     assert len(read_json(tmp_path / "out" / "figures.json")["rows"]) == 4
 
 
