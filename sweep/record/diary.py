@@ -141,7 +141,9 @@ def _trial(sweep: SweepEntry, result: TrialResult, nearest: TrialResult | None) 
     checkpoints = [s for s in result.scores if s.stage == "screen"]
     if len(checkpoints) > 1:
         by_epoch = len({s.epoch for s in checkpoints}) == len(checkpoints)
-        lines.append(f"{'Epoch by epoch' if by_epoch else 'Step by step'}: " + ", ".join(
+        # a screen draws no class prompts: what leaks into the class lowers the answer's usefulness, not these
+        by_what = f"{'Epoch by epoch' if by_epoch else 'Step by step'}, before bleed"
+        lines.append(f"{by_what}: " + ", ".join(
             f"{s.epoch if by_epoch else s.step}: {_short(s.axes['usefulness'].value) or '?'} {s.verdict}"
             for s in checkpoints if "usefulness" in s.axes))
     lines.append(f"Results: {results_sentence(result)}")

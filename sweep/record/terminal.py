@@ -317,8 +317,9 @@ def _is_at_work(progress: Progress) -> bool:
 def _latest(score: Score | None) -> str:
     if score is None:
         return ""
+    so_far = "" if "bleed" in score.details else " before bleed"  # a screen draws no class prompts: never higher after
     return (f"step {score.step}: likeness {_figure_of(score, 'likeness')}, usefulness "
-            f"{_figure_of(score, 'usefulness')}, {score.verdict}")
+            f"{_figure_of(score, 'usefulness')}{so_far}, {score.verdict}")
 
 
 def _result_row(entry: SweepEntry, result: TrialResult, choice: str) -> list[str]:

@@ -51,7 +51,7 @@ def test_a_log_has_one_line_per_event() -> None:
     assert len(lines) == 4
     assert "2 trials, 200 steps" in lines[0]
     assert lines[1] == "trial 1 network_dim=8: started at step 0 of 100"
-    assert "step 30: likeness 0.80, usefulness 0.70, good" in lines[2]
+    assert "step 30: likeness 0.80, usefulness 0.70 before bleed, good" in lines[2]
     assert lines[3] == "trial 1 network_dim=8: done at step 100 of 100"
 
 
