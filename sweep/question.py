@@ -11,6 +11,7 @@ from typing import Any
 from sweep.errors import ConfigError, SweepExistsError
 from sweep.evaluation.keys import known_by
 from sweep.files import stable_hash
+from sweep.methods import LORA
 from sweep.preflight import Checked
 from sweep.record.entry import SweepEntry
 from sweep.schema import to_tree
@@ -31,6 +32,8 @@ def question_of(cells: Cells, first: Checked) -> dict[str, Any]:
     """The fixed settings that a sweep's name stands for: flat keys, the content of photos and base (not where they
     lie), and how it is scored, as one hash (the prompts are long)."""
     keys = flat({key: value for key, value in cells.fixed.items() if key not in (*NOT_ASKED, "scoring")})
+    if keys.get("method.name") == LORA:  # a question of before there were methods is still the same
+        keys = {key: value for key, value in keys.items() if not key.startswith("method.")}
     swept = {*cells.swept_keys, *(key.split(".")[0] for key in cells.swept_keys)}
     question = {key: value for key, value in keys.items()
                 if key not in PLACES and key not in swept and key.split(".")[0] not in swept}

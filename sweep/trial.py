@@ -88,6 +88,7 @@ class Answer:
     score: Score  # measured on cells that played no part in the choice where the budget allows
     reason: str  # a sentence: what can't be told apart, from where on it gets worse
     guidance_scale: float | None = None  # None = the sampler's own
+    kind: str = "lora"  # "checkpoint", "embedding": such a file is used otherwise, and has no strength
 
     @property
     def at(self) -> str:

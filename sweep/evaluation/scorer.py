@@ -31,8 +31,11 @@ from sweep.evaluation.score import judge
 from sweep.evaluation.settings import STAGES, ScoringConfig, check_fits
 from sweep.evaluation.sheet import write_sheet
 from sweep.files import read_json, sha256_of, stable_hash, write_json
-from sweep.network.lora_file import LoraFile, read_lora
+from sweep.model.text import with_new_words
+from sweep.network.file_kinds import Kind, kind_of_file
+from sweep.network.lora_file import LoraFile
 from sweep.network.targets import Target
+from sweep.network.trained_file import read_trained
 from sweep.trial import Answer, Score, score_from_json, spoken_arm, to_json
 
 if TYPE_CHECKING:
@@ -156,7 +159,8 @@ class Scorer:
             if all(score.axes["usefulness"].value is None for score in scores):
                 best = [len(requests) - 1]  # nothing to go by: the last file, as trainers' users do
             arms.append([replace(requests[i], strength=strength, guidance_scale=scale) for i in best
-                         for strength, scale in arms_of(self.scoring)])
+                         for strength, scale in self._arms(requests[i].file)])
+            progress.add((len(best) * len(arms_of(self.scoring)) - len(arms[-1])) * len(self._cells["refine"]))
         arms, refined = self._refined(arms, progress)
         finals = [[(trial[i], scores[i]) for i in best_of(scores, max(1, choice.confirm))]
                   for trial, scores in zip(arms, refined, strict=True)]
@@ -169,10 +173,16 @@ class Scorer:
         answers = []
         for trial, scores, screens, rounds in zip(finals, ends, screened, refined, strict=True):
             chosen = best_of(scores)[0]
-            answers.append(self._answer(scores[chosen], screens, rounds, trial[chosen][1]))
+            arm, refined_score = trial[chosen]
+            answers.append(self._answer(scores[chosen], screens, rounds, refined_score, kind_of_file(arm.file)))
         for requests, answer in zip(trial_requests, answers, strict=True):
             write_json(requests[0].scores_dir / f"answer-{self.scoring_id}.json", to_json(answer))
         return answers
+
+    def _arms(self, file: Path) -> list[tuple[float, float | None]]:
+        """The strengths and guidance scales that a user may choose: a checkpoint or an embedding has no strength."""
+        arms = arms_of(self.scoring)
+        return arms if kind_of_file(file) == "lora" else list(dict.fromkeys((1.0, scale) for _, scale in arms))
 
     def _refined(self, arms: Sequence[list[ScoreRequest]], progress: Progress
                  ) -> tuple[list[list[ScoreRequest]], list[list[Score]]]:
@@ -253,6 +263,8 @@ class Scorer:
         progress.add((len(jobs) - len(missing)) * num_new)
         elapsed = {}
         group_size = max(1, IMAGES_PER_GROUP // len(cells))
+        if any(kind_of_file(job.request.file) == "checkpoint" for job in missing):
+            group_size = 1  # each is as large as the base
         if missing:
             self._anchor(missing[0].request.scores_dir, progress)
         for start in range(0, len(missing), group_size):
@@ -286,8 +298,9 @@ class Scorer:
         """Draw and measure a group of files in one go; write what was measured and the contact sheets."""
         loras: dict[Path, LoraFile] = {}
         for job in jobs:
-            loras.setdefault(job.request.file, read_lora(job.request.file, self.targets))
-        rows = [Row(loras[job.request.file], job.request.strength, cell.text, cell.seed, job.request.guidance_scale)
+            loras.setdefault(job.request.file, read_trained(job.request.file, self.targets))
+        rows = [Row(loras[job.request.file], job.request.strength, self.typed(cell.text, loras[job.request.file]),
+                    cell.seed, job.request.guidance_scale)
                 for job in jobs for cell in job.cells]
         digests = [job.file_sha256 for job in jobs for _ in job.cells]
 
@@ -300,6 +313,10 @@ class Scorer:
             measured = self.observer.look(drawn, job.cells)
             self._show(job, measured, drawn)
             write_json(job.cells_path, set_to_json(measured))
+
+    def typed(self, prompt: str, lora: LoraFile) -> str:
+        """The prompt as it is drawn with a file: an embedding's vectors stand where the trigger does."""
+        return with_new_words(prompt, self.dataset.trigger, lora.num_vectors) if lora.num_vectors else prompt
 
     def _show(self, job: _Job, measured: MeasuredSet, drawn: Tensor) -> None:
         """The contact sheet; at the end also the copy report."""
@@ -337,13 +354,14 @@ class Scorer:
                                "scores of different scorings are never compared. Delete it to score again.")
         return replace(score, file=job.request.file.name, epoch=job.request.epoch, step=job.request.step)
 
-    def _answer(self, final: Score, screened: Sequence[Score], refined: Sequence[Score], best: Score) -> Answer:
+    def _answer(self, final: Score, screened: Sequence[Score], refined: Sequence[Score], best: Score,
+                kind: Kind | None) -> Answer:
         """best: the final arm as it was refined."""
         tied = [s for s in refined if (s.file, s.file_sha256) == (final.file, final.file_sha256)
                 and (s is best or are_tied(best, s))]
         sentence = reason(final, screened, tied_arms=tied, is_confirmed=self.scoring.choice.confirm > 0)
         return Answer(file=final.file, epoch=final.epoch, step=final.step, strength=final.strength, score=final,
-                      reason=sentence, guidance_scale=final.guidance_scale)
+                      reason=sentence, guidance_scale=final.guidance_scale, kind=kind or "lora")
 
 
 def _read_set(path: Path) -> MeasuredSet | None:

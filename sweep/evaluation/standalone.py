@@ -187,7 +187,7 @@ def _scorer(config: EvaluateConfig, dataset: Dataset) -> Scorer:
 
     from sweep.evaluation.scorer import Scorer
     from sweep.model.loading import load_base
-    from sweep.network.targets import find_targets
+    from sweep.network.targets import find_layers
 
     if config.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device=cuda, but this machine has no usable GPU. Use device=cpu or device=auto.")
@@ -195,16 +195,16 @@ def _scorer(config: EvaluateConfig, dataset: Dataset) -> Scorer:
         torch.set_num_threads(config.threads)
     device = "cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu"
     base = load_base(config.base_model, identity, device)
-    return Scorer(base, find_targets(base), config.scoring, dataset, Path(config.results_dir),
+    return Scorer(base, find_layers(base), config.scoring, dataset, Path(config.results_dir),
                   clip_skip=config.clip_skip, max_token_length=config.max_token_length)
 
 
 def _check_readable(loras: Sequence[FoundLora], scorer: Scorer) -> None:
     """Read every file once, so that one that does not fit the base is told before an hour of drawing."""
-    from sweep.network.lora_file import read_lora
+    from sweep.network.trained_file import read_trained
 
     for lora in loras:
-        unknown = read_lora(lora.path, scorer.targets).unknown
+        unknown = read_trained(lora.path, scorer.targets).unknown
         if unknown:
             print(f"{lora.path}: {len(unknown)} tensors mean nothing for this base and are left out: "
                   f"{', '.join(unknown[:5])}{', ...' if len(unknown) > 5 else ''}", file=sys.stderr)

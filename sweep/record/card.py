@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from sweep.files import sha256_of, write_text
+from sweep.methods import LORA, method_of
 from sweep.record.best import best_results
 from sweep.record.facts import Record
+from sweep.record.how_to_use import folders, prompt_words
 from sweep.record.kohya.write import experiment_of, kohya_command, kohya_toml
-from sweep.record.sentences import answer_sentence, as_sentence, figure, prompt_tag, value_text, verdict_sentence
+from sweep.record.sentences import answer_sentence, as_sentence, figure, value_text, verdict_sentence
 from sweep.trial import AXES, Answer, TrialResult, trial_folder
 
 PUBLISH = "publish"
@@ -28,6 +30,7 @@ LICENCES: Mapping[str, tuple[str, str]] = {
              "A) hold for this file too and must be passed on with it."),
 }
 _OTHER = ("other", "The base's author says what may be done with models made from it; look it up before you publish.")
+_TAGS = {"lora": ["lora", "template:sd-lora"], "checkpoint": ["dreambooth"], "embedding": ["textual_inversion"]}
 _PLACES = ("dir", "reg_dir", "holdout_dir", "mask_dir", "path", "vae", "tokenizer")
 
 
@@ -58,7 +61,8 @@ def write_publish(record: Record) -> Path | None:
     if sheet is not None:
         shutil.copyfile(sheet, folder / "samples.png")
     config, name = without_places(result.trial.config), source.stem
-    write_text(folder / f"{name}.toml", kohya_toml(config, name))
+    if answer.kind == "lora":
+        write_text(folder / f"{name}.toml", kohya_toml(config, name))
     write_text(folder / "experiment.yaml", experiment_of(config, f"{record.entry.name}, trial {result.trial.number}."))
     write_text(folder / "README.md", card_text(record, result, has_samples=sheet is not None))
     return folder
@@ -74,7 +78,7 @@ def card_text(record: Record, result: TrialResult, *, has_samples: bool) -> str:
     licence, terms = LICENCES.get(entry.base_model, _OTHER)
     base = _base_name(config)
     front = {"base_model": base, "license": licence, "library_name": "diffusers", "pipeline_tag": "text-to-image",
-             "tags": ["lora", "stable-diffusion", "text-to-image", "template:sd-lora", "lora-sweep"],
+             "tags": [*_TAGS[answer.kind], "stable-diffusion", "text-to-image", "lora-sweep"],
              **({"instance_prompt": words} if words else {})}
     figures = "\n".join(f"| {axis} | {figure(answer.score.axes.get(axis))} |" for axis in AXES)
     notes = " ".join(map(as_sentence, answer.score.notes))
@@ -83,10 +87,9 @@ def card_text(record: Record, result: TrialResult, *, has_samples: bool) -> str:
         "---\n" + yaml.safe_dump(front, sort_keys=False, allow_unicode=True) + "---",
         f"# {name}",
         *(["![Samples with their prompts and figures](samples.png)"] if has_samples else []),
-        f"## Use\nTrigger words: `{words}`. Recommended strength: {answer.at}. Base: {base}.\n\n"
-        f"```\n{' '.join(filter(None, [words, prompt_tag(answer)]))}\n```\n\n"
-        f"A1111: put `{answer.file}` into `models/Lora`; ComfyUI: into `models/loras`. "
-        + as_sentence(answer.reason),
+        f"## Use\nTrigger words: `{words}`. {_strength(answer)}Base: {base}.\n\n"
+        f"```\n{prompt_words(words, answer)}\n```\n\n"
+        + folders(answer) + " " + as_sentence(answer.reason),
         f"## How good it is\n{verdict_sentence(answer.score.verdict)} {notes}".rstrip()
         + f"\n\n| | figure (90 % interval) |\n| --- | --- |\n{figures}\n\n"
         f"Measured on {answer.score.num_images} images ({answer.score.stage}). 0 is the base model without the LoRA, 1 "
@@ -94,11 +97,21 @@ def card_text(record: Record, result: TrialResult, *, has_samples: bool) -> str:
         f"Drawn with {sampler}.",
         f"## How it was made\n{_settings(config, result)}\n\n{_one_of(record)}",
         f"With this program: put `experiment.yaml` into `conf/experiment/` and run `python train.py "
-        f"experiment=experiment dataset.dir=YOUR_PHOTOS`.\nWith sd-scripts: `{kohya_command(config, name + '.toml')}` "
-        "(set `train_data_dir` first).",
+        f"experiment=experiment dataset.dir=YOUR_PHOTOS`.{_with_sd_scripts(config, answer)}",
         f"## Licence\n{terms} A picture of a real person needs that person's consent.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _strength(answer: Answer) -> str:
+    return f"Recommended strength: {answer.at}. " if answer.kind == "lora" else ""
+
+
+def _with_sd_scripts(config: Mapping[str, Any], answer: Answer) -> str:
+    if answer.kind != "lora":
+        return ""
+    name = Path(answer.file).stem
+    return f"\nWith sd-scripts: `{kohya_command(config, name + '.toml')}` (set `train_data_dir` first)."
 
 
 def without_places(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -128,11 +141,15 @@ def copy_file(source: Path, target: Path) -> None:
 
 
 def _settings(config: Mapping[str, Any], result: TrialResult) -> str:
-    named = {"network": config["network"]["name"], "optimizer": config["optimizer"]["name"],
+    method = method_of(config)
+    made = {"network": config.get("network", {}).get("name")} if method["name"] == LORA else {
+        "method": method["name"], **{key: value for key, value in method.items() if key != "name"}}
+    named = {**made, "optimizer": config["optimizer"]["name"],
              "scheduler": config["scheduler"]["name"]} if "network" in config else {}
     keys = ("network_dim", "network_alpha", "conv_dim", "conv_alpha", "unet_lr", "text_encoder_lr", "train_batch_size",
             "noise_offset", "min_snr_gamma", "clip_skip", "seed")
-    rows = {**named, **{key: config[key] for key in keys if config.get(key) is not None}}
+    rows = {**named, **{key: config[key] for key in keys if config.get(key) is not None
+                        and not (method["name"] != LORA and key.startswith("network_"))}}
     answer: Answer | None = result.answer
     steps = f"{answer.step} of {result.step}" if answer else str(result.step)
     return ", ".join([*(f"{key} = {value_text(value)}" for key, value in rows.items()), f"steps = {steps}"])

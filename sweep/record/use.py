@@ -1,4 +1,5 @@
-"""`use.copy_to=FOLDER`: the chosen file where A1111 (models/Lora) or ComfyUI (models/loras) looks for it."""
+"""`use.copy_to=FOLDER`: the chosen file where A1111 (models/Lora) or ComfyUI (models/loras) looks for it; a whole
+checkpoint and an embedding have folders of their own there."""
 
 from __future__ import annotations
 
@@ -47,7 +48,7 @@ def copy_chosen(config: UseConfig, record: Record) -> Path | None:
                "sd version": _VERSIONS.get(record.entry.base_model, "Other"),
                "activation text": record.entry.subject_words, "preferred weight": result.answer.strength,
                "notes": "" if guidance is None else f"guidance {guidance:g}"}
-    if not target.with_suffix(".json").exists():  # its user may have edited it
+    if result.answer.kind == "lora" and not target.with_suffix(".json").exists():  # its user may have edited it
         write_json(target.with_suffix(".json"), details)
     sheet = sheet_of(record, result)
     if sheet is not None and not target.with_suffix(".png").exists():
