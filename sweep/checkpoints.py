@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweep.data.cache import cached_text_states
 from sweep.data.train_data import batch_plan, data_notes, load_train_data
 from sweep.files import append_jsonl, read_jsonl, write_text
+from sweep.methods import DREAMBOOTH, TEXTUAL_INVERSION
 from sweep.model.base import Base
+from sweep.network.checkpoint_file import write_checkpoint_file
+from sweep.network.embedding_file import write_embedding_file
 from sweep.network.lora_file import write_lora
 from sweep.network.metadata import training_metadata
 from sweep.training.loop import StepRow
@@ -21,6 +25,8 @@ from sweep.trial import TrialFolder
 from sweep.trial_run import TrialRun
 
 if TYPE_CHECKING:
+    import torch
+
     from sweep.evaluation.scorer import ScoreRequest
 
 
@@ -37,6 +43,7 @@ def member_of(run: TrialRun, base: Base, results_dir: Path, on_progress: Callabl
     if cut:
         run.say(f"{len(cut)} captions are longer than max_token_length={config.max_token_length}; their ends are cut "
                 f"off: {', '.join(cut)}")
+    config = replace(config, trigger=dataset.trigger, class_noun=dataset.class_noun)
     member = Member(train_id=run.trial.train_id, config=config, num_steps=run.trial.num_steps, data=data)
     if "text_encoder" not in member.trained_parts and not config.dataset.varies_captions:
         member.known_text = cached_text_states(base, data.captions, results_dir, clip_skip=config.clip_skip,
@@ -45,16 +52,26 @@ def member_of(run: TrialRun, base: Base, results_dir: Path, on_progress: Callabl
 
 
 def write_checkpoint(pack: Pack, base: Base, run: TrialRun, member: Member) -> None:
-    """A LoRA file of the weights as they are, and its row."""
+    """A file of the weights as they are, in the form that the method's users know, and its row."""
     metadata = training_metadata(
         run.config, run.dataset, output_name=run.output_name, plan=member.data.plan,
         num_steps=member.num_steps, step=member.step, epoch=member.epoch, base=base)
     path = run.folder.checkpoints / _file_name(run.output_name, member)
     with pack.as_saved(member):
-        write_lora(path, pack.weights_of(member), dtype=dtype_named(run.config.save_precision), metadata=metadata)
+        _write(path, pack, base, member, dtype_named(run.config.save_precision), metadata)
     run.requests.append(_request(run, path, member.epoch, member.step))
     append_jsonl(run.folder.metrics, {"kind": "checkpoint", "step": member.step, "epoch": member.epoch,
                                       "file": path.name})
+
+
+def _write(path: Path, pack: Pack, base: Base, member: Member, dtype: torch.dtype, metadata: dict[str, str]) -> None:
+    method, weights = member.config.method.name, pack.weights_of(member)
+    if method == DREAMBOOTH:
+        write_checkpoint_file(path, base, pack.targets, weights, dtype=dtype, metadata=metadata)
+    elif method == TEXTUAL_INVERSION:
+        write_embedding_file(path, pack.targets, weights, dtype=dtype, metadata=metadata)
+    else:
+        write_lora(path, weights, dtype=dtype, metadata=metadata)
 
 
 def record_step(run: TrialRun, row: StepRow, *, attributed_s: float, memory_gib: float) -> None:

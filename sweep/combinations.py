@@ -6,6 +6,8 @@ Imports no torch; only optimizer=custom needs it, to look at the class.
 from __future__ import annotations
 
 from sweep.errors import ConfigError
+from sweep.methods import ignored as method_ignored
+from sweep.methods import refusal as method_refusal
 from sweep.model.text import check_token_length
 from sweep.network.settings import refusal as network_refusal
 from sweep.train_config import TrainConfig
@@ -39,10 +41,9 @@ def refusal(config: TrainConfig) -> str:
             key, rate = next(iter(low.items()))
             return (f"{key}={rate:g} with scheduler.lr_end={scheduler.lr_end:g}: the rate would rise. Set "
                     "scheduler.lr_end lower.")
-    return network_refusal(config) or str(optimizer.refusal(config))
+    return method_refusal(config) or network_refusal(config) or str(optimizer.refusal(config))
 
 
 def ignored(config: TrainConfig) -> tuple[str, ...]:
     """What is set and has no effect in this trial, in words."""
-    words = config.optimizer.ignored(config)
-    return (words,) if words else ()
+    return tuple(words for words in (method_ignored(config), config.optimizer.ignored(config)) if words)

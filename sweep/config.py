@@ -122,15 +122,16 @@ def train_part(tree: Mapping[str, Any]) -> TrainConfig:
 
 
 def _resolved(train: dict[str, Any]) -> dict[str, Any]:
-    """sd-scripts reads an alpha of 0 or none as alpha = dim; the rates that an optimizer brings have already gone into
-    the flat keys by interpolation."""
+    """sd-scripts reads an alpha of 0 or none as alpha = dim; the rates that a method or an optimizer brings have
+    already gone into the flat keys by interpolation."""
     if train.get("network_alpha") in (None, 0):
         train["network_alpha"] = train.get("network_dim")
     if train.get("conv_alpha") in (None, 0):
         train["conv_alpha"] = train.get("conv_dim")
-    optimizer = train.get("optimizer")
-    if isinstance(optimizer, Mapping):
-        train["optimizer"] = {k: v for k, v in optimizer.items() if k not in ("unet_lr", "text_encoder_lr")}
+    for group in ("method", "optimizer"):
+        brings = train.get(group)
+        if isinstance(brings, Mapping):
+            train[group] = {k: v for k, v in brings.items() if k not in ("unet_lr", "text_encoder_lr")}
     return train
 
 

@@ -13,6 +13,7 @@ from sweep.data.dataset import Dataset
 from sweep.data.settings import NEUTRAL as DATASET_NEUTRAL
 from sweep.data.settings import training_options
 from sweep.files import read_json, sha256_of, stable_hash, write_json
+from sweep.methods import LORA
 from sweep.model.base import BaseModelConfig, PretrainedConfig
 from sweep.model.sources import Source, find_base
 from sweep.schema import to_tree
@@ -28,6 +29,7 @@ NEUTRAL: Mapping[str, Any] = {
     "noise_offset": 0.0, "multires_noise_iterations": 0, "multires_noise_discount": 0.3, "ip_noise_gamma": 0.0,
     "min_snr_gamma": None, "debiased_estimation_loss": False, "loss_type": "l2", "huber_c": 0.1,
     "huber_schedule": "snr",
+    "method": {"name": "lora"},
     "conv_dim": None, "conv_alpha": None, "network_dropout": 0.0, "rank_dropout": 0.0, "module_dropout": 0.0,
     "scale_weight_norms": None, "network.preset": "full",
 }
@@ -61,9 +63,13 @@ def train_id(config: TrainConfig, dataset: Dataset, base_id: str) -> str:
 
 
 def _without_effect(config: TrainConfig) -> list[str]:
-    """Keys that only refine another, which is off; and the rank where the network has none."""
+    """Keys that only refine another, which is off; the rank where the network has none, and the network where the
+    method has none."""
     keys = [] if config.multires_noise_iterations else ["multires_noise_discount"]
-    keys += ["network_dim", "network_alpha"] if config.network.name == "ia3" else []
+    if config.method.name != LORA:
+        keys += ["network", "network_dim", "network_alpha"]
+    elif config.network.name == "ia3":
+        keys += ["network_dim", "network_alpha"]
     return keys if config.loss_type != "l2" else [*keys, "huber_c", "huber_schedule"]
 
 

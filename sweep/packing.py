@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 
 from sweep.files import stable_hash
+from sweep.methods import LORA, method_of
 from sweep.trial import Trial
 
 MOST_TRIALS = 32
@@ -17,8 +18,9 @@ def plan_packs(trials: Sequence[Trial], earlier: Sequence[Sequence[str]] = (), *
     """Split trials into packs, in the order in which they come.
 
     Trials of a pack agree on what one forward pass shares: the base, its precision, the resolution, how captions are
-    read, gradient checkpointing. A pack may be longer than it has places: the first trials start, the others wait until
-    one is free; the worker sorts those that share a pass by `bank_order`.
+    read, gradient checkpointing; and on the method, since a trial with weights of its own takes a base's memory. A pack
+    may be longer than it has places: the first trials start, the others wait until one is free; the worker sorts those
+    that share a pass by `bank_order`.
     earlier: packs (train ids, those with a place first) that were interrupted; their trials stay together and in their
     order, since a resume repeats them. A trial that several of them name goes with the largest.
     num_workers: trials are shared out among so many packs at least, so that no worker is idle.
@@ -67,6 +69,8 @@ _DOUBLING_DIM = 100
 def _step_cost(trial: Trial) -> float:
     """Of one step, relative to the base's share of it."""
     rows = int(trial.config["train_batch_size"]) * int(trial.config.get("gradient_accumulation_steps", 1))
+    if method_of(trial.config)["name"] != LORA:
+        return float(rows)
     return rows * (1 + int(trial.config["network_dim"]) / _DOUBLING_DIM)
 
 
@@ -94,7 +98,7 @@ _SHARED = ("mixed_precision", "clip_skip", "max_token_length", "gradient_checkpo
 
 def _shared_key(trial: Trial) -> str:
     config: Mapping[str, object] = trial.config
-    return stable_hash([config["base_model"], *(config.get(key) for key in _SHARED)])
+    return stable_hash([config["base_model"], method_of(config)["name"], *(config.get(key) for key in _SHARED)])
 
 
 def bank_order(trial: Trial) -> tuple[object, ...]:
@@ -105,7 +109,7 @@ def bank_order(trial: Trial) -> tuple[object, ...]:
 def _structure(trial: Trial) -> tuple[str, list[str], int, int, bool, bool]:
     """What adapters must agree on to be stacked."""
     config = trial.config
-    network = config["network"]
-    options = sorted(f"{key}={value}" for key, value in network.items())
+    method, network = method_of(config), config["network"]
+    options = sorted(f"{key}={value}" for key, value in (method if method["name"] != LORA else network).items())
     return (network["name"], options, config["network_dim"], config["conv_dim"] or 0, config["unet_lr"] > 0,
             config["text_encoder_lr"] > 0)

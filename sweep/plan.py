@@ -9,6 +9,7 @@ from sweep.config import RunConfig
 from sweep.evaluation.cells import most_images
 from sweep.evaluation.settings import NoScoring, ScoringConfig
 from sweep.files import read_jsonl
+from sweep.methods import LORA, file_word, method_of
 from sweep.preflight import Checked
 from sweep.record import rates
 from sweep.room import base_label, known_room, largest
@@ -70,7 +71,7 @@ def plan_lines(results_dir: Path, todo: Sequence[Checked], packs: Sequence[Seque
                  for one in todo]
     known = [each for each in num_bytes if each is not None]
     if len(known) == len(num_bytes):
-        lines.append(f"LoRA files: about {sum(known) / 1e9:.2g} GB")
+        lines.append(f"{file_word([one.trial for one in todo])}s: about {sum(known) / 1e9:.2g} GB")
     return lines
 
 
@@ -92,11 +93,16 @@ def remember_sizes(results_dir: Path, done: Sequence[TrialResult]) -> None:
 
 
 def _size(trial: Trial) -> int:
+    method = method_of(trial.config)
+    if method["name"] != LORA:
+        return int(method.get("num_vectors", 1))
     return int(trial.config["network_dim"]) + int(trial.config["conv_dim"] or 0)
 
 
 def _bytes_key(trial: Trial) -> str:
     """What a file's size depends on beside the rank."""
     config = trial.config
-    return (f"{base_label(config['base_model'])} {sorted(config['network'].items())} unet={config['unet_lr'] > 0} "
+    method = method_of(config)["name"]
+    made = sorted(config["network"].items()) if method == LORA else method
+    return (f"{base_label(config['base_model'])} {made} unet={config['unet_lr'] > 0} "
             f"text={config['text_encoder_lr'] > 0} {config['save_precision']} bytes")

@@ -18,9 +18,10 @@ from sweep.errors import ConfigError, DataError
 from sweep.evaluation.settings import check_fits, check_trains_on_one_base
 from sweep.files import stable_hash
 from sweep.identity import source_identity, train_id
+from sweep.methods import TEXTUAL_INVERSION
 from sweep.model.base import EMBEDDED
 from sweep.model.sources import Source, find_base
-from sweep.model.text import check_clip_skip
+from sweep.model.text import check_clip_skip, with_new_words
 from sweep.reg_images import with_drawn
 from sweep.schema import to_tree
 from sweep.search.grid import Cell
@@ -82,8 +83,9 @@ class Preflight:
         plan = batch_plan(config.dataset, dataset, resolution=config.base_model.resolution, seed=config.seed,
                           batch_size=config.train_batch_size, accumulation=config.gradient_accumulation_steps)
         steps = plan.num_steps(config.max_train_epochs, config.max_train_steps)
+        refused = refusal(config) or self._unfit(config) or _unnamed(config, dataset)
         trial = Trial(number=number, train_id=train_id(config, dataset, base_id), settings=dict(cell.settings),
-                      config=to_tree(config), num_steps=steps, refused=refusal(config) or self._unfit(config))
+                      config=to_tree(config), num_steps=steps, refused=refused)
         return Checked(trial=trial, dataset=dataset, base_id=base_id, ignored=ignored(config),
                        num_checkpoints=_num_checkpoints(config, plan.steps_per_epoch, steps))
 
@@ -130,6 +132,18 @@ def _unread(cell: Cell, number: int, reason: str) -> Checked:
                   num_steps=0, refused=reason)
     nothing = Dataset(photos=(), holdout=(), trigger="", class_noun="", skipped=())
     return Checked(trial=trial, dataset=nothing, base_id="", num_checkpoints=0)
+
+
+def _unnamed(config: TrainConfig, dataset: Dataset) -> str:
+    """Why textual inversion has nothing to train; empty if a caption has the trigger."""
+    if config.method.name != TEXTUAL_INVERSION:
+        return ""
+    captions = [photo.caption for photo in dataset.photos]
+    if any(with_new_words(caption, dataset.trigger, 1) != caption for caption in captions):
+        return ""
+    return (f"method=textual_inversion trains what the trigger {dataset.trigger!r} stands for, and none of the "
+            f"{len(captions)} captions has it, e.g. {captions[0]!r}. Set trigger=WORD to a word of the captions, or "
+            f"put it into them (dataset.caption_prefix=\"{dataset.trigger} \").")
 
 
 def _check_combination(config: RunConfig) -> None:

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from sweep.errors import ConfigError, SweepExistsError
+from sweep.evaluation.keys import known_by
 from sweep.files import stable_hash
+from sweep.methods import LORA
 from sweep.preflight import Checked
 from sweep.record.entry import SweepEntry
 from sweep.schema import to_tree
@@ -30,6 +32,8 @@ def question_of(cells: Cells, first: Checked) -> dict[str, Any]:
     """The fixed settings that a sweep's name stands for: flat keys, the content of photos and base (not where they
     lie), and how it is scored, as one hash (the prompts are long)."""
     keys = flat({key: value for key, value in cells.fixed.items() if key not in (*NOT_ASKED, "scoring")})
+    if keys.get("method.name") == LORA:  # a question of before there were methods is still the same
+        keys = {key: value for key, value in keys.items() if not key.startswith("method.")}
     swept = {*cells.swept_keys, *(key.split(".")[0] for key in cells.swept_keys)}
     question = {key: value for key, value in keys.items()
                 if key not in PLACES and key not in swept and key.split(".")[0] not in swept}
@@ -37,10 +41,15 @@ def question_of(cells: Cells, first: Checked) -> dict[str, Any]:
         question["photos"] = first.dataset.content
     if not swept & {"base_model", "experiment"}:
         question["base"] = first.base_id
-    scoring = {key: value for key, value in {**cells.fixed["scoring"], **_said_by_files(cells)}.items()
+    scoring = {key: value for key, value in _scoring_of(cells).items()
                if key not in ("batch_size", "keep_images", "base_models") and (key, value) != ("thresholds_file", None)}
     question["scoring"] = f"{scoring['name']} {stable_hash(scoring, num_digits=6)}"
     return question
+
+
+def _scoring_of(cells: Cells) -> dict[str, Any]:
+    scoring = {**cells.fixed["scoring"], **_said_by_files(cells)}
+    return known_by(scoring) if "prompts" in scoring else scoring
 
 
 def _said_by_files(cells: Cells) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from sweep.data.selection import matched
 from sweep.errors import DataError, LockedError
 from sweep.files import write_bytes
 from sweep.lock import FolderLock, cache_lock
+from sweep.methods import DREAMBOOTH
 from sweep.randomness import derived_seed
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def with_drawn(dataset: Dataset, config: TrainConfig, base_id: str, results_dir:
     recipe = Recipe(base_id=base_id, prompt=_prompt(data.reg_prompt, dataset), num_steps=data.reg_num_steps,
                     guidance_scale=data.reg_guidance_scale, resolution=config.base_model.resolution,
                     clip_skip=config.clip_skip, max_token_length=config.max_token_length,
-                    precision=config.mixed_precision)
+                    precision="no" if config.method.name == DREAMBOOTH else config.mixed_precision)
     num_shown = sum(photo.repeats for photo in dataset.photos)
     used = matched([recipe.photo(number, results_dir) for number in range(num)], num_shown)
     note = f"{len(used)} regularisation images are drawn by the base model: {recipe.prompt!r}"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sweep.files import read_json, write_json
+from sweep.methods import DREAMBOOTH, LORA, method_of
 from sweep.trial import Trial
 
 
@@ -21,7 +22,13 @@ class Room:
 
 def largest(trials: Sequence[Trial]) -> Trial:
     """The one that room is made for."""
-    return max(trials, key=lambda trial: (trial.config["train_batch_size"], trial.config["network_dim"]))
+    def size(trial: Trial) -> tuple[object, ...]:
+        config = trial.config
+        is_whole = method_of(config)["name"] == DREAMBOOTH
+        return (is_whole, is_whole and config["text_encoder_lr"] > 0, config["train_batch_size"],
+                config["network_dim"])
+
+    return max(trials, key=size)
 
 
 def note_room(results_dir: Path, trial: Trial, room: Room) -> None:
@@ -43,8 +50,15 @@ def _key(trial: Trial) -> str:
     config = trial.config
     base = config["base_model"]
     return (f"{base_label(base)} {base['resolution']}px precision={config['mixed_precision']} "
-            f"batch={config['train_batch_size']} {config['network']['name']} rank={config['network_dim']}"
+            f"batch={config['train_batch_size']} {_trained(config)}"
             f"{' checkpointing' if config['gradient_checkpointing'] else ''}")
+
+
+def _trained(config: Mapping[str, Any]) -> str:
+    method = method_of(config)
+    if method["name"] != LORA:
+        return f"{method['name']} text={config['text_encoder_lr'] > 0}"
+    return f"{config['network']['name']} rank={config['network_dim']}"
 
 
 def _notes(results_dir: Path) -> dict[str, Any]:

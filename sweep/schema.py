@@ -2,7 +2,8 @@
 
 Knows nothing of what is configured. A dataclass states its fields' types and, through `bounds`, `one_of` and
 `family`, what they may hold; `build` refuses unknown keys (naming the near match), wrong types and values out of
-range. Default values live in `conf/`, so a missing key is an error too.
+range. Default values live in `conf/`, so a missing key is an error too; a field with a default of its own, which only
+an item of a list may have, can be left out.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ def bounds(low: float | None = None, high: float | None = None, *, above: float 
     return dataclasses.field(metadata={"low": low, "high": high, "above": above})
 
 
-def one_of(*allowed: str) -> Any:
-    """A word out of a fixed list."""
-    return dataclasses.field(metadata={"one_of": allowed})
+def one_of(*allowed: str, default: Any = dataclasses.MISSING) -> Any:
+    """A word out of a fixed list. default: what an item of a list has that leaves it out."""
+    return dataclasses.field(default=default, metadata={"one_of": allowed})
 
 
 def family(members: Mapping[str, type]) -> Any:
@@ -56,11 +57,12 @@ def build(cls: type[T], tree: Any, path: str = "") -> T:
                 f'Unknown key "{_join(path, str(key))}".{near_match(str(key), fields)} '
                 f"Known here: {', '.join(sorted(fields))}."
             )
-    missing = [_join(path, name) for name in fields if name not in tree]
+    missing = [_join(path, name) for name, f in fields.items() if name not in tree and f.default is dataclasses.MISSING]
     if missing:
         raise ConfigError(f"Missing: {', '.join(missing)}. Every key has its default in conf/; was a file edited?")
     hints = _hints(typing.cast(Any, cls))
-    values = {name: _value(hints[name], f.metadata, tree[name], _join(path, name)) for name, f in fields.items()}
+    values = {name: _value(hints[name], f.metadata, tree[name], _join(path, name)) for name, f in fields.items()
+              if name in tree}
     return cls(**values)
 
 

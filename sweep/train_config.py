@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sweep.data.settings import DatasetConfig
+from sweep.methods import METHODS
 from sweep.model.base import BASE_MODELS, BaseModelConfig
 from sweep.network.settings import NETWORKS
 from sweep.schema import bounds, build, family, one_of
@@ -27,6 +28,7 @@ class TrainConfig:
     class_noun: str | None
     clip_skip: int = bounds(1, 12)
     max_token_length: int = bounds(75, 225)
+    method: Any = family(METHODS)
     network: Any = family(NETWORKS)
     network_dim: int = bounds(1, 4096)
     network_alpha: float = bounds(above=0)

@@ -74,6 +74,7 @@ class Score:
     verdict: str
     notes: tuple[str, ...]  # additions to the verdict and what was dropped, in words
     elapsed_s: float
+    guidance_scale: float | None = None  # None = the sampler's own, which the anchors are drawn at
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +87,13 @@ class Answer:
     strength: float
     score: Score  # measured on cells that played no part in the choice where the budget allows
     reason: str  # a sentence: what can't be told apart, from where on it gets worse
+    guidance_scale: float | None = None  # None = the sampler's own
+    kind: str = "lora"  # "checkpoint", "embedding": such a file is used otherwise, and has no strength
+
+    @property
+    def at(self) -> str:
+        """"0.8", or "0.8 and guidance 4" where the sampler's own is not the best."""
+        return spoken_arm(self.strength, self.guidance_scale)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +119,10 @@ class TrialResult:
     answer: Answer | None
     scores: tuple[Score, ...]
     reason: str = ""  # why it failed, diverged or was refused
+
+
+def spoken_arm(strength: float, guidance_scale: float | None) -> str:
+    return f"{strength:g}" + ("" if guidance_scale is None else f" and guidance {guidance_scale:g}")
 
 
 def to_json(record: Any) -> Any:

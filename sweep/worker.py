@@ -25,9 +25,10 @@ from sweep.errors import ConfigError, TrialChangedError
 from sweep.evaluation.settings import SCORINGS
 from sweep.files import read_json, stable_hash
 from sweep.identity import base_identity
+from sweep.methods import DREAMBOOTH
 from sweep.model.base import Base
 from sweep.model.loading import load_base
-from sweep.network.targets import Target, find_targets
+from sweep.network.targets import Target, find_layers
 from sweep.pack_run import PackRun
 from sweep.packing import can_share
 from sweep.schema import build_family, to_tree
@@ -111,13 +112,15 @@ class Worker:
 
         identity = base_identity(config.base_model, Path(spec.results_dir))
         dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(config.mixed_precision)
+        if config.method.name == DREAMBOOTH:
+            dtype = None  # its weights start from the base's, unrounded
         key = (config.base_model, identity, str(device), dtype)
         if key not in self._bases:
             self._bases.clear()  # one base at a time: on a GPU two may not fit
             self._scorers.clear()
             with _no_garbage():
                 base = load_base(config.base_model, identity, device, dtype)
-            self._bases[key] = base, find_targets(base)
+            self._bases[key] = base, find_layers(base)
         return self._bases[key]
 
     def _scorer(self, base: Base, targets: list[Target], run: TrialRun, spec: PackSpec) -> Scorer | None:

@@ -55,7 +55,7 @@ def cells_of(scoring: ScoringConfig, stage: str, dataset: Dataset) -> list[Cell]
 def most_images(scoring: ScoringConfig, dataset: Dataset, num_checkpoints: int) -> int:
     """What the answer of a trial of so many checkpoints takes at most: arms that end early count as drawn."""
     screen, refine, confirm = (len(cells_of(scoring, stage, dataset)) for stage in STAGES)
-    num_arms = num_refined(scoring, num_checkpoints) * len(scoring.choice.strengths)
+    num_arms = num_refined(scoring, num_checkpoints) * len(arms_of(scoring))
     return num_checkpoints * screen + num_arms * refine + num_confirmed(scoring, num_checkpoints) * confirm
 
 
@@ -66,7 +66,14 @@ def num_refined(scoring: ScoringConfig, num_checkpoints: int) -> int:
 
 def num_confirmed(scoring: ScoringConfig, num_checkpoints: int) -> int:
     """How many of a trial's arms are confirmed at most."""
-    return min(scoring.choice.confirm, num_refined(scoring, num_checkpoints) * len(scoring.choice.strengths))
+    return min(scoring.choice.confirm, num_refined(scoring, num_checkpoints) * len(arms_of(scoring)))
+
+
+def arms_of(scoring: ScoringConfig) -> list[tuple[float, float | None]]:
+    """The strengths and guidance scales that a checkpoint is refined at; None = the sampler's own scale."""
+    own = scoring.sampler.guidance_scale
+    scales = [None if scale == own else scale for scale in scoring.choice.guidance_scales] or [None]
+    return [(strength, scale) for strength in scoring.choice.strengths for scale in dict.fromkeys(scales)]
 
 
 def class_caption(caption: str, scoring: ScoringConfig, dataset: Dataset) -> str:

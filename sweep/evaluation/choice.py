@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sweep.comparison import are_tied, cautious
-from sweep.trial import Score
+from sweep.trial import Score, spoken_arm
 
 _GONE_TOO_FAR = ("memorised", "overtrained", "broken")
 
@@ -26,13 +26,16 @@ def label(score: Score, scores: Sequence[Score]) -> str:
     return score.file.removesuffix(".safetensors")
 
 
-def reason(chosen: Score, screened: Sequence[Score], *, tied_strengths: Sequence[float], is_confirmed: bool) -> str:
-    """A sentence: "epoch 4 at 0.8; epochs 3 to 5 cannot be told apart; from epoch 8 on: overtrained"."""
-    name = label(chosen, screened)
-    parts = [f"{name} at {chosen.strength:g}"]
+def reason(chosen: Score, screened: Sequence[Score], *, tied_arms: Sequence[Score], is_confirmed: bool) -> str:
+    """A sentence: "epoch 4 at 0.8; epochs 3 to 5 cannot be told apart; from epoch 8 on: overtrained".
+
+    tied_arms: those of the chosen file that can't be told apart, itself among them.
+    """
+    name, at = label(chosen, screened), spoken_arm(chosen.strength, chosen.guidance_scale)
+    parts = [f"{name} at {at}"]
     usefulness = chosen.axes["usefulness"]
     if usefulness.value is None:
-        return f"{name} at {chosen.strength:g}, the last one: no file can be preferred while usefulness can't be known"
+        return f"{name} at {at}, the last one: no file can be preferred while usefulness can't be known"
     best = next((i for i, score in enumerate(screened)
                  if (score.file, score.file_sha256) == (chosen.file, chosen.file_sha256)), None)
     if best is not None:
@@ -43,8 +46,9 @@ def reason(chosen: Score, screened: Sequence[Score], *, tied_strengths: Sequence
         far = _too_far_from(screened, best)
         if far is not None:
             parts.append(f"from {label(screened[far], screened)} on: {screened[far].verdict}")
-    if len(tied_strengths) > 1:
-        listed = ", ".join(f"{s:g}" for s in sorted(tied_strengths))
+    if len(tied_arms) > 1:
+        arms = sorted(tied_arms, key=lambda score: (score.strength, score.guidance_scale or 0.0))
+        listed = ", ".join(spoken_arm(score.strength, score.guidance_scale) for score in arms)
         parts.append(f"strengths {listed} cannot be told apart")
     if not is_confirmed:
         parts.append("chosen and measured on the same images, so its score is optimistic")

@@ -7,6 +7,7 @@ Shapes: B images, C H W pixels in [0, 1].
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,8 +31,8 @@ class Drawer:
         self.base, self.targets, self.scoring = base, targets, scoring
         self.sampler = sampler or scoring.sampler
         self.clip_skip, self.max_token_length = clip_skip, max_token_length
-        self.gallery = Gallery(results_dir, drawing_id(self.sampler, base.identity, base.resolution, clip_skip,
-                                                       max_token_length))
+        self.results_dir = results_dir
+        self._galleries: dict[float, Gallery] = {}
 
     def draw(self, rows: Sequence[Row], digests: Sequence[str], on_progress: OnProgress | None = None) -> Tensor:
         """All rows, [B, C, H, W], as 8-bit files hold them.
@@ -41,7 +42,7 @@ class Drawer:
         """
         import torch
 
-        paths = [self.gallery.path_of(row, digest) for row, digest in zip(rows, digests, strict=True)]
+        paths = [self._gallery_of(row).path_of(row, digest) for row, digest in zip(rows, digests, strict=True)]
         images = read_images(paths) if self.scoring.keep_images else [None] * len(rows)
         missing = list({paths[i]: i for i in range(len(rows)) if images[i] is None}.values())
 
@@ -57,3 +58,12 @@ class Drawer:
             new = dict(zip([paths[i] for i in missing], drawn, strict=True))
             images = [new[path] if image is None else image for path, image in zip(paths, images, strict=True)]
         return torch.stack([image for image in images if image is not None])
+
+    def _gallery_of(self, row: Row) -> Gallery:
+        """An image lies with those of its sampler, whoever asked for its guidance scale."""
+        scale = self.sampler.guidance_scale if row.guidance_scale is None else row.guidance_scale
+        if scale not in self._galleries:
+            key = drawing_id(replace(self.sampler, guidance_scale=scale), self.base.identity, self.base.resolution,
+                             self.clip_skip, self.max_token_length)
+            self._galleries[scale] = Gallery(self.results_dir, key)
+        return self._galleries[scale]

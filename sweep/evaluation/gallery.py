@@ -29,7 +29,8 @@ class Gallery:
     def path_of(self, row: Row, file_sha256: str) -> Path:
         """file_sha256: of the LoRA file; "" for the base alone."""
         arm = stable_hash([file_sha256, row.strength if file_sha256 else 0.0])
-        return self.folder / (arm if file_sha256 else "base") / f"{stable_hash([row.prompt, row.seed])}.png"
+        known = [] if row.known is None else [row.known.key]
+        return self.folder / (arm if file_sha256 else "base") / f"{stable_hash([row.prompt, row.seed, *known])}.png"
 
 
 def quantised(images_BCHW: Tensor) -> Tensor:

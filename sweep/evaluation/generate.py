@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sweep.errors import ScoringError, is_out_of_memory
+from sweep.evaluation.known import Known, known_of
 from sweep.evaluation.settings import Sampler
 from sweep.network.bank import AdapterBank
 from sweep.network.forms import Form
@@ -19,7 +20,6 @@ from sweep.network.targets import Target
 from sweep.randomness import generator
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
     from sweep.model.base import Base, TextStates
@@ -30,12 +30,15 @@ OnDrawn = Callable[[Sequence[int], "Tensor"], None]  # which rows a batch holds,
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One image to draw. lora: None = the base alone."""
+    """One image to draw. lora: None = the base alone. guidance_scale: None = the sampler's. known: None = a whole image
+    is drawn."""
 
     lora: LoraFile | None
     strength: float
     prompt: str
     seed: int
+    guidance_scale: float | None = None
+    known: Known | None = None
 
     @property
     def adapter(self) -> tuple[int, float]:
@@ -129,7 +132,7 @@ def _draw(base: Base, targets: Sequence[Target], rows: Sequence[Row], sampler: S
     with torch.no_grad(), base.autocast(), bank.attached() if bank else nullcontext():
         text = _text_states(base, bank, rows, counts, sampler.negative_prompt, reading)
         with bank.rows([2 * count for count in counts]) if bank else nullcontext():
-            latents_BCHW = _sample(base, latents_BCHW, text, sampler, [row.seed for row in rows])
+            latents_BCHW = _sample(base, latents_BCHW, text, sampler, rows)
     return base.decode(latents_BCHW)
 
 
@@ -173,20 +176,30 @@ def _text_states(base: Base, bank: AdapterBank | None, rows: Sequence[Row], coun
     return states[torch.tensor(picks, device=base.device)]
 
 
-def _sample(base: Base, latents_BCHW: Tensor, text: TextStates, sampler: Sampler, seeds: Sequence[int]) -> Tensor:
+def _sample(base: Base, latents_BCHW: Tensor, text: TextStates, sampler: Sampler, rows: Sequence[Row]) -> Tensor:
     """DPM-Solver++(2M) (Lu et al. 2022, Algorithm 2) on Karras et al. 2022's sigmas (Eq. 5), classifier-free guidance
     (Ho & Salimans 2022, Eq. 6)."""
+    import torch
+
     scheduler = _scheduler(base.scheduler_config, sampler)
-    noise_of = ({"generator": [generator(seed, 0, "ancestral") for seed in seeds]} if sampler.name == "euler_a" else {})
+    noise_of = ({"generator": [generator(row.seed, 0, "ancestral") for row in rows]}
+                if sampler.name == "euler_a" else {})
+    scale_B111 = torch.tensor([sampler.guidance_scale if row.guidance_scale is None else row.guidance_scale
+                               for row in rows], device=latents_BCHW.device).view(-1, 1, 1, 1)
+    noise_BCHW, known = latents_BCHW, known_of([row.known for row in rows], latents_BCHW)
     latents_BCHW = latents_BCHW * scheduler.init_noise_sigma
-    for timestep in scheduler.timesteps:
+    for sigma, timestep in zip(scheduler.sigmas[1:].tolist(), scheduler.timesteps, strict=True):
         doubled = latents_BCHW.repeat_interleave(2, dim=0)
         doubled = scheduler.scale_model_input(doubled, timestep)
-        timesteps_B: torch.Tensor = timestep.expand(len(doubled)).to(base.device)
+        timesteps_B: Tensor = timestep.expand(len(doubled)).to(base.device)
+        if known is not None and base.takes_masks:
+            doubled = torch.cat([doubled, known.condition_BCHW.repeat_interleave(2, dim=0)], dim=1)
         noise = base.predict(doubled, timesteps_B, text).float()
         negative, positive = noise[0::2], noise[1::2]
-        guided = negative + sampler.guidance_scale * (positive - negative)
+        guided = negative + scale_B111 * (positive - negative)
         latents_BCHW = scheduler.step(guided, timestep, latents_BCHW, **noise_of).prev_sample
+        if known is not None and not base.takes_masks:
+            latents_BCHW = known.blended(latents_BCHW, noise_BCHW, sigma, grows=sampler.name == "euler_a")
     return latents_BCHW
 
 

@@ -21,7 +21,7 @@ from sweep.evaluation.measure import Measured, Observer
 from sweep.evaluation.page import Page, write_page
 from sweep.evaluation.settings import Sampler
 from sweep.files import sha256_of, write_text
-from sweep.network.lora_file import read_lora
+from sweep.network.trained_file import read_trained
 from sweep.schema import bounds, one_of
 
 if TYPE_CHECKING:
@@ -98,8 +98,9 @@ def _block(config: GridConfig, loras: Sequence[FoundLora], scorer: Scorer, sampl
     shared = scorer.drawer
     drawer = Drawer(scorer.base, scorer.targets, scorer.scoring, scorer.results_dir, clip_skip=shared.clip_skip,
                     max_token_length=shared.max_token_length, sampler=sampler)
-    files = {lora.path: (read_lora(lora.path, scorer.targets), sha256_of(lora.path)) for lora in loras}
-    rows = [Row(files[lora.path][0], strength, cell.text, cell.seed) for lora in loras for strength in config.strengths]
+    files = {lora.path: (read_trained(lora.path, scorer.targets), sha256_of(lora.path)) for lora in loras}
+    rows = [Row(files[lora.path][0], strength, scorer.typed(cell.text, files[lora.path][0]), cell.seed)
+            for lora in loras for strength in config.strengths]
     digests = [files[lora.path][1] for lora in loras for _ in config.strengths]
     images = drawer.draw(rows, digests, on_progress)
     observer: Observer = scorer.observer

@@ -23,8 +23,16 @@ def scoring_id(config: ScoringConfig, base_identity: str, resolution: int, backe
                dataset_key: str) -> str:
     """What makes two scores comparable: config and formula, the base's and the backends' weights, the anchors' photos
     and words (`dataset_key`)."""
-    tree = {key: value for key, value in to_tree(config).items() if key not in _NEUTRAL}
+    tree = {key: value for key, value in known_by(to_tree(config)).items() if key not in _NEUTRAL}
     return stable_hash(["scoring", tree, base_identity, resolution, dict(backends), dataset_key])
+
+
+def known_by(scoring: Mapping[str, Any]) -> dict[str, Any]:
+    """A scoring's plain tree without what came later and changes nothing: the prompts' framing, which names a part of
+    the likeness and alters no figure, and guidance scales where there are none to choose between."""
+    prompts = [{key: value for key, value in prompt.items() if key != "framing"} for prompt in scoring["prompts"]]
+    choice = {key: value for key, value in scoring["choice"].items() if (key, value) != ("guidance_scales", [])}
+    return {**scoring, "prompts": prompts, "choice": choice}
 
 
 def measuring_id(config: ScoringConfig, base_identity: str, resolution: int, backends: Mapping[str, str],
@@ -34,7 +42,7 @@ def measuring_id(config: ScoringConfig, base_identity: str, resolution: int, bac
     How prompts are read is a trial's own and no part of `scoring_id`: trials of several clip_skips may be compared,
     each against anchors that were drawn as it is.
     """
-    tree: dict[str, Any] = {key: value for key, value in to_tree(config).items()
+    tree: dict[str, Any] = {key: value for key, value in known_by(to_tree(config)).items()
                             if key not in (*_NEUTRAL, *_JUDGING, "screen", "refine", "confirm")}
     tree["copies"] = {key: value for key, value in tree["copies"].items() if key != "copy_distance"}
     reading = [] if (clip_skip, max_token_length) == (1, 75) else [clip_skip, max_token_length]

@@ -5,11 +5,13 @@ from __future__ import annotations
 import glob
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sweep.errors import AdapterFileError
-from sweep.network.layer_names import is_adapter
+from sweep.network.file_kinds import kind_of
 
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 _EPOCH = re.compile(r"-(\d{6})$")  # sd-scripts: NAME-000004.safetensors
@@ -55,7 +57,7 @@ def find_loras(pattern: str) -> tuple[list[FoundLora], list[str]]:
 def read_header(path: Path) -> dict[str, dict[str, object]]:
     """A safetensors file's header: tensors by name, and `__metadata__`.
 
-    Raises AdapterFileError if the file is not whole safetensors, or has no LoRA in it.
+    Raises AdapterFileError if the file is not whole safetensors, or is neither LoRA nor checkpoint nor embedding.
     """
     try:
         with path.open("rb") as file:
@@ -67,11 +69,16 @@ def read_header(path: Path) -> dict[str, dict[str, object]]:
             raise ValueError("no safetensors header")
     except (OSError, ValueError) as error:
         raise AdapterFileError(f"{path} can't be read as safetensors ({error}).") from error
-    if not is_adapter(header):
+    if kind_of(_shapes(header)) is None:
         raise AdapterFileError(f"{path} holds no LoRA: no tensor is called like one of sd-scripts, LyCORIS, diffusers "
                                "or PEFT (*.lora_down.weight, *.hada_w1_a, *.lokr_w1, *.lora.down.weight, "
-                               "*.lora_A.weight).")
+                               "*.lora_A.weight). Nor is it a whole checkpoint or an embedding.")
     return header
+
+
+def _shapes(header: Mapping[str, Any]) -> dict[str, list[int]]:
+    return {name: list(entry.get("shape", [])) for name, entry in header.items()
+            if name != "__metadata__" and isinstance(entry, dict)}
 
 
 def _described(path: Path, header: dict[str, dict[str, object]]) -> FoundLora:

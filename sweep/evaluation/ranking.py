@@ -10,6 +10,7 @@ from pathlib import Path
 
 from sweep.comparison import Interval
 from sweep.evaluation.loose_images import ImageSet
+from sweep.framings import framing_words
 from sweep.trial import AXES, Answer, Score
 
 
@@ -23,7 +24,7 @@ def rank(scores: Sequence[Score], answer: Answer) -> list[Score]:
 
 def table_csv(ranked: Sequence[Score], answer: Answer) -> str:
     """One row per file from the screening, and the named one's own measurement as the last row."""
-    names = ["rank", "file", "epoch", "step", "strength", "stage",
+    names = ["rank", "file", "epoch", "step", "strength", "guidance_scale", "stage",
              *(f"{axis}{suffix}" for axis in AXES for suffix in ("", "_low", "_high")), "verdict", "notes"]
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
@@ -32,8 +33,9 @@ def table_csv(ranked: Sequence[Score], answer: Answer) -> str:
     for place, score in [*rows, ("answer", answer.score)]:
         axes = [_cell(value) for axis in AXES for value in
                 (score.axes[axis].value, score.axes[axis].low, score.axes[axis].high)]
-        writer.writerow([place, score.file, score.epoch, score.step, score.strength, score.stage, *axes, score.verdict,
-                         "; ".join(score.notes)])
+        guidance = "" if score.guidance_scale is None else score.guidance_scale
+        writer.writerow([place, score.file, score.epoch, score.step, score.strength, guidance, score.stage, *axes,
+                         score.verdict, "; ".join(score.notes)])
     return buffer.getvalue()
 
 
@@ -46,8 +48,10 @@ def show(ranked: Sequence[Score], answer: Answer, folder: Path) -> None:
     _print_table(title, header, rows)
     final = answer.score
     fresh = f"; on {final.num_images} fresh images: " if final.stage == "confirm" else ": "
-    print(f"\nUse {answer.file} at strength {answer.strength:g}{fresh}usefulness {_shown(final, 'usefulness')}, "
-          f"{final.verdict}.\n{answer.reason}.\nSheets, table and answer: {folder}")
+    by_framing = framing_words(final)
+    print(f"\nUse {answer.file} at strength {answer.at}{fresh}usefulness {_shown(final, 'usefulness')}, "
+          f"{final.verdict}.\n{answer.reason}." + (f"\nIts {by_framing}." if by_framing else "")
+          + f"\nSheets, table and answer: {folder}")
 
 
 def show_images(scored: Sequence[ImageSet], ceiling: Sequence[float], folder: Path) -> None:

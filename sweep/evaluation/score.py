@@ -21,6 +21,7 @@ from sweep.evaluation.anchors import Anchors
 from sweep.evaluation.bleed import Bleed, bleed_of
 from sweep.evaluation.burn import KINDS, burn
 from sweep.evaluation.diversity import diversity
+from sweep.evaluation.framing import by_framing, framing_notes
 from sweep.evaluation.intervals import rate_interval, standard_error, widened
 from sweep.evaluation.leak import leak
 from sweep.evaluation.likeness import likeness
@@ -76,6 +77,10 @@ def judge(measured: MeasuredSet, anchors: Anchors, scoring: ScoringConfig, stage
     details |= {"broken_frac": num_broken / max(len(measured.images), 1), "leak_low": leaked.low,
                 "leak_high": leaked.high, "memo_gap_low": _gap_interval(values, left_out, anchors).low}
     details |= bleed.details() if bleed is not None else {}
+    if "likeness" not in reasons:
+        framed = by_framing(table, scoring, mean_of(anchors.real.ceiling_faces))
+        details |= {name: value for each in framed for name, value in each.details().items()}
+        notes += framing_notes(framed)
     if math.isnan(values["leak"]):
         notes.append("leak of clothes and background not measured: the training photos have too little in common")
     words, more = _words(axes, details, reasons, scoring)

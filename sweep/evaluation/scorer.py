@@ -18,7 +18,7 @@ from sweep.errors import ScoringError
 from sweep.evaluation.anchors import Anchors, anchors_path, read_anchors, write_anchors
 from sweep.evaluation.backends.interface import Backends
 from sweep.evaluation.backends.registry import load_backends
-from sweep.evaluation.cells import Cell, cells_of, most_images, num_confirmed, num_refined
+from sweep.evaluation.cells import Cell, arms_of, cells_of, most_images, num_confirmed, num_refined
 from sweep.evaluation.choice import best_of, reason
 from sweep.evaluation.copy_report import write_copy_report
 from sweep.evaluation.drawing import Drawer
@@ -31,9 +31,12 @@ from sweep.evaluation.score import judge
 from sweep.evaluation.settings import STAGES, ScoringConfig, check_fits
 from sweep.evaluation.sheet import write_sheet
 from sweep.files import read_json, sha256_of, stable_hash, write_json
-from sweep.network.lora_file import LoraFile, read_lora
+from sweep.model.text import with_new_words
+from sweep.network.file_kinds import Kind, kind_of_file
+from sweep.network.lora_file import LoraFile
 from sweep.network.targets import Target
-from sweep.trial import Answer, Score, score_from_json, to_json
+from sweep.network.trained_file import read_trained
+from sweep.trial import Answer, Score, score_from_json, spoken_arm, to_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,6 +56,7 @@ class ScoreRequest:
     scores_dir: Path
     images_dir: Path
     strength: float = 1.0
+    guidance_scale: float | None = None  # None = the sampler's own
 
     @property
     def when(self) -> str:
@@ -100,6 +104,7 @@ class Scorer:
         self._measuring = measuring_id(scoring, base.identity, base.resolution, self.backends.identities, clip_skip,
                                        max_token_length)
         self._photos_key = photos_key(dataset)
+        self._reading = {"clip_skip": clip_skip, "max_token_length": max_token_length}
         self.drawer = Drawer(base, targets, scoring, results_dir, clip_skip=clip_skip,
                              max_token_length=max_token_length)
         self._cells = {stage: cells_of(scoring, stage, dataset) for stage in STAGES}
@@ -111,12 +116,31 @@ class Scorer:
         self._anchors: Anchors | None = None
         self._num_anchored = 0  # images of the base that were measured here
 
+    def under(self, scoring: ScoringConfig) -> Scorer:
+        """One that scores otherwise on the same base and photos."""
+        return Scorer(self.base, self.targets, scoring, self.dataset, self.results_dir, backends=self.backends,
+                      **self._reading)
+
     def screen(self, requests: Sequence[ScoreRequest], on_progress: OnProgress | None = None) -> list[Score]:
         """Score checkpoints, of several trials at once, on the screening cells.
 
         Raises AdapterFileError, which names the file, for one that is no LoRA for this base.
         """
-        return self._scored(requests, "screen", Progress(on_progress, len(requests) * len(self._cells["screen"])))
+        return self.score(requests, "screen", on_progress)
+
+    def score(self, requests: Sequence[ScoreRequest], stage: str, on_progress: OnProgress | None = None) -> list[Score]:
+        """The same on the cells of any stage."""
+        return self._scored(requests, stage, Progress(on_progress, len(requests) * len(self._cells[stage])))
+
+    def measured(self, request: ScoreRequest, stage: str) -> MeasuredSet:
+        """What was measured of the images behind a score; drawn or read again if it is gone."""
+        job = self._job(request, stage, self._cells[stage])
+        found = _read_set(job.cells_path)
+        if found is None:
+            self._measure([job], Progress(None, 0), 0)
+            found = _read_set(job.cells_path)
+        assert found is not None, "just written"
+        return found
 
     def finish(self, trial_requests: Sequence[Sequence[ScoreRequest]],
                on_progress: OnProgress | None = None) -> list[Answer]:
@@ -139,7 +163,9 @@ class Scorer:
             best = best_of(scores, count)
             if all(score.axes["usefulness"].value is None for score in scores):
                 best = [len(requests) - 1]  # nothing to go by: the last file, as trainers' users do
-            arms.append([replace(requests[i], strength=strength) for i in best for strength in choice.strengths])
+            arms.append([replace(requests[i], strength=strength, guidance_scale=scale) for i in best
+                         for strength, scale in self._arms(requests[i].file)])
+            progress.add((len(best) * len(arms_of(self.scoring)) - len(arms[-1])) * len(self._cells["refine"]))
         arms, refined = self._refined(arms, progress)
         finals = [[(trial[i], scores[i]) for i in best_of(scores, max(1, choice.confirm))]
                   for trial, scores in zip(arms, refined, strict=True)]
@@ -152,10 +178,16 @@ class Scorer:
         answers = []
         for trial, scores, screens, rounds in zip(finals, ends, screened, refined, strict=True):
             chosen = best_of(scores)[0]
-            answers.append(self._answer(scores[chosen], screens, rounds, trial[chosen][1]))
+            arm, refined_score = trial[chosen]
+            answers.append(self._answer(scores[chosen], screens, rounds, refined_score, kind_of_file(arm.file)))
         for requests, answer in zip(trial_requests, answers, strict=True):
             write_json(requests[0].scores_dir / f"answer-{self.scoring_id}.json", to_json(answer))
         return answers
+
+    def _arms(self, file: Path) -> list[tuple[float, float | None]]:
+        """The strengths and guidance scales that a user may choose: a checkpoint or an embedding has no strength."""
+        arms = arms_of(self.scoring)
+        return arms if kind_of_file(file) == "lora" else list(dict.fromkeys((1.0, scale) for _, scale in arms))
 
     def _refined(self, arms: Sequence[list[ScoreRequest]], progress: Progress
                  ) -> tuple[list[list[ScoreRequest]], list[list[Score]]]:
@@ -236,6 +268,8 @@ class Scorer:
         progress.add((len(jobs) - len(missing)) * num_new)
         elapsed = {}
         group_size = max(1, IMAGES_PER_GROUP // len(cells))
+        if any(kind_of_file(job.request.file) == "checkpoint" for job in missing):
+            group_size = 1  # each is as large as the base
         if missing:
             self._anchor(missing[0].request.scores_dir, progress)
         for start in range(0, len(missing), group_size):
@@ -258,7 +292,8 @@ class Scorer:
     def _job(self, request: ScoreRequest, stage: str, cells: Sequence[Cell]) -> _Job:
         digest = sha256_of(request.file)
         drawn = [[*cell.key, cell.text, cell.class_text] for cell in cells]
-        measure = stable_hash([digest, request.strength, drawn, self._measuring, self._photos_key])
+        guidance = [] if request.guidance_scale is None else [request.guidance_scale]
+        measure = stable_hash([digest, request.strength, drawn, self._measuring, self._photos_key, *guidance])
         return _Job(request, stage, tuple(cells), digest, measure, stable_hash([measure, stage, self.scoring_id]))
 
     def _is_known(self, job: _Job) -> bool:
@@ -268,8 +303,9 @@ class Scorer:
         """Draw and measure a group of files in one go; write what was measured and the contact sheets."""
         loras: dict[Path, LoraFile] = {}
         for job in jobs:
-            loras.setdefault(job.request.file, read_lora(job.request.file, self.targets))
-        rows = [Row(loras[job.request.file], job.request.strength, cell.text, cell.seed)
+            loras.setdefault(job.request.file, read_trained(job.request.file, self.targets))
+        rows = [Row(loras[job.request.file], job.request.strength, self.typed(cell.text, loras[job.request.file]),
+                    cell.seed, job.request.guidance_scale)
                 for job in jobs for cell in job.cells]
         digests = [job.file_sha256 for job in jobs for _ in job.cells]
 
@@ -283,10 +319,15 @@ class Scorer:
             self._show(job, measured, drawn)
             write_json(job.cells_path, set_to_json(measured))
 
+    def typed(self, prompt: str, lora: LoraFile) -> str:
+        """The prompt as it is drawn with a file: an embedding's vectors stand where the trigger does."""
+        return with_new_words(prompt, self.dataset.trigger, lora.num_vectors) if lora.num_vectors else prompt
+
     def _show(self, job: _Job, measured: MeasuredSet, drawn: Tensor) -> None:
         """The contact sheet; at the end also the copy report."""
         request, photos = job.request, [photo.path for photo in self.dataset.photos]
-        title = f"{request.file.name}   {request.when}   strength {request.strength:g}   {job.stage}"
+        title = f"{request.file.name}   {request.when}   strength "
+        title += f"{spoken_arm(request.strength, request.guidance_scale)}   {job.stage}"
         judgement = judge(measured, self.anchors, self.scoring, job.stage)
         write_sheet(request.images_dir / f"{job.score_id}.png", drawn, job.cells,
                     figures(measured, self.scoring, [path.name for path in photos]), f"{title}\n{in_words(judgement)}",
@@ -306,7 +347,7 @@ class Scorer:
                       file_sha256=job.file_sha256, epoch=request.epoch, step=request.step, strength=request.strength,
                       stage=job.stage, num_images=len(measured.images), axes=judgement.axes, details=judgement.details,
                       replicates=judgement.replicates, verdict=judgement.verdict, notes=judgement.notes,
-                      elapsed_s=round(elapsed_s, 3))
+                      elapsed_s=round(elapsed_s, 3), guidance_scale=request.guidance_scale)
         write_json(job.score_path, to_json(score))
         return score
 
@@ -318,13 +359,14 @@ class Scorer:
                                "scores of different scorings are never compared. Delete it to score again.")
         return replace(score, file=job.request.file.name, epoch=job.request.epoch, step=job.request.step)
 
-    def _answer(self, final: Score, screened: Sequence[Score], refined: Sequence[Score], best: Score) -> Answer:
+    def _answer(self, final: Score, screened: Sequence[Score], refined: Sequence[Score], best: Score,
+                kind: Kind | None) -> Answer:
         """best: the final arm as it was refined."""
-        strengths = [s.strength for s in refined if (s.file, s.file_sha256) == (final.file, final.file_sha256)
-                     and (s is best or are_tied(best, s))]
-        sentence = reason(final, screened, tied_strengths=strengths, is_confirmed=self.scoring.choice.confirm > 0)
+        tied = [s for s in refined if (s.file, s.file_sha256) == (final.file, final.file_sha256)
+                and (s is best or are_tied(best, s))]
+        sentence = reason(final, screened, tied_arms=tied, is_confirmed=self.scoring.choice.confirm > 0)
         return Answer(file=final.file, epoch=final.epoch, step=final.step, strength=final.strength, score=final,
-                      reason=sentence)
+                      reason=sentence, guidance_scale=final.guidance_scale, kind=kind or "lora")
 
 
 def _read_set(path: Path) -> MeasuredSet | None:

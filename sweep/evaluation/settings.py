@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sweep.errors import ScoringError
+from sweep.framings import FRAMINGS
 from sweep.model.base import EMBEDDED
 from sweep.schema import bounds, build, near_match, one_of
 
@@ -38,6 +39,8 @@ class Prompt:
     # the first stage that draws it; "confirm" keeps it from all choosing
     probes: dict[str, str]
     # attribute -> the value that the prompt asks for
+    framing: str | None = one_of(*FRAMINGS, default=None)
+    # how far away the subject is; its likeness is told by framing too, also where it does not count (face: false)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,6 +170,8 @@ class Choice:
     """How a file and a strength are chosen."""
 
     strengths: tuple[float, ...] = bounds(above=0)
+    guidance_scales: tuple[float, ...] = bounds(1, 50)
+    # each strength is tried at each of them, against anchors at the sampler's own; none = at the sampler's alone
     refine_frac: float = bounds(0, 1)
     # share of the checkpoints that is refined, at least one
     stop_early: bool

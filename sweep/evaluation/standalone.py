@@ -12,11 +12,14 @@ from sweep.command_line import CONF_DIR
 from sweep.data.folder import Dataset, DatasetConfig, read_dataset
 from sweep.errors import ConfigError, ModelError, ScoringError
 from sweep.evaluation.grid import GRIDS, NoGrid, draw_grid
+from sweep.evaluation.inner_ranks import check_inner_ranks, smallest_as_good, with_inner_ranks
+from sweep.evaluation.inpainting import inpainting_base
 from sweep.evaluation.keys import photos_key, reference_photos
 from sweep.evaluation.loose_images import ImageSet, find_images, score_images
 from sweep.evaluation.lora_files import FoundLora, find_loras
 from sweep.evaluation.ranking import rank, show, show_images, table_csv
 from sweep.evaluation.settings import SCORINGS, NoScoring, check_fits
+from sweep.evaluation.uses import UsesConfig, check_uses, chosen, score_uses
 from sweep.files import stable_hash, write_json, write_text
 from sweep.model.base import BASE_MODELS, BaseModelConfig
 from sweep.model.text import check_token_length
@@ -26,6 +29,7 @@ from sweep.trial import Answer, Score, to_json
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from sweep.evaluation.generate import OnProgress
     from sweep.evaluation.scorer import Scorer
 
 
@@ -34,7 +38,9 @@ class EvaluateConfig:
     """What evaluate.py may be told; see conf/evaluate.yaml."""
 
     lora: str | None
+    inner_ranks: tuple[int, ...] = bounds(1, 4096)
     images: str | None
+    uses: UsesConfig
     base_model: BaseModelConfig = family(BASE_MODELS)
     dataset: DatasetConfig
     trigger: str | None
@@ -69,9 +75,9 @@ def evaluate(config: EvaluateConfig) -> list[Answer]:
                           "dataset.dir=PHOTOS_OF_THE_SUBJECT, or images=FOLDER for images that exist already.")
     check_token_length(config.max_token_length)
     if config.images is not None:
-        if config.scoring.base_models or not isinstance(config.grid, NoGrid):
-            raise ConfigError("images=FOLDER scores images as they are: grid and scoring.base_models draw with LoRA "
-                              "files; give lora=... for these.")
+        if config.scoring.base_models or config.uses.any or not isinstance(config.grid, NoGrid):
+            raise ConfigError("images=FOLDER scores images as they are: grid, uses and scoring.base_models draw with "
+                              "LoRA files; give lora=... for these.")
         _score_images(config)
         return []
     bases = bases_of(config)
@@ -79,8 +85,11 @@ def evaluate(config: EvaluateConfig) -> list[Answer]:
         check_fits(config.scoring, base.name)
     assert config.lora is not None
     loras, skipped = find_loras(config.lora)
+    check_inner_ranks(loras, config.inner_ranks)
+    check_uses(config.uses)
     dataset = _dataset(config, skipped)
-    _check_weights(config, bases)
+    inpainting = inpainting_base(config.uses.inpaint, config.base_model.resolution)
+    _check_weights(config, [*bases, *([inpainting] if inpainting else [])])
     answers = [_on_base(replace(config, base_model=base), loras, dataset) for base in bases]
     return [answer for answer in answers if answer is not None]
 
@@ -109,8 +118,10 @@ def _on_base(config: EvaluateConfig, loras: Sequence[FoundLora], dataset: Datase
     for line in scorer.notes:
         print(f"note: {line}", file=sys.stderr)
     folder = _folder(config, scorer)
+    if config.inner_ranks:
+        loras = with_inner_ranks(loras, config.inner_ranks, folder / "inner", scorer.targets)
     if not isinstance(config.grid, NoGrid):
-        for page in draw_grid(config.grid, loras, scorer, folder, _draw_progress if sys.stderr.isatty() else None):
+        for page in draw_grid(config.grid, loras, scorer, folder, _on_progress()):
             print(page)
         return None
     scores, answer = _score(loras, scorer, folder)
@@ -118,6 +129,10 @@ def _on_base(config: EvaluateConfig, loras: Sequence[FoundLora], dataset: Datase
     write_text(folder / "table.csv", table_csv(ranked, answer))
     write_json(folder / "answer.json", to_json(answer))
     show(ranked, answer, folder)
+    if config.inner_ranks and (words := smallest_as_good(scores, loras)):
+        print(f"{words}.")
+    if config.uses.any:
+        score_uses(config.uses, chosen(loras, answer), answer, scorer, folder, _on_progress())
     return answer
 
 
@@ -172,7 +187,7 @@ def _scorer(config: EvaluateConfig, dataset: Dataset) -> Scorer:
 
     from sweep.evaluation.scorer import Scorer
     from sweep.model.loading import load_base
-    from sweep.network.targets import find_targets
+    from sweep.network.targets import find_layers
 
     if config.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device=cuda, but this machine has no usable GPU. Use device=cpu or device=auto.")
@@ -180,16 +195,16 @@ def _scorer(config: EvaluateConfig, dataset: Dataset) -> Scorer:
         torch.set_num_threads(config.threads)
     device = "cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu"
     base = load_base(config.base_model, identity, device)
-    return Scorer(base, find_targets(base), config.scoring, dataset, Path(config.results_dir),
+    return Scorer(base, find_layers(base), config.scoring, dataset, Path(config.results_dir),
                   clip_skip=config.clip_skip, max_token_length=config.max_token_length)
 
 
 def _check_readable(loras: Sequence[FoundLora], scorer: Scorer) -> None:
     """Read every file once, so that one that does not fit the base is told before an hour of drawing."""
-    from sweep.network.lora_file import read_lora
+    from sweep.network.trained_file import read_trained
 
     for lora in loras:
-        unknown = read_lora(lora.path, scorer.targets).unknown
+        unknown = read_trained(lora.path, scorer.targets).unknown
         if unknown:
             print(f"{lora.path}: {len(unknown)} tensors mean nothing for this base and are left out: "
                   f"{', '.join(unknown[:5])}{', ...' if len(unknown) > 5 else ''}", file=sys.stderr)
@@ -199,7 +214,8 @@ def _folder(config: EvaluateConfig, scorer: Scorer) -> Path:
     """The same question has the same folder, so that a new epoch costs only its own images."""
     assert config.lora is not None
     asked = str(Path(config.lora).expanduser().absolute())
-    key = stable_hash([asked, photos_key(scorer.dataset), scorer.scoring_id], num_digits=8)
+    ranks = [sorted(config.inner_ranks)] if config.inner_ranks else []
+    key = stable_hash([asked, photos_key(scorer.dataset), scorer.scoring_id, *ranks], num_digits=8)
     return Path(config.results_dir) / f"evaluate-{key}"
 
 
@@ -208,12 +224,16 @@ def _score(loras: Sequence[FoundLora], scorer: Scorer, folder: Path) -> tuple[li
 
     requests = [ScoreRequest(file=lora.path, epoch=lora.epoch, step=lora.step, scores_dir=folder / "scores",
                              images_dir=folder / "images") for lora in loras]
-    progress = _draw_progress if sys.stderr.isatty() else None
+    progress = _on_progress()
     scores = scorer.screen(requests, progress)
     answer = scorer.finish([requests], progress)[0]
     if progress is not None:
         print(file=sys.stderr)
     return scores, answer
+
+
+def _on_progress() -> OnProgress | None:
+    return _draw_progress if sys.stderr.isatty() else None
 
 
 def _draw_progress(done: int, total: int) -> None:

@@ -29,6 +29,8 @@ class Table:
     prompts: list[int]
     face_gen_P: Floats
     face_base_P: Floats
+    every_gen_P: Floats  # as face_gen_P and face_base_P, also of prompts whose face does not count
+    every_base_P: Floats
     probes: dict[str, ProbeTable]
     clip_gen_P: Floats
     clip_base_P: Floats
@@ -70,6 +72,7 @@ def table_of(measured: MeasuredSet, images: Sequence[Measured], anchors: Anchors
     return Table(
         prompts=prompts, probes=probes,
         face_gen_P=np.where(is_face, face_gen, np.nan), face_base_P=np.where(is_face, base_face, np.nan),
+        every_gen_P=face_gen, every_base_P=np.array(base_face),
         clip_gen_P=_array([[m.clip for m in rows] for rows in gen]),
         clip_base_P=_array([[m.clip for m in rows] for rows in base]),
         clip_real_P=np.array([anchors.real.clip[p] for p in prompts]),

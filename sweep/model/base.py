@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from sweep.model.families import Family
 from sweep.model.text import check_clip_skip, chunk_ids, encode_chunks, token_ids
@@ -31,6 +31,7 @@ class BaseModelConfig:
     # EMBEDDED: null = the package's, or another weight set's sd/ folder; else folder, hub id or checkpoint file
     resolution: int = bounds(16, 4096)
     # training and scoring resolution in pixels, a multiple of 8
+    unet_channels: ClassVar[int] = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +46,14 @@ class PretrainedConfig(BaseModelConfig):
     # folder with CLIP's vocab.json and merges.txt, for a checkpoint file; null = one in the hub's cache
     prediction_type: str | None = one_of("epsilon", "v_prediction")
     # what the UNet predicts; null = what the base says
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InpaintingConfig(PretrainedConfig):
+    """A base whose UNet is also told the mask and what is around it. It is no member of BASE_MODELS: nothing is trained
+    on it, a LoRA is only used on it."""
+
+    unet_channels: ClassVar[int] = 9
 
 
 EMBEDDED = ("pocket", "pocket_rv")
@@ -108,6 +117,11 @@ class Base:
     def tokenizer(self) -> Any:
         """The first text encoder's."""
         return self.tokenizers[0]
+
+    @property
+    def takes_masks(self) -> bool:
+        """Whether it is an inpainting base (`InpaintingConfig`)."""
+        return int(self.unet.config.in_channels) == InpaintingConfig.unet_channels
 
     def tokenize(self, texts: Sequence[str], max_token_length: int = 75) -> list[Tensor]:
         """Token ids [N, B, L] for each text encoder."""

@@ -46,7 +46,7 @@ _NO_BASE = (
 )
 
 
-def family_of_checkpoint(shapes: Shapes, where: str) -> Family:
+def family_of_checkpoint(shapes: Shapes, where: str, unet_channels: int = 4) -> Family:
     """The family of a single-file checkpoint with these tensors.
 
     Raises ModelError, which names what the file is instead or what it lacks. where: the file, for the message.
@@ -61,7 +61,7 @@ def family_of_checkpoint(shapes: Shapes, where: str) -> Family:
                              "base_model.path.")
         raise ModelError(f"{where} is no Stable Diffusion checkpoint: it has no UNet ({UNET}...). Its first tensors "
                          f"are: {', '.join(sorted(shapes)[:3]) or 'none'}.")
-    _check_channels(shapes[f"{UNET}input_blocks.0.0.weight"][1], where)
+    _check_channels(shapes[f"{UNET}input_blocks.0.0.weight"][1], unet_channels, where)
     if "edm_mean" in shapes:
         raise ModelError(f"{where} {_EDM}")
     family = _by_text_encoder(shapes, where)
@@ -72,12 +72,12 @@ def family_of_checkpoint(shapes: Shapes, where: str) -> Family:
 
 
 def family_of_configs(unet: Mapping[str, Any], has_second_encoder: bool, text_width: int | None, where: str, *,
-                      scheduler: Mapping[str, Any]) -> Family:
+                      scheduler: Mapping[str, Any], unet_channels: int = 4) -> Family:
     """The family of a folder in diffusers layout, by its UNet's config.json and its text encoder's width.
 
     Raises ModelError for what only looks like one of the families.
     """
-    _check_channels(int(unet.get("in_channels", 4)), where)
+    _check_channels(int(unet.get("in_channels", 4)), unet_channels, where)
     if str(scheduler.get("_class_name", "")).startswith("EDM"):
         raise ModelError(f"{where} {_EDM}")
     width = unet.get("cross_attention_dim")
@@ -100,11 +100,15 @@ def check_wanted(name: str, family: Family, where: str) -> None:
                          f"base_model={OPTION[family]}, or base_model=file, which takes each of them.")
 
 
-def _check_channels(in_channels: int, where: str) -> None:
-    if in_channels != 4:
-        kind = _EDITED.get(in_channels, "an inpainting or editing model")
-        raise ModelError(f"{where}: its UNet takes {in_channels} channels, so it is {kind}, which can't be trained on "
-                         "here. Use the plain model that it was made from.")
+def _check_channels(in_channels: int, wanted: int, where: str) -> None:
+    if in_channels == wanted:
+        return
+    if wanted != 4:
+        raise ModelError(f"{where}: its UNet takes {in_channels} channels, an inpainting model's takes {wanted}. On a "
+                         "plain model inpainting needs no model of its own: leave uses.inpaint.base_model out.")
+    kind = _EDITED.get(in_channels, "an inpainting or editing model")
+    raise ModelError(f"{where}: its UNet takes {in_channels} channels, so it is {kind}, which can't be trained on "
+                     "here. Use the plain model that it was made from.")
 
 
 def _by_text_encoder(shapes: Shapes, where: str) -> Family:

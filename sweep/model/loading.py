@@ -105,7 +105,7 @@ class _Parts:
         shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
         family, prediction_type = source.family, source.prediction_type
         if family is None:  # a .ckpt, seen for the first time
-            family = family_of_checkpoint(shapes, str(source.path))
+            family = family_of_checkpoint(shapes, str(source.path), config.unet_channels)
             check_wanted(config.name, family, str(source.path))
             checkpoint.check_whole(shapes, family, str(source.path))
         if prediction_type is None:

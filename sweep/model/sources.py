@@ -192,7 +192,8 @@ def _folder(config: BaseModelConfig, folder: Path, vae: Path | None) -> Source:
     text = _json(folder / "text_encoder" / "config.json")
     scheduler = _json(folder / "scheduler" / "scheduler_config.json")
     family = family_of_configs(_json(folder / "unet" / "config.json"), (folder / "text_encoder_2").exists(),
-                               text.get("hidden_size"), str(folder), scheduler=scheduler)
+                               text.get("hidden_size"), str(folder), scheduler=scheduler,
+                               unet_channels=config.unet_channels)
     if family == "sdxl" and not (folder / "tokenizer_2").is_dir():
         raise ModelError(f"{folder} is not a whole {TITLE[family]} model: it lacks tokenizer_2.")
     check_wanted(config.name, family, str(folder))
@@ -216,7 +217,7 @@ def _file(config: BaseModelConfig, path: Path, vae: Path | None) -> Source:
         raise ModelError(f"{path} is neither a folder nor a .safetensors or .ckpt file; other kinds of files are not "
                          "read. Get the model as safetensors.")
     header = read_header(path)
-    family = family_of_checkpoint(header.shapes, str(path))
+    family = family_of_checkpoint(header.shapes, str(path), config.unet_channels)
     check_wanted(config.name, family, str(path))
     return Source(path=path, family=family, prediction_type=prediction_of(config, header, family, path), vae=vae,
                   num_text_layers=check_whole(header.shapes, family, str(path)), vocabulary=_vocabulary(config, path))

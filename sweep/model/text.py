@@ -6,6 +6,7 @@ Shapes: B texts, N chunks, L tokens of a chunk (77), D width of the text states.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from sweep.model.families import TITLE, Family
 if TYPE_CHECKING:
     from torch import Tensor
 
+MOST_NEW = 64  # new tokens that a text may hold
 CHUNK_TOKENS = 75  # tokens of a text in one pass of the encoder, which adds a begin and an end
 
 
@@ -50,9 +52,26 @@ def chunk_ids(tokenizer: Any, text: str, max_token_length: int) -> list[list[int
 
 
 def token_ids(tokenizer: Any, text: str) -> list[int]:
-    """All of a text's tokens, without begin and end."""
-    ids: list[int] = tokenizer(text, add_special_tokens=False).input_ids
+    """All of a text's tokens, without begin and end. New ones (`with_new_words`) are -1, -2, ...: the tokenizer has no
+    number for them, and below 0 none can be the highest id, by which the end of a text is found."""
+    ids: list[int] = []
+    for piece in _NEW.split(text):
+        if _NEW.fullmatch(piece):
+            ids.append(_FIRST_NEW - ord(piece) - 1)
+        elif piece.strip() or piece == text:
+            ids += tokenizer(piece, add_special_tokens=False).input_ids
     return ids
+
+
+_FIRST_NEW = 0xE000  # Unicode's private use area
+_NEW = re.compile(f"([{chr(_FIRST_NEW)}-{chr(_FIRST_NEW + MOST_NEW - 1)}])")
+
+
+def with_new_words(text: str, trigger: str, num_vectors: int) -> str:
+    """The text with new tokens in place of the trigger, wherever it stands as a word; in a text a new token is a
+    character of Unicode's private use area."""
+    new = "".join(chr(_FIRST_NEW + i) for i in range(num_vectors))
+    return re.sub(rf"(?<!\w){re.escape(trigger)}(?!\w)", f" {new} ", text, flags=re.IGNORECASE)
 
 
 def encode_chunks(encoder: Any, ids_NBL: Tensor, clip_skip: int, family: Family) -> tuple[Tensor, Tensor | None]:

@@ -1,14 +1,13 @@
 """A frozen linear layer, or 1x1 convolution, and K low-rank adapters as one step of autograd.
 
 The base's product and the adapters' are summed in place, forward and backward, and adapters of several structures share
-one output: nothing is cut out of the batch and joined again. Everything is written for columns, y = W x with x [I,T],
-as an image lies in memory; a linear layer's rows of tokens are their transposed view. Rank activations are [K,R,T],
-ranks first: a product whose last side is a rank of 8 runs at a sixth of the speed of the same product the other way
-round (measured with MKL; at rank 32 they are alike). At the sizes of a small layer the calls cost as much as the
-products: hence slices, `mT` and `shape[0]`, which are the cheapest of their kind.
+one output: nothing is cut out of the batch and joined again. Rank activations are kept as [K,R,T], ranks first: a
+product whose last side is a rank of 8 runs at a sixth of the speed of the same product the other way round (measured
+with MKL; at rank 32 they are alike). At the sizes of a small layer the calls cost as much as the products: hence two
+ways written out, and slices, `mT` and `shape[0]`, which are the cheapest of their kind.
 
-Shapes: B rows of the batch, K adapters of a segment, P products of a segment over T columns each (a linear layer: K
-products over all tokens of an adapter's rows; a convolution: one per row over its pixels), R rank, I in, O out.
+Shapes: B rows of the batch, K adapters of a segment, T = tokens of an adapter's rows, P pixels of one row, b rows of a
+segment, R rank, I in, O out.
 """
 
 from __future__ import annotations
@@ -31,19 +30,24 @@ class Share:
     rows: slice
     down_KRI: Tensor
     up_KOR: Tensor
-    scale_K: Tensor  # alpha / dim x strength
+    scale_K11: Tensor  # alpha / dim x strength; in fp32, since rounded it would be another strength
 
 
 def adapted_linear(module: torch.nn.Linear | torch.nn.Conv2d, x: Tensor, shares: Sequence[Share]) -> Tensor:
     """W x + b, plus scale * up(down(x)) (Hu et al. 2021, Eq. 3) of each adapter on its own rows. x [B,...,I], or
-    [B,I,H,W] for a 1x1 convolution. shares: in the order of their rows."""
+    [B,I,H,W] for a 1x1 convolution. shares: in the order of their rows. Under autocast in its precision."""
+    weight, bias = module.weight, module.bias
     tensors = [tensor for share in shares for tensor in (share.down_KRI, share.up_KOR)]
-    is_image = x.ndim == 4
-    output: Tensor = _AdaptedLinear.apply(
-        x.flatten(2) if is_image else x, module.weight.flatten(1) if is_image else module.weight, module.bias, is_image,
-        [share.rows for share in shares], [share.scale_K for share in shares],
-        [is_cheaper_merged(x, share) for share in shares], *tensors)
-    return output.unflatten(2, x.shape[2:]) if is_image else output
+    merged = [is_cheaper_merged(x, share) for share in shares]
+    dtype = _compute_dtype(x)
+    if dtype != torch.float32:
+        x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+        tensors = [tensor.to(dtype) for tensor in tensors]
+    if x.ndim < 4:
+        output: Tensor = _Tokens.apply(x, weight, bias, shares, merged, *tensors)
+    else:
+        output = _Pixels.apply(x.flatten(2), weight.flatten(1), bias, shares, merged, *tensors)
+    return output.unflatten(2, x.shape[2:]) if x.ndim == 4 else output
 
 
 def is_cheaper_merged(x: Tensor, share: Share) -> bool:
@@ -59,66 +63,103 @@ def is_cheaper_merged(x: Tensor, share: Share) -> bool:
     return _MERGING * product < beside
 
 
-class _AdaptedLinear(torch.autograd.Function):
-    """The base's weight and bias have no gradient; under autocast everything is computed in its precision."""
+class _Tokens(torch.autograd.Function):
+    """Of x [B,...,I]. The base's weight and bias have no gradient."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, is_image: bool, rows: list[slice],
-                scales: list[Tensor], merged: list[bool], *tensors: Tensor) -> Tensor:
-        dtype = _compute_dtype(x)
-        if dtype != torch.float32:  # of the weights; the same for everything else here
-            x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
-            tensors = tuple(tensor.to(dtype) for tensor in tensors)
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, shares: Sequence[Share],
+                merged: Sequence[bool], *tensors: Tensor) -> Tensor:
         x = x.contiguous()
-        scales = [scale_K.view(-1, 1, 1) for scale_K in scales]  # in fp32: a rounded scale is another strength
-        output = _frozen(x, weight, bias, is_image, rows, merged)
+        output = _frozen_tokens(x, weight, bias, shares, merged)
         kept = []
-        for i, part in enumerate(rows):
-            down_KRI, up_KOR, scale_K11 = tensors[2 * i], tensors[2 * i + 1], scales[i]
-            times = _times(part, down_KRI, is_image)
-            x_PIT = _columns(x, part, down_KRI, is_image)
-            output_POT = _columns(output, part, down_KRI, is_image)
+        for i, share in enumerate(shares):
+            down_KRI, up_KOR = tensors[2 * i], tensors[2 * i + 1]
+            x_KTI, output_KTO = _stacked(x, share), _stacked(output, share)
             if merged[i]:
-                # kept for the way back: it is not larger than what x takes, or merging would not be cheaper
-                merged_KOI = torch.baddbmm(weight.expand(down_KRI.shape[0], -1, -1), up_KOR * scale_K11, down_KRI)
-                _product(output_POT, _each(merged_KOI, times), x_PIT, is_image)
+                merged_KOI = _merged(weight, down_KRI, up_KOR, share)
+                torch.bmm(x_KTI, merged_KOI.mT, out=output_KTO)
                 if bias is not None:
-                    output_POT.add_(bias.unsqueeze(1))
+                    output_KTO.add_(bias)
                 kept.append(merged_KOI)
-                continue
-            h_PRT = torch.bmm(_each(down_KRI, times), x_PIT).mul_(_each(scale_K11, times))
-            _add_product(output_POT, _each(up_KOR, times), h_PRT, is_image)
-            kept.append(h_PRT)
+            else:
+                h_KRT = torch.bmm(down_KRI, x_KTI.mT).mul_(share.scale_K11)
+                output_KTO.baddbmm_(h_KRT.mT, up_KOR.mT)
+                kept.append(h_KRT)
         ctx.save_for_backward(x, weight, *tensors, *kept)
-        ctx.rows, ctx.scales, ctx.merged, ctx.is_image = rows, scales, merged, is_image
+        ctx.shares, ctx.merged = shares, merged
         return output
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         x, weight, *saved = ctx.saved_tensors
-        rows, is_image = ctx.rows, ctx.is_image
-        grad = grad.to(x.dtype).contiguous()
-        grad_x = None
-        if ctx.needs_input_grad[0]:
-            grad_x = _frozen(grad, weight.mT, None, is_image, rows, ctx.merged)
+        shares, merged = ctx.shares, ctx.merged
+        grad = grad.contiguous()
+        grad_x = _frozen_tokens(grad, weight.mT, None, shares, merged) if ctx.needs_input_grad[0] else None
         grads: list[Tensor] = []
-        for i, part in enumerate(rows):
-            down_KRI, up_KOR, scale_K11, kept = saved[2 * i], saved[2 * i + 1], ctx.scales[i], saved[2 * len(rows) + i]
-            times = _times(part, down_KRI, is_image)
-            x_PIT = _columns(x, part, down_KRI, is_image)
-            grad_POT = _columns(grad, part, down_KRI, is_image)
-            into_PIT = None if grad_x is None else _columns(grad_x, part, down_KRI, is_image)
-            if ctx.merged[i]:
-                if into_PIT is not None:
-                    _product(into_PIT, _each(kept, times).mT, grad_POT, is_image)
-                grad_KOI = _sum(torch.bmm(grad_POT, x_PIT.mT), times).mul_(scale_K11)
+        for i, share in enumerate(shares):
+            down_KRI, up_KOR, kept = saved[2 * i], saved[2 * i + 1], saved[2 * len(shares) + i]
+            x_KTI, grad_KTO = _stacked(x, share), _stacked(grad, share)
+            if merged[i]:
+                if grad_x is not None:
+                    torch.bmm(grad_KTO, kept, out=_stacked(grad_x, share))
+                grad_KOI = torch.bmm(grad_KTO.mT, x_KTI).mul_(share.scale_K11)
                 grads += [torch.bmm(up_KOR.mT, grad_KOI), torch.bmm(grad_KOI, down_KRI.mT)]
                 continue
-            grad_h_PRT = torch.bmm(_each(up_KOR, times).mT, grad_POT).mul_(_each(scale_K11, times))
-            if into_PIT is not None:
-                _add_product(into_PIT, _each(down_KRI, times).mT, grad_h_PRT, is_image)
-            grads += [_sum(torch.bmm(grad_h_PRT, x_PIT.mT), times), _sum(_grad_up(kept, grad_POT), times)]
-        return grad_x, None, None, None, None, None, None, *grads
+            grad_h_KRT = torch.bmm(up_KOR.mT, grad_KTO.mT).mul_(share.scale_K11)
+            if grad_x is not None:
+                _stacked(grad_x, share).baddbmm_(grad_h_KRT.mT, down_KRI)
+            grads += [torch.bmm(grad_h_KRT, x_KTI), _grad_up(kept, grad_KTO)]
+        return grad_x, None, None, None, None, *grads
+
+
+class _Pixels(torch.autograd.Function):
+    """Of x [B,I,P], an image's rows of pixels: one product for each row of the batch."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, shares: Sequence[Share],
+                merged: Sequence[bool], *tensors: Tensor) -> Tensor:
+        x = x.contiguous()
+        output = _frozen_pixels(x, weight, bias, shares, merged)
+        kept = []
+        for i, share in enumerate(shares):
+            down_KRI, up_KOR = tensors[2 * i], tensors[2 * i + 1]
+            x_bIP, output_bOP = x[share.rows], output[share.rows]
+            if merged[i]:
+                merged_bOI = _for_rows(_merged(weight, down_KRI, up_KOR, share), x_bIP)
+                torch.bmm(merged_bOI, x_bIP, out=output_bOP)
+                if bias is not None:
+                    output_bOP.add_(bias.unsqueeze(1))
+                kept.append(merged_bOI)
+            else:
+                h_bRP = torch.bmm(_for_rows(down_KRI, x_bIP), x_bIP).mul_(_for_rows(share.scale_K11, x_bIP))
+                output_bOP.baddbmm_(_for_rows(up_KOR, x_bIP), h_bRP)
+                kept.append(h_bRP)
+        ctx.save_for_backward(x, weight, *tensors, *kept)
+        ctx.shares, ctx.merged = shares, merged
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        x, weight, *saved = ctx.saved_tensors
+        shares, merged = ctx.shares, ctx.merged
+        grad = grad.contiguous()
+        grad_x = _frozen_pixels(grad, weight.mT, None, shares, merged) if ctx.needs_input_grad[0] else None
+        grads: list[Tensor] = []
+        for i, share in enumerate(shares):
+            down_KRI, up_KOR, kept = saved[2 * i], saved[2 * i + 1], saved[2 * len(shares) + i]
+            x_bIP, grad_bOP = x[share.rows], grad[share.rows]
+            if merged[i]:
+                if grad_x is not None:
+                    torch.bmm(kept.mT, grad_bOP, out=grad_x[share.rows])
+                grad_KOI = _over_rows(torch.bmm(grad_bOP, x_bIP.mT), down_KRI).mul_(share.scale_K11)
+                grads += [torch.bmm(up_KOR.mT, grad_KOI), torch.bmm(grad_KOI, down_KRI.mT)]
+                continue
+            grad_h_bRP = torch.bmm(_for_rows(up_KOR, x_bIP).mT, grad_bOP).mul_(_for_rows(share.scale_K11, x_bIP))
+            if grad_x is not None:
+                grad_x[share.rows].baddbmm_(_for_rows(down_KRI, x_bIP).mT, grad_h_bRP)
+            grads += [_over_rows(torch.bmm(grad_h_bRP, x_bIP.mT), down_KRI),
+                      _over_rows(_grad_up(kept, grad_bOP.mT), down_KRI)]
+        return grad_x, None, None, None, None, *grads
 
 
 def _compute_dtype(x: Tensor) -> torch.dtype:
@@ -126,68 +167,62 @@ def _compute_dtype(x: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
 
 
-def _frozen(x: Tensor, weight: Tensor, bias: Tensor | None, is_image: bool, rows: Sequence[slice],
-            merged: Sequence[bool]) -> Tensor:
-    """W x + b; the rows of merged adapters are left empty."""
-    if not is_image and not any(merged):
+def _frozen_tokens(x: Tensor, weight: Tensor, bias: Tensor | None, shares: Sequence[Share],
+                   merged: Sequence[bool]) -> Tensor:
+    """W x + b of x [B,...,I]; the rows of merged adapters are left empty."""
+    if not any(merged):
         return torch.nn.functional.linear(x, weight, bias)
-    output = x.new_empty((x.shape[0], weight.shape[0], x.shape[2]) if is_image else (*x.shape[:-1], weight.shape[0]))
-    for part in _others(x.shape[0], rows, merged):
-        into = output[part]
-        if is_image:
-            torch.bmm(weight.expand(into.shape[0], -1, -1), x[part], out=into)
-            if bias is not None:
-                into.add_(bias.unsqueeze(1))
-        else:
-            flat, into = x[part].view(-1, x.shape[-1]), into.view(-1, into.shape[-1])
-            torch.mm(flat, weight.mT, out=into) if bias is None else torch.addmm(bias, flat, weight.mT, out=into)
+    output = x.new_empty(*x.shape[:-1], weight.shape[0])
+    for part in _others(x, shares, merged):
+        flat, into = x[part].view(-1, x.shape[-1]), output[part].view(-1, output.shape[-1])
+        torch.mm(flat, weight.mT, out=into) if bias is None else torch.addmm(bias, flat, weight.mT, out=into)
     return output
 
 
-def _others(num_rows: int, rows: Sequence[slice], merged: Sequence[bool]) -> list[slice]:
+def _frozen_pixels(x: Tensor, weight: Tensor, bias: Tensor | None, shares: Sequence[Share],
+                   merged: Sequence[bool]) -> Tensor:
+    """W x + b of x [B,I,P]; the rows of merged adapters are left empty."""
+    output = x.new_empty(x.shape[0], weight.shape[0], x.shape[2])
+    for part in _others(x, shares, merged):
+        into = output[part]
+        torch.bmm(weight.expand(into.shape[0], -1, -1), x[part], out=into)
+        if bias is not None:
+            into.add_(bias.unsqueeze(1))
+    return output
+
+
+def _others(x: Tensor, shares: Sequence[Share], merged: Sequence[bool]) -> list[slice]:
     """The runs of rows that go through the frozen weights themselves."""
-    taken = [part for part, is_in in zip(rows, merged, strict=True) if is_in]
-    edges = [0, *(edge for part in taken for edge in (part.start, part.stop)), num_rows]
+    taken = [share.rows for share, is_in in zip(shares, merged, strict=True) if is_in]
+    edges = [0, *(edge for part in taken for edge in (part.start, part.stop)), x.shape[0]]
     return [slice(start, stop) for start, stop in zip(edges[::2], edges[1::2], strict=True) if start < stop]
 
 
-def _columns(tensor: Tensor, rows: slice, down_KRI: Tensor, is_image: bool) -> Tensor:
-    """Some rows of a contiguous [B,...,N], or [B,N,T] of images, as [P,N,T], a view."""
-    return tensor[rows] if is_image else tensor[rows].view(down_KRI.shape[0], -1, tensor.shape[-1]).mT
+def _merged(weight: Tensor, down_KRI: Tensor, up_KOR: Tensor, share: Share) -> Tensor:
+    """W + scale * up @ down, [K,O,I]; kept for the way back: where merging is cheaper, it is hardly larger than x."""
+    return torch.baddbmm(weight.expand(down_KRI.shape[0], -1, -1), up_KOR * share.scale_K11, down_KRI)
 
 
-def _times(rows: slice, down_KRI: Tensor, is_image: bool) -> int:
-    """How many products each adapter has part in."""
-    return (rows.stop - rows.start) // down_KRI.shape[0] if is_image else 1
+def _stacked(tensor: Tensor, share: Share) -> Tensor:
+    """The rows of K adapters as [K,T,N], a view."""
+    part, num_adapters = tensor[share.rows], share.down_KRI.shape[0]
+    if part.ndim == 3 and part.shape[0] == num_adapters:
+        return part
+    return part.view(num_adapters, -1, part.shape[-1])
 
 
-def _each(values_KMN: Tensor, times: int) -> Tensor:
-    """An adapter's matrix for each of its products, [P,M,N]."""
+def _for_rows(values_KMN: Tensor, x_bIP: Tensor) -> Tensor:
+    """An adapter's matrix for each of its rows, [b,M,N]."""
+    times = x_bIP.shape[0] // values_KMN.shape[0]
     return values_KMN if times == 1 else values_KMN.repeat_interleave(times, 0)
 
 
-def _sum(values_PMN: Tensor, times: int) -> Tensor:
-    """Over each adapter's products, [K,M,N]."""
-    return values_PMN if times == 1 else values_PMN.unflatten(0, (-1, times)).sum(1)
+def _over_rows(values_bMN: Tensor, down_KRI: Tensor) -> Tensor:
+    """The sum over each adapter's rows, [K,M,N]."""
+    num_adapters = down_KRI.shape[0]
+    return values_bMN if values_bMN.shape[0] == num_adapters else values_bMN.unflatten(0, (num_adapters, -1)).sum(1)
 
 
-def _product(into: Tensor, a: Tensor, b: Tensor, is_image: bool) -> None:
-    """into = a @ b. Only a contiguous result comes from the fast kernels: that of tokens, which is a transposed view,
-    is made as the matrix that it looks at."""
-    if is_image:
-        torch.bmm(a, b, out=into)
-    else:
-        torch.bmm(b.mT, a.mT, out=into.mT)
-
-
-def _add_product(into: Tensor, a: Tensor, b: Tensor, is_image: bool) -> None:
-    """into += a @ b."""
-    if is_image:
-        into.baddbmm_(a, b)
-    else:
-        into.mT.baddbmm_(b.mT, a.mT)
-
-
-def _grad_up(h_PRT: Tensor, grad_POT: Tensor) -> Tensor:
-    """[P,O,R]. A wide one is made in the layout it is added in; for a narrow one the slow product would cost more."""
-    return torch.bmm(h_PRT, grad_POT.mT).mT if h_PRT.shape[1] < _NARROW else torch.bmm(grad_POT, h_PRT.mT)
+def _grad_up(h_KRT: Tensor, grad_KTO: Tensor) -> Tensor:
+    """[K,O,R]. A wide one is made in the layout it is added in; for a narrow one the slow product would cost more."""
+    return torch.bmm(h_KRT, grad_KTO).mT if h_KRT.shape[1] < _NARROW else torch.bmm(grad_KTO.mT, h_KRT.mT)

@@ -1,4 +1,4 @@
-"""What K stacked adapters add to one layer's output.
+"""What K stacked adapters add to one layer's output, or put in its place.
 
 Shapes: K adapters, B rows of the batch, b rows of one adapter, T = b x tokens, P = height x width, R rank, I in, O out.
 """
@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sweep.network.counter_random import layer_keys, uniform
-from sweep.network.forms import LOW_RANK, Form
+from sweep.network.forms import LOW_RANK, WORDS, Form
+from sweep.network.own_weights import own_layer, own_tokens
 from sweep.network.targets import Target
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class Stack:
     strength_K: Tensor
     factor_K: Tensor  # their product
     draws: Draws | None
+    replaces: bool = False  # the frozen layer's output is not needed: all are layers of their own at full strength
 
     @property
     def size(self) -> int:
@@ -59,12 +61,17 @@ def share_of(stack: Stack, rows: slice) -> Share:
     down, up = stack.tensors["lora_down.weight"], stack.tensors["lora_up.weight"]
     if stack.target.is_conv:
         down, up = down.flatten(2), up.flatten(2)
-    return Share(rows, down, up, _factor(stack))
+    return Share(rows, down, up, _factor(stack).view(-1, 1, 1))
 
 
 def add_to(output: Tensor, x: Tensor, stack: Stack) -> Tensor:
     """output [B,...] of the frozen layer for x [B,...], plus each adapter's share on its own b = B / K rows."""
     algorithm = stack.form.algorithm
+    if algorithm == "whole":
+        own = own_layer(x, stack.target, stack.tensors)
+        return own if stack.replaces else output + _per_adapter(stack.strength_K, output) * (own - output)
+    if algorithm == "words":
+        return own_tokens(output, x, stack.tensors[WORDS])
     if algorithm == "ia3":
         return output + _per_adapter(_strength(stack), output) * _ia3(output, x, stack)
     if algorithm == "dora":

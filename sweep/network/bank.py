@@ -18,6 +18,7 @@ from sweep.network.apply import Draws, Stack, add_to, is_plain, share_of
 from sweep.network.counter_random import keys_of
 from sweep.network.forms import LOW_RANK, initial_tensors
 from sweep.network.group import Group, Spec
+from sweep.network.own_weights import own_layer
 from sweep.network.spec import AdapterSpec
 from sweep.network.targets import Part, Target
 
@@ -198,10 +199,18 @@ class AdapterBank:
 
         module: Any = target.module
         frozen, is_product = module.forward, target.is_product
+        if target.kind == "tokens":
+            table = module.forward
+
+            def frozen(ids: Tensor) -> Tensor:  # new tokens have ids below 0, for which the table has no row
+                return table(ids.clamp(min=0))
 
         def forward(x: Tensor) -> Tensor:
             pieces = self._pieces(target.key, x)
             stacks = [stack for _, stack in pieces if stack is not None]
+            if len(stacks) == len(pieces) and all(stack.replaces for stack in stacks):
+                owned = [own_layer(x[rows], stack.target, stack.tensors) for rows, stack in pieces if stack is not None]
+                return owned[0] if len(owned) == 1 else torch.cat(owned)
             if is_product and all(is_plain(stack) for stack in stacks):
                 shares = [share_of(stack, rows) for rows, stack in pieces if stack is not None]
                 # alone and beside its layer, an adapter is quicker through autograd's own operators
@@ -238,7 +247,8 @@ class _Segment:
         if members.stop - members.start == self.group.size:
             return whole if self.draws is None else replace(whole, draws=self.draws)
         return Stack(whole.target, whole.form, {name: leaf[members] for name, leaf in whole.tensors.items()},
-                     whole.scale_K[members], whole.strength_K[members], whole.factor_K[members], self.draws)
+                     whole.scale_K[members], whole.strength_K[members], whole.factor_K[members], self.draws,
+                     whole.replaces)
 
 
 def _draws(group: Group, start: int, end: int, draws: Sequence[tuple[int, int] | None],

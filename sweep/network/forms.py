@@ -1,4 +1,5 @@
-"""The adapter of one layer: which tensors it has under which file names, and how they start.
+"""What a trial has of its own for one layer, mostly an adapter: which tensors, under which file names, and how they
+start.
 
 Shapes: R rank, I in, O out, kh kw kernel.
 """
@@ -9,12 +10,14 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from sweep.errors import ConfigError
 from sweep.network.targets import Target
 from sweep.randomness import derived_seed, generator
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+WORDS = "emb_params"  # A1111's name for an embedding's vectors
 LOW_RANK = ("lora", "dylora", "dora")
 
 
@@ -31,10 +34,11 @@ class TensorSpec:
 class Form:
     """How a layer's adapter is parameterised; layers of equal form and shape can be stacked."""
 
-    algorithm: str  # lora (LoCon too), dylora, dora, loha, lokr, ia3, diff
-    dim: int
+    algorithm: str  # lora (LoCon too), dylora, dora, loha, lokr, ia3, diff; whole: its own layer; words: its own tokens
+    dim: int  # words: how many
     option: int = 0  # dylora: unit; lokr: factor; ia3: 1 = scales the layer's input
     shapes: tuple[TensorSpec, ...] = ()  # as found in a file; () = as our own settings make them
+    init_word: str = ""  # words: what they start from
 
     def tensors(self, target: Target) -> tuple[TensorSpec, ...]:
         return self.shapes or _TENSORS[self.algorithm](self, target)
@@ -57,7 +61,7 @@ class Layer:
 
         if self.form.algorithm == "ia3":
             return {"on_input": torch.tensor(self.form.option)}
-        return {} if self.form.algorithm == "diff" else {"alpha": torch.tensor(self.alpha)}
+        return {} if self.form.algorithm in ("diff", "whole", "words") else {"alpha": torch.tensor(self.alpha)}
 
 
 def initial_tensors(form: Form, target: Target, seed: int) -> dict[str, Tensor]:
@@ -69,6 +73,8 @@ def initial_tensors(form: Form, target: Target, seed: int) -> dict[str, Tensor]:
             return _initial_low_rank(form, target, seed)
         if form.algorithm in ("loha", "lokr"):
             return _initial_lycoris(form, target, seed)
+        if form.algorithm in ("whole", "words"):
+            return _initial_whole(target) if form.algorithm == "whole" else _initial_words(form, target)
         return {spec.name: torch.zeros(spec.shape) for spec in form.tensors(target)}
 
 
@@ -106,6 +112,29 @@ def _initial_lycoris(form: Form, target: Target, seed: int) -> dict[str, Tensor]
             w1, _, _, w2, w2a, w2b, _ = lokr.weight_gen(shape, form.dim, tucker=False, factor=form.option)
             drawn = {"lokr_w1": w1, "lokr_w2": w2, "lokr_w2_a": w2a, "lokr_w2_b": w2b}
     return {spec.name: drawn[spec.name].reshape(spec.shape) for spec in form.tensors(target)}
+
+
+def _initial_whole(target: Target) -> dict[str, Tensor]:
+    """The base's own."""
+    module: Any = target.module
+    return {name: tensor.detach().float().cpu() for name, tensor in module.named_parameters(recurse=False)}
+
+
+def _initial_words(form: Form, target: Target) -> dict[str, Tensor]:
+    """The vectors of the initial words, in turn (Gal et al. 2023, 4.1, for one vector).
+
+    Raises ConfigError for a word without tokens.
+    """
+    import torch
+
+    from sweep.model.text import token_ids
+
+    ids = token_ids(target.tokenizer, form.init_word)
+    if not ids:
+        raise ConfigError(f"method.init_word={form.init_word!r} has no tokens; give a word that the base knows.")
+    module: Any = target.module
+    table = module.weight.detach().float().cpu()
+    return {WORDS: table[torch.tensor([ids[i % len(ids)] for i in range(form.dim)])]}
 
 
 def _low_rank_tensors(form: Form, target: Target) -> tuple[TensorSpec, ...]:
@@ -148,5 +177,15 @@ def _diff_tensors(form: Form, target: Target) -> tuple[TensorSpec, ...]:
     return (TensorSpec("diff", target.weight_shape, True),)
 
 
+def _whole_tensors(form: Form, target: Target) -> tuple[TensorSpec, ...]:
+    weight = TensorSpec("weight", target.weight_shape, False)
+    return (weight, TensorSpec("bias", (target.out_features,), False)) if target.has_bias else (weight,)
+
+
+def _word_tensors(form: Form, target: Target) -> tuple[TensorSpec, ...]:
+    return (TensorSpec(WORDS, (form.dim, target.out_features), False),)
+
+
 _TENSORS = {"lora": _low_rank_tensors, "dylora": _low_rank_tensors, "dora": _dora_tensors, "loha": _loha_tensors,
-            "lokr": _lokr_tensors, "ia3": _ia3_tensors, "diff": _diff_tensors}
+            "lokr": _lokr_tensors, "ia3": _ia3_tensors, "diff": _diff_tensors, "whole": _whole_tensors,
+            "words": _word_tensors}

@@ -74,11 +74,15 @@ class Group:
         for place in self.places:
             self.leaves[place.key][place.name] = self._leaf(place)
         self.stacks = {key: Stack(self.target_of[key], layers_K[0][key].form, leaves, self.scales[key], self.strength_K,
-                                  self.scales[key] * self.strength_K, None) for key, leaves in self.leaves.items()}
+                                  self.scales[key] * self.strength_K, None, self._replaces(key))
+                       for key, leaves in self.leaves.items()}
 
     @property
     def size(self) -> int:
         return len(self.specs)
+
+    def _replaces(self, key: str) -> bool:
+        return self.layers_K[0][key].form.algorithm == "whole" and all(spec.strength == 1 for spec in self.specs)
 
     def _leaf(self, place: Place) -> Tensor:
         # autograd warns that gradients with gaps between rows may be slow; they are what makes one row of an adapter

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from sweep.errors import AdapterFileError
 from sweep.files import write_bytes
+from sweep.network.file_kinds import Kind
 from sweep.network.file_layers import read_layer
 from sweep.network.forms import Layer
 from sweep.network.layer_names import LayerNames, split_key
@@ -24,12 +25,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoraFile:
-    """An adapter as read. layers and weights (by file name, in fp32) by target key."""
+    """An adapter as read, or what another method trained. layers and weights (by file name) by target key.
+
+    kind: lora, checkpoint or embedding; the latter two have no strength. num_vectors: of an embedding.
+    """
 
     layers: dict[str, Layer]
     weights: dict[str, dict[str, Tensor]]
     metadata: dict[str, str]
     unknown: tuple[str, ...] = ()  # keys of the file that mean nothing for this base
+    kind: Kind = "lora"
+    num_vectors: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from sweep.data.batches import BatchPlan
 from sweep.data.dataset import Dataset
 from sweep.data.settings import bucket_bounds
 from sweep.data.train_data import bucket_table
+from sweep.methods import DREAMBOOTH, LORA, TEXTUAL_INVERSION
 from sweep.train_config import TrainConfig
 
 if TYPE_CHECKING:
@@ -66,8 +67,6 @@ def training_metadata(config: TrainConfig, dataset: Dataset, *, output_name: str
         **{f"ss_{name}": getattr(config, name) for name in _SAME_NAME},
         **{f"ss_{name}": getattr(config, name) or None for name in _SAME_NAME_IF_USED},
         **{f"ss_{name}": getattr(config.dataset, name) for name in _SAME_NAME_OF_DATA},
-        "ss_network_module": _MODULES[config.network.name],
-        "ss_network_args": json.dumps(_network_args(config)),
         "ss_learning_rate": config.unet_lr,
         "ss_optimizer": config.optimizer.name,
         "ss_lr_scheduler": config.scheduler.name,
@@ -89,7 +88,26 @@ def training_metadata(config: TrainConfig, dataset: Dataset, *, output_name: str
         "modelspec.title": output_name,
         "modelspec.trigger_phrase": dataset.trigger,
     }
-    return {key: str(value) for key, value in values.items()}
+    values |= _method_values(config, dataset, str(values["modelspec.architecture"]))
+    return {key: str(value) for key, value in values.items() if key not in _left_out(config)}
+
+
+def _method_values(config: TrainConfig, dataset: Dataset, architecture: str) -> dict[str, object]:
+    """architecture: of a LoRA for the base."""
+    model = architecture.removesuffix("/lora")
+    if config.method.name == DREAMBOOTH:
+        return {"modelspec.architecture": model}
+    if config.method.name == TEXTUAL_INVERSION:
+        return {"modelspec.architecture": f"{model}/textual-inversion", "ss_token_string": dataset.trigger,
+                "ss_init_word": config.method.init_word or dataset.class_noun,
+                "ss_num_vectors_per_token": config.method.num_vectors}
+    return {"ss_network_module": _MODULES[config.network.name], "ss_network_args": json.dumps(_network_args(config))}
+
+
+def _left_out(config: TrainConfig) -> tuple[str, ...]:
+    """What only a LoRA has."""
+    return () if config.method.name == LORA else ("ss_network_dim", "ss_network_alpha", "ss_network_dropout",
+                                                  "ss_scale_weight_norms")
 
 
 def _dataset_values(dataset: Dataset) -> dict[str, object]:

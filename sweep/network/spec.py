@@ -1,4 +1,4 @@
-"""What the bank needs to know of one adapter: which layers it has, in which form, how strong, with which dropout."""
+"""What the bank needs to know of one trial's weights: which layers, in which form, how strong, with which dropout."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sweep.methods import DREAMBOOTH, TEXTUAL_INVERSION
 from sweep.network.forms import Form, Layer
-from sweep.network.targets import PARTS, TRANSFORMER_KINDS, Part, Target
+from sweep.network.targets import ADAPTED_KINDS, PARTS, TRANSFORMER_KINDS, WHOLE_KINDS, Part, Target
 
 if TYPE_CHECKING:
     from sweep.train_config import TrainConfig
@@ -35,7 +36,7 @@ class AdapterSpec:
         return {target.key: self._layer(target) for target in targets if self._takes(target)}
 
     def _takes(self, target: Target) -> bool:
-        if target.part not in self.parts:
+        if target.part not in self.parts or target.kind not in ADAPTED_KINDS:
             return False
         if self.algorithm == "ia3":
             return _ia3_place(target.key) is not None and (self.preset == "full" or target.kind == "attention")
@@ -53,10 +54,49 @@ class AdapterSpec:
         return Layer(Form(self.algorithm, self.dim, self.option), self.alpha)
 
 
-def spec_of(config: TrainConfig) -> AdapterSpec:
-    """The adapter that a trial trains. A part whose rate is 0 gets none."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WholeSpec:
+    """All of a part's own weights (DreamBooth), but for the text encoder's tables of tokens and positions."""
+
+    parts: tuple[Part, ...]
+    strength: float = 1.0
+    network_dropout: float = 0.0
+    rank_dropout: float = 0.0
+    module_dropout: float = 0.0
+
+    def layers(self, targets: Sequence[Target]) -> dict[str, Layer]:
+        return {target.key: WHOLE for target in targets if target.part in self.parts and target.kind in WHOLE_KINDS}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WordsSpec:
+    """New tokens of every text encoder (textual inversion)."""
+
+    num_vectors: int
+    init_word: str
+    parts: tuple[Part, ...] = ("text_encoder",)
+    strength: float = 1.0
+    network_dropout: float = 0.0
+    rank_dropout: float = 0.0
+    module_dropout: float = 0.0
+
+    def layers(self, targets: Sequence[Target]) -> dict[str, Layer]:
+        layer = Layer(Form("words", self.num_vectors, init_word=self.init_word), float(self.num_vectors))
+        return {target.key: layer for target in targets if target.kind == "tokens"}
+
+
+WHOLE = Layer(Form("whole", 1), 1.0)
+
+
+def spec_of(config: TrainConfig) -> AdapterSpec | WholeSpec | WordsSpec:
+    """What a trial trains. A part whose rate is 0 gets nothing."""
     name = config.network.name
     rates: dict[Part, float] = {"unet": config.unet_lr, "text_encoder": config.text_encoder_lr}
+    if config.method.name == DREAMBOOTH:
+        return WholeSpec(parts=tuple(part for part in PARTS if rates[part] > 0))
+    if config.method.name == TEXTUAL_INVERSION:
+        return WordsSpec(num_vectors=config.method.num_vectors,
+                         init_word=config.method.init_word or config.class_noun or config.trigger or "")
     return AdapterSpec(
         dim=config.network_dim, alpha=config.network_alpha, algorithm="lora" if name == "locon" else name,
         conv_dim=config.conv_dim, conv_alpha=config.conv_alpha or config.conv_dim or 0.0,

@@ -1,4 +1,4 @@
-"""Which layers of a base get an adapter, and what each is called in a kohya LoRA file."""
+"""Which layers of a base are trained, and what each is called in a kohya LoRA file."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ if TYPE_CHECKING:
 Part = Literal["unet", "text_encoder"]
 PARTS: tuple[Part, ...] = ("unet", "text_encoder")
 
-Kind = Literal["attention", "feed_forward", "projection", "resnet", "sample"]
+Kind = Literal["attention", "feed_forward", "projection", "resnet", "sample", "outer", "norm", "tokens"]
 TRANSFORMER_KINDS: tuple[Kind, ...] = ("attention", "feed_forward", "projection")
+ADAPTED_KINDS: tuple[Kind, ...] = (*TRANSFORMER_KINDS, "resnet", "sample")
+WHOLE_KINDS: tuple[Kind, ...] = (*ADAPTED_KINDS, "outer", "norm")
 
 # sd-scripts' two sets of UNet containers, by class: the second joins with conv_dim
 _TRANSFORMERS = ("Transformer2DModel",)
@@ -28,7 +30,7 @@ _TEXT_CONTAINERS: dict[str, Kind] = {"CLIPAttention": "attention", "CLIPSdpaAtte
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Target:
-    """One frozen layer that adapters are laid over."""
+    """One frozen layer that adapters are laid over, or that a trial has weights of its own for."""
 
     key: str  # "lora_unet_down_blocks_0_attentions_0_proj_in"
     part: Part
@@ -42,6 +44,8 @@ class Target:
     kind: Kind = "attention"
     component: str = "unet"  # of the diffusers pipeline: unet, text_encoder, text_encoder_2
     path: str = ""  # of the module in its component, as PEFT files name it
+    has_bias: bool = False
+    tokenizer: Any = None  # of a text encoder's table of tokens
 
     @property
     def is_spatial(self) -> bool:
@@ -58,9 +62,32 @@ class Target:
 
     @property
     def weight_shape(self) -> tuple[int, ...]:
-        """[O,I] or [O,I,kh,kw]."""
+        """[O,I] or [O,I,kh,kw]; of a norm [O]."""
+        if self.kind == "norm":
+            return (self.out_features,)
         tail = self.kernel_size if self.is_conv else ()
         return (self.out_features, self.in_features, *tail)
+
+
+def find_layers(base: Base) -> list[Target]:
+    """Everything that some method trains: `find_targets`, then the UNet's and the text encoders' other layers (first
+    and last convolution, time embedding, norms), and each text encoder's table of tokens, for new words."""
+    targets = find_targets(base)
+    known = {id(target.module) for target in targets}
+    named = [("unet", base.unet), *zip(_text_components(base), base.text_encoders, strict=True)]
+    for component, model in named:
+        part: Part = "unet" if component == "unet" else "text_encoder"
+        targets += [_outer(f"{component}.{path}", part, module, component, path)
+                    for path, module in model.named_modules() if id(module) not in known and _has_weights(module)]
+    for component, encoder, tokenizer in zip(_text_components(base), base.text_encoders, base.tokenizers, strict=True):
+        table = encoder.get_input_embeddings()
+        targets.append(Target(f"{component}.tokens", "text_encoder", table, table.num_embeddings, table.embedding_dim,
+                              False, kind="tokens", component=component, tokenizer=tokenizer))
+    return targets
+
+
+def _text_components(base: Base) -> list[str]:
+    return ["text_encoder" + ("_2" if i else "") for i in range(len(base.text_encoders))]
 
 
 def find_targets(base: Base) -> list[Target]:
@@ -109,6 +136,21 @@ def _is_layer(module: nn.Module) -> bool:
     return isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1)
 
 
+def _has_weights(module: nn.Module) -> bool:
+    from torch import nn
+
+    return _is_layer(module) or isinstance(module, (nn.GroupNorm, nn.LayerNorm))
+
+
+def _outer(key: str, part: Part, module: Any, component: str, path: str) -> Target:
+    """A layer that no adapter is laid over."""
+    if _is_layer(module):
+        return _target(key, part, module, "outer", component, path)
+    num_channels = len(module.weight)
+    return Target(key, part, module, num_channels, num_channels, False, kind="norm", component=component, path=path,
+                  has_bias=module.bias is not None)
+
+
 def _transformer_kind(name: str) -> Kind:
     if ".attn1." in name or ".attn2." in name:
         return "attention"
@@ -120,11 +162,11 @@ def _target(key: str, part: Part, module: Any, kind: Kind, component: str, path:
 
     if isinstance(module, nn.Linear):
         return Target(key, part, module, module.in_features, module.out_features, False, kind=kind, component=component,
-                      path=path)
+                      path=path, has_bias=module.bias is not None)
     assert isinstance(module, nn.Conv2d) and not isinstance(module.padding, str)
     (kernel_h, kernel_w), (stride_h, stride_w), (pad_h, pad_w) = module.kernel_size, module.stride, module.padding
     return Target(key, part, module, module.in_channels, module.out_channels, True, (kernel_h, kernel_w),
-                  (stride_h, stride_w), (pad_h, pad_w), kind, component, path)
+                  (stride_h, stride_w), (pad_h, pad_w), kind, component, path, module.bias is not None)
 
 
 def _flat(path: str) -> str:

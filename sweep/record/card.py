@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from sweep.files import sha256_of, write_text
+from sweep.methods import LORA, method_of
 from sweep.record.best import best_results, compared
 from sweep.record.facts import Record
 from sweep.record.figures import FIGURES, figure_of
+from sweep.record.how_to_use import folders, prompt_words
 from sweep.record.kohya.write import experiment_of, kohya_command, kohya_toml
 from sweep.record.payload import flat
-from sweep.record.sentences import as_sentence, each_of, figure, prompt_tag, value_text, verdict_sentence
+from sweep.record.sentences import as_sentence, each_of, figure, value_text, verdict_sentence
 from sweep.trial import Answer, TrialResult, trial_folder
 
 PUBLISH = "publish"
@@ -30,6 +32,7 @@ LICENCES: Mapping[str, tuple[str, str]] = {
              "A) hold for this file too and must be passed on with it."),
 }
 _OTHER = ("other", "The base's author says what may be done with models made from it; look it up before you publish.")
+_TAGS = {"lora": ["lora", "template:sd-lora"], "checkpoint": ["dreambooth"], "embedding": ["textual_inversion"]}
 POCKETS = ("pocket", "pocket_rv")  # no other program has them
 _HUB_IDS = ("stable-diffusion-v1-5/stable-diffusion-v1-5", "runwayml/stable-diffusion-v1-5",
             "stabilityai/stable-diffusion-2-1", "stabilityai/stable-diffusion-2-1-base",
@@ -66,10 +69,10 @@ def write_publish(record: Record) -> Path | None:
     if sheet is not None:
         shutil.copyfile(sheet, folder / "samples.png")
     config, name = without_places(result.trial.config), source.stem
-    if record.entry.base_model in POCKETS:
-        (folder / f"{name}.toml").unlink(missing_ok=True)
-    else:
+    if answer.kind == "lora" and record.entry.base_model not in POCKETS:
         write_text(folder / f"{name}.toml", kohya_toml(config, name))
+    else:
+        (folder / f"{name}.toml").unlink(missing_ok=True)
     write_text(folder / "experiment.yaml", experiment_of(config, f"{record.entry.name}, trial {result.trial.number}."))
     write_text(folder / "README.md", card_text(record, result, has_samples=sheet is not None))
     return folder
@@ -86,7 +89,7 @@ def card_text(record: Record, result: TrialResult, *, has_samples: bool) -> str:
     base, hub_id = _base_name(config), _hub_id(result.trial.config)
     front = {**({"base_model": hub_id} if hub_id else {}), "license": licence,
              "library_name": "diffusers", "pipeline_tag": "text-to-image",
-             "tags": ["lora", "stable-diffusion", "text-to-image", "template:sd-lora", "lora-sweep"],
+             "tags": [*_TAGS[answer.kind], "stable-diffusion", "text-to-image", "lora-sweep"],
              **({"instance_prompt": words} if words else {})}
     figures = "\n".join(f"| {name} | {figure(figure_of(answer.score, name))} |" for name in FIGURES)
     notes = " ".join(map(as_sentence, answer.score.notes))
@@ -96,8 +99,8 @@ def card_text(record: Record, result: TrialResult, *, has_samples: bool) -> str:
         "---\n" + yaml.safe_dump(front, sort_keys=False, allow_unicode=True) + "---",
         f"# {name}",
         *(["![Samples with their prompts and figures](samples.png)"] if has_samples else []),
-        f"## Use\nTrigger words: `{words}`. Recommended strength: {answer.strength:g}. Base: {hub_id or base}.\n\n"
-        f"```\n{' '.join(filter(None, [words, prompt_tag(answer)]))}\n```\n\n"
+        f"## Use\nTrigger words: `{words}`. {_strength(answer)}Base: {hub_id or base}.\n\n"
+        f"```\n{prompt_words(words, answer)}\n```\n\n"
         f"{_where_to_put(entry.base_model, answer)} {as_sentence(answer.reason)}",
         f"## How good it is\n{verdict_sentence(answer.score.verdict)} {notes}".rstrip()
         + f"\n\n| | figure (90 % interval) |\n| --- | --- |\n{figures}\n\n"
@@ -105,11 +108,15 @@ def card_text(record: Record, result: TrialResult, *, has_samples: bool) -> str:
         f"is a real photo (likeness) or the base model (adherence, diversity); of memorisation and bleed (the class "
         f"without the trigger) 0 is best. "
         f"Drawn with {sampler}.",
-        f"## How it was made\n{_settings(config, result)}\n\n{_one_of(record)}",
-        _how_to_retrain(result.trial.config, name),
+        f"## How it was made\n{_settings(config, result)}\n\n{how_picked(record)}",
+        _how_to_retrain(result.trial.config, answer),
         f"## Licence\n{terms} A picture of a real person needs that person's consent.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _strength(answer: Answer) -> str:
+    return f"Recommended strength: {answer.at}. " if answer.kind == "lora" else ""
 
 
 def without_places(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -139,17 +146,21 @@ def copy_file(source: Path, target: Path) -> None:
 
 
 def _settings(config: Mapping[str, Any], result: TrialResult) -> str:
-    named = {"network": config["network"]["name"], "optimizer": config["optimizer"]["name"],
+    method = method_of(config)
+    made = {"network": config.get("network", {}).get("name")} if method["name"] == LORA else {
+        "method": method["name"], **{key: value for key, value in method.items() if key != "name"}}
+    named = {**made, "optimizer": config["optimizer"]["name"],
              "scheduler": config["scheduler"]["name"]} if "network" in config else {}
     keys = ("network_dim", "network_alpha", "conv_dim", "conv_alpha", "unet_lr", "text_encoder_lr", "train_batch_size",
             "noise_offset", "min_snr_gamma", "clip_skip", "seed")
-    rows = {**named, **{key: config[key] for key in keys if config.get(key) is not None}}
+    rows = {**named, **{key: config[key] for key in keys if config.get(key) is not None
+                        and not (method["name"] != LORA and key.startswith("network_"))}}
     answer: Answer | None = result.answer
     steps = f"{answer.step} of {result.step}" if answer else str(result.step)
     return ", ".join([*(f"{key} = {value_text(value)}" for key, value in rows.items()), f"steps = {steps}"])
 
 
-def _one_of(record: Record) -> str:
+def how_picked(record: Record) -> str:
     """How it was picked, without the places of this machine."""
     _, ties = best_results(record.results)
     num_rivals = len(compared(record.results)) - 1
@@ -167,19 +178,21 @@ def _where_to_put(base_model: str, answer: Answer) -> str:
     if base_model in POCKETS:
         return (f"The pocket base is this program's own, so neither A1111 nor ComfyUI can use the file: `python "
                 f"evaluate.py lora={answer.file}` draws and scores it.")
-    return f"A1111: put `{answer.file}` into `models/Lora`; ComfyUI: into `models/loras`."
+    return folders(answer)
 
 
-def _how_to_retrain(config: Mapping[str, Any], name: str) -> str:
+def _how_to_retrain(config: Mapping[str, Any], answer: Answer) -> str:
     """The two commands, with what each must be told that is not published: where photos and base lie."""
     cut = _cut(config)
     ours = " ".join(["python train.py experiment=experiment", *(f"{key}=YOURS" for key in cut)])
     text = f"With this program: put `experiment.yaml` into `conf/experiment/` and run `{ours}`."
+    if answer.kind != "lora":
+        return text
     if config["base_model"]["name"] in POCKETS:
         return f"{text} sd-scripts can't: it has no pocket base."
     missing = [_KOHYAS[key] for key in cut if key in _KOHYAS]
     first = f" (set `{'` and `'.join(missing)}` in it first)" if missing else ""
-    return f"{text}\nWith sd-scripts: `{kohya_command(config, name + '.toml')}`{first}."
+    return f"{text}\nWith sd-scripts: `{kohya_command(config, Path(answer.file).stem + '.toml')}`{first}."
 
 
 def _cut(config: Mapping[str, Any]) -> list[str]:

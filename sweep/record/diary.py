@@ -131,7 +131,7 @@ def _table(sweep: SweepEntry, results: Sequence[TrialResult]) -> str:
             *(_short(figures[name]) for name in ("likeness", "adherence", "memorisation", "bleed")),
             figure(answer.score.axes.get("usefulness")) if answer else "",
             answer.score.verdict if answer else result.status,
-            answer.file if answer else "", f"{answer.strength:g}" if answer else "", f"{result.attributed_s / 60:.1f}",
+            answer.file if answer else "", answer.at if answer else "", f"{result.attributed_s / 60:.1f}",
         ])
     return "\n".join("| " + " | ".join(_cell(cell) for cell in row) + " |" for row in rows)
 
@@ -186,9 +186,18 @@ def _settings(sweep: SweepEntry, result: TrialResult, nearest: TrialResult | Non
 
     differing = [key for key in sweep.swept_keys if nearest is not None
                  and repr(nearest.trial.settings.get(key)) != repr(result.trial.settings.get(key))]
+    rates = _rates_of_its_own(sweep, result)
     if nearest is None or len(differing) > max(1, len(sweep.swept_keys) // 2):
-        return shown(sweep.swept_keys)
-    return [f"same as trial {nearest.trial.number} but with {', '.join(shown(differing))}"]
+        return [*shown(sweep.swept_keys), *rates]
+    return [f"same as trial {nearest.trial.number} but with {', '.join([*shown(differing), *rates])}"]
+
+
+def _rates_of_its_own(sweep: SweepEntry, result: TrialResult) -> list[str]:
+    """Those that a swept method or optimizer brings along."""
+    config = result.trial.config
+    return [f"{key} = {value_text(config[key])}" for key in ("unet_lr", "text_encoder_lr")
+            if key in config and key not in sweep.swept_keys and key in sweep.question
+            and config[key] != sweep.question[key]]
 
 
 def _quoted(text: str) -> str:

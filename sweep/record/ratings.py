@@ -31,6 +31,7 @@ class Side:
     score_id: str
     file_sha256: str
     strength: float
+    guidance_scale: float | None
     usefulness: float | None
 
 
@@ -59,7 +60,8 @@ def pairs(record: Record, seed: int) -> list[Pair]:
     for (_, _, cell, prompt), sides in sorted(cells.items()):
         for i, one in enumerate(sides):
             for other in sides[:i]:
-                if one.file_sha256 == other.file_sha256 and one.strength == other.strength:
+                if (one.file_sha256, one.strength, one.guidance_scale) == (
+                        other.file_sha256, other.strength, other.guidance_scale):
                     continue
                 left, right = chance.sample([one, other], 2)
                 found += [Pair(question=question, prompt=prompt, cell=cell, left=left, right=right)
@@ -85,7 +87,8 @@ def _add_cells(cells: dict[tuple[str, str, str, str], list[Side]], sheet: Path, 
             key = f"{place['kind']}-{place['index']}-{place['seed']}"
             cells.setdefault((score.scoring_id, score.stage, key, place["text"]), []).append(Side(
                 sheet=sheet, box=tuple(place["box"]), train_id=train_id, score_id=score.score_id,
-                file_sha256=score.file_sha256, strength=score.strength, usefulness=axis.value if axis else None))
+                file_sha256=score.file_sha256, strength=score.strength, guidance_scale=score.guidance_scale,
+                usefulness=axis.value if axis else None))
 
 
 def add_rating(sweep_dir: Path, pair: Pair, choice: str, elapsed_s: float) -> None:

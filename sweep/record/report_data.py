@@ -15,17 +15,10 @@ from sweep.record.cost import cost_words, costs
 from sweep.record.curves import read_curves
 from sweep.record.facts import Record
 from sweep.record.figures import FIGURES, figure_of
+from sweep.record.how_to_use import prompt_words
 from sweep.record.notes import read_notes
 from sweep.record.pictures import Strip, photo_thumbnail, read_strip
-from sweep.record.sentences import (
-    answer_sentence,
-    file_place,
-    learned,
-    prompt_tag,
-    results_sentence,
-    tie_sentence,
-    value_text,
-)
+from sweep.record.sentences import answer_sentence, file_place, learned, results_sentence, tie_sentence, value_text
 from sweep.trial import Score, TrialResult, trial_folder
 
 PICTURE_BUDGET = 24_000_000  # bytes of images in one report; what does not fit is left out, and the report says so
@@ -71,7 +64,7 @@ def report_data(record: Record, *, lessons: Sequence[str] | None = None,
 def _choice(result: TrialResult, words: str, record: Record) -> dict[str, Any]:
     assert result.answer is not None
     return {"trial": result.trial.number, "place": f"{record.results_dir.as_posix()}/{file_place(result)}",
-            "strength": result.answer.strength, "paste": " ".join(filter(None, [words, prompt_tag(result.answer)])),
+            "strength": result.answer.strength, "paste": prompt_words(words, result.answer),
             "usefulness": _axis(result.answer.score, "usefulness"), "verdict": result.answer.score.verdict,
             "reason": result.answer.reason}
 

@@ -65,15 +65,18 @@ def read_result(results_dir: Path, trial: Trial, scoring_id: str | None) -> Tria
         mine = [s for s in found if s.scoring_id == scoring_id and present.get(s.file) == s.file_sha256]
         # an arm that went on to all refining prompts has a score of the first of them too: the whole one counts, and
         # what both cost
-        largest = {(s.file, s.strength, s.stage): s for s in sorted(mine, key=lambda s: s.num_images)}
-        whole = [replace(s, elapsed_s=math.fsum(part.elapsed_s for part in mine
-                                                if (part.file, part.strength, part.stage) == key))
-                 for key, s in largest.items()]
-        scores = sorted(whole, key=lambda s: (s.step, s.stage, s.strength))
+        largest = {_arm(s): s for s in sorted(mine, key=lambda s: s.num_images)}
+        whole = [replace(s, elapsed_s=math.fsum(part.elapsed_s for part in mine if _arm(part) == arm))
+                 for arm, s in largest.items()]
+        scores = sorted(whole, key=lambda s: (s.step, s.stage, s.strength, s.guidance_scale or 0.0))
         if folder.answer(scoring_id).exists():
             answer = answer_from_json(read_json(folder.answer(scoring_id)))
     return TrialResult(trial=trial, status=status.status, step=status.step, attributed_s=status.attributed_s,
                        answer=answer, scores=tuple(scores), reason=status.reason)
+
+
+def _arm(score: Score) -> tuple[str, float, float | None, str]:
+    return score.file, score.strength, score.guidance_scale, score.stage
 
 
 @lru_cache(maxsize=1024)

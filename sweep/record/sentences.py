@@ -5,14 +5,15 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from sweep.claims import BETTER, EXPLORATORY, TIE, UNKNOWN, WORSE, Claim, compare_settings
 from sweep.comparison import MIN_UNITS, ahead, cautious, jackknife_interval
+from sweep.framings import framing_words
 from sweep.record.best import best_results, compared, lead, outdone, signed, tie, usefulness
 from sweep.record.entry import SweepEntry
 from sweep.record.figures import FIGURES, figure_of
+from sweep.record.how_to_use import at_strength, how, one_file, prompt_words
 from sweep.trial import DIVERGED, DONE, FAILED, PRUNED, REFUSED, Answer, Estimate, Score, TrialResult
 
 VERDICT_SENTENCES: Mapping[str, str] = {
@@ -80,7 +81,7 @@ def results_sentence(result: TrialResult) -> str:
     score = result.answer.score
     figures = ", ".join(f"{name} {figure(figure_of(score, name))}" for name in FIGURES)
     sentence = f"{verdict_sentence(score.verdict)} {figures[:1].upper()}{figures[1:]}."
-    notes = [as_sentence(note) for note in score.notes]
+    notes = [as_sentence(line) for line in filter(None, (framing_words(score), *score.notes))]
     if result.status in _ENDED:
         notes.append(f"It {_ENDED[result.status]} at {place}{because}; what it had saved before was scored.")
     return " ".join([sentence, *notes])
@@ -89,13 +90,8 @@ def results_sentence(result: TrialResult) -> str:
 def use_sentence(answer: Answer) -> str:
     """Which file of one trial, at which strength."""
     why = as_sentence(answer.reason)
-    use = f"`{answer.file}` ({_when(answer)}) at {answer.strength:g}: `{prompt_tag(answer)}`."
+    use = f"`{answer.file}` ({_when(answer)}){one_file(answer)}."
     return f"{use} {why[:1].upper()}{why[1:]}".rstrip()
-
-
-def prompt_tag(answer: Answer) -> str:
-    """What goes into a prompt of A1111 or ComfyUI: <lora:NAME:0.8>."""
-    return f"<lora:{Path(answer.file).stem}:{answer.strength:g}>"
 
 
 def _when(answer: Answer) -> str:
@@ -129,8 +125,8 @@ def answer_sentence(entry: SweepEntry, results: Sequence[TrialResult], results_d
                  f"{nearest.trial.number} by {lead(best, nearest)}; picked as the best of {len(rivals) + 1}, its own "
                  "figure leans high") if nearest is not None
                 else "nothing else was scored to compare it with")
-    return (f"{start} `{results_dir}/{file_place(best)}` (trial {best.trial.number}, {_when(best.answer)}) at "
-            f"strength {best.answer.strength:g}: write {_prompt(entry, best.answer)}. "
+    return (f"{start} `{results_dir}/{file_place(best)}` (trial {best.trial.number}, {_when(best.answer)}) "
+            f"{how(best.answer)}: write {_prompt(entry, best.answer)}. "
             f"Usefulness {figure(usefulness(best))}; {how_sure}.")
 
 
@@ -277,7 +273,7 @@ def tie_sentence(tied: Sequence[TrialResult], results: Sequence[TrialResult]) ->
 
 def _tied_files(entry: SweepEntry, tied: Sequence[TrialResult], results_dir: str) -> str:
     named = "; ".join(
-        f"`{results_dir}/{file_place(r)}` at {r.answer.strength:g} (trial {r.trial.number}, usefulness "
+        f"`{results_dir}/{file_place(r)}`{at_strength(r.answer)} (trial {r.trial.number}, usefulness "
         f"{figure(usefulness(r))}): {_prompt(entry, r.answer)}" for r in tied[:3] if r.answer is not None)
     return named + (f"; and {len(tied) - 3} more in the table." if len(tied) > 3 else ".")
 
@@ -300,8 +296,7 @@ def _nothing_to_name(results: Sequence[TrialResult], results_dir: str) -> str:
 
 
 def _prompt(entry: SweepEntry, answer: Answer) -> str:
-    words = entry.subject_words
-    return f"`{words} {prompt_tag(answer)}`" if words else f"`{prompt_tag(answer)}`"
+    return f"`{prompt_words(entry.subject_words, answer)}`"
 
 
 def _is_wanted(verdict: str) -> bool:

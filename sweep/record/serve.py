@@ -8,10 +8,11 @@ from pathlib import Path
 
 from sweep.files import read_json, stable_hash
 from sweep.record.command import run_command
-from sweep.record.facts import read_record
+from sweep.record.facts import read_record, trials_of
 from sweep.record.report import report_html
 from sweep.record.report_data import report_data
 from sweep.record.web import Answer, LocalServer, sweep_and_port
+from sweep.trial import trial_folder
 
 DEFAULT_PORT = 8735
 
@@ -38,11 +39,11 @@ class LiveReport:
         """What a new checkpoint, score, note or ending changes, and each twentieth of a trial's steps: with every step
         the page would never rest."""
         paths = [*self._dir.glob("*.jsonl"), self._dir / "views.json"]
-        for trial in (self._dir.parent / "trials").glob("*"):
+        trials = [trial_folder(self._dir.parent, trial.train_id).root for trial in trials_of(self._dir)]
+        for trial in trials:
             paths += [trial / "notes.jsonl", *trial.glob("scores/*.json"), *trial.glob("checkpoints/*")]
         facts = [(path.name, path.stat().st_size) for path in sorted(paths) if path.exists()]
-        running = sorted(self._dir.parent.glob("trials/*/status.json"))
-        return stable_hash([facts, [_twentieths(path) for path in running]])
+        return stable_hash([facts, [_twentieths(trial / "status.json") for trial in trials]])
 
 
 def _twentieths(status: Path) -> int:

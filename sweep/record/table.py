@@ -22,13 +22,13 @@ def columns(swept_keys: Sequence[str]) -> list[str]:
     """
     axes, bleed = ([name + suffix for name in names for suffix in ("", "_low", "_high")] for names in (AXES, (BLEED,)))
     return ["number", "identity", "status", *swept_keys, "steps", *axes, "verdict", "file", "strength",
-            "attributed_minutes", "reason", "choice", *bleed]
+            "attributed_minutes", "reason", "choice", "guidance_scale", *bleed]
 
 
 def write_csv(path: Path, swept_keys: Sequence[str], results: Sequence[TrialResult]) -> None:
     """Write the table atomically. Cells that can't be known are empty; lists are JSON.
 
-    The figures are those of each trial's answer: the file and the strength to use.
+    The figures are those of each trial's answer: the file, strength and guidance to use (empty = the sampler's).
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -48,7 +48,7 @@ def _row(result: TrialResult, swept_keys: Sequence[str], choice: str) -> list[st
         answer.file if answer else None,
         answer.strength if answer else None,
         round(result.attributed_s / 60, 3),
-        _reason(result), choice, *_figure(result, BLEED),
+        _reason(result), choice, answer.guidance_scale if answer else None, *_figure(result, BLEED),
     ]
     return [_cell(value) for value in cells]
 

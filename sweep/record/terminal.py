@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from sweep.comparison import cautious
+from sweep.methods import file_word
 from sweep.record.best import choices_of
 from sweep.record.entry import SweepEntry
 from sweep.record.sentences import answer_sentence, figure, value_text
@@ -238,7 +239,7 @@ def show_plan(name: str, trials: Sequence[Trial], *, already_done: Sequence[str]
     if room:
         parts.append(room)
     if num_files is not None:
-        parts.append(_count(num_files, "LoRA file"))
+        parts.append(_count(num_files, file_word(todo)))
     if estimated_s is not None:
         parts.append(f"about {duration(estimated_s)}")
     say(f"to do: {', '.join(parts)}" if todo else "nothing to do: all trials are done", stream)

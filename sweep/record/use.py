@@ -1,4 +1,5 @@
-"""`use.copy_to=FOLDER`: the chosen file where A1111 (models/Lora) or ComfyUI (models/loras) looks for it."""
+"""`use.copy_to=FOLDER`: the chosen file where A1111 (models/Lora) or ComfyUI (models/loras) looks for it; a whole
+checkpoint and an embedding have folders of their own there."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ from pathlib import Path
 
 from sweep.errors import ConfigError
 from sweep.files import sha256_of, write_json
-from sweep.record.card import chosen, copy_file, file_of, sheet_of
+from sweep.record.card import chosen, copy_file, file_of, how_picked, sheet_of
 from sweep.record.facts import Record
 
 _VERSIONS = {"sd15": "SD1", "sd2": "SD2", "sdxl": "SDXL"}
@@ -42,10 +43,12 @@ def copy_chosen(config: UseConfig, record: Record) -> Path | None:
         raise ConfigError(f"{target} is another file of the same name and was not replaced; the chosen one is "
                           f"{source}.")
     copy_file(source, target)
+    guidance = result.answer.guidance_scale
     details = {"description": f"LoRA Sweep {record.entry.name}: {result.answer.score.verdict}",
                "sd version": _VERSIONS.get(record.entry.base_model, "Other"),
-               "activation text": record.entry.subject_words, "preferred weight": result.answer.strength, "notes": ""}
-    if not target.with_suffix(".json").exists():  # its user may have edited it
+               "activation text": record.entry.subject_words, "preferred weight": result.answer.strength,
+               "notes": how_picked(record) + ("" if guidance is None else f" Guidance {guidance:g}.")}
+    if result.answer.kind == "lora" and not target.with_suffix(".json").exists():  # its user may have edited it
         write_json(target.with_suffix(".json"), details)
     sheet = sheet_of(record, result)
     if sheet is not None and not target.with_suffix(".png").exists():

@@ -101,7 +101,7 @@ def _text_states(base: Base, one: Pass) -> TextStates:
     if len(known) == sum(batch.num_rows for _, batch in one.batches):
         return TextStates.joined(known)
     reading = one.batches[0][0].config  # how captions are read: a pack agrees on it
-    captions = [caption for _, batch in one.batches for caption in batch.captions]
+    captions = [caption for member, batch in one.batches for caption in member.read(batch.captions)]
     with torch.set_grad_enabled(any("text_encoder" in member.trained_parts for member, _ in one.batches)):
         return base.text_states(captions, reading.clip_skip, reading.max_token_length)
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from sweep.data.batches import Batch, TrainData
+from sweep.methods import TEXTUAL_INVERSION
+from sweep.model.text import with_new_words
 from sweep.network.bank import AdapterBank
 from sweep.network.spec import spec_of
 from sweep.network.targets import PARTS, Part, Target
@@ -63,6 +65,14 @@ class Member:
         every, per_epoch = self.config.save_every_n_steps, self.data.steps_per_epoch
         at_epoch = self.step % per_epoch == 0 and self.epoch % self.config.save_every_n_epochs == 0
         return self.step == self.num_steps or at_epoch or (every is not None and self.step % every == 0)
+
+    def read(self, captions: Sequence[str]) -> list[str]:
+        """The captions as the text encoder gets them: textual inversion's new tokens in the trigger's place."""
+        method = self.config.method
+        if method.name != TEXTUAL_INVERSION:
+            return list(captions)
+        assert self.config.trigger is not None, "known once the photos are read"
+        return [with_new_words(caption, self.config.trigger, method.num_vectors) for caption in captions]
 
     def base_lr(self, part: Part) -> float:
         return self.config.unet_lr if part == "unet" else self.config.text_encoder_lr

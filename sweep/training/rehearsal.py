@@ -27,7 +27,9 @@ _LAYERS: tuple[tuple[str, Part, Kind, tuple[int, int] | None], ...] = (  # key, 
     ("lora_unet_ff_net_2", "unet", "feed_forward", None), ("lora_unet_proj_in", "unet", "projection", (1, 1)),
     ("lora_unet_resnets_0_conv1", "unet", "resnet", (3, 3)),
     ("lora_te_self_attn_k_proj", "text_encoder", "attention", None),
-    ("lora_te_mlp_fc2", "text_encoder", "feed_forward", None))
+    ("lora_te_mlp_fc2", "text_encoder", "feed_forward", None),
+    ("unet.conv_norm_out", "unet", "norm", None), ("text_encoder.final_layer_norm", "text_encoder", "norm", None),
+    ("text_encoder.tokens", "text_encoder", "tokens", None))
 
 
 def rehearse(settings: OptimizerSettings, trial: TrainConfig) -> tuple[TrialOptimizer, bool]:

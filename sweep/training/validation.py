@@ -110,8 +110,8 @@ def _errors(pack: Pack, members: Sequence[Member], rows: Sequence[_Row]) -> list
     reading = members[0].config  # how captions are read: a pack agrees on it
     counts = [len(rows) if any(member is one for one in members) else 0 for member in pack.members]
     with pack.forward(counts), pack.autocast():
-        text = base.text_states([row.caption for row in rows] * len(members), reading.clip_skip,
-                                reading.max_token_length)
+        captions = [text for member in members for text in member.read([row.caption for row in rows])]
+        text = base.text_states(captions, reading.clip_skip, reading.max_token_length)
         predicted_BCHW = base.predict(noisy_BCHW, timesteps_B, text,
                                       [(height, width, 0, 0, height, width)] * len(noisy_BCHW)).float()
     error_B = (predicted_BCHW - target_BCHW).square().mean(dim=(1, 2, 3))

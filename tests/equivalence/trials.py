@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from sweep.data.batches import BatchPlan, TrainData
+from sweep.methods import Dreambooth, LoraMethod, TextualInversion
 from sweep.model.base import BaseModelConfig
 from sweep.network.settings import Dora, Dylora, Ia3, Locon, Loha, Lokr, Lora
 from sweep.train_config import TrainConfig
@@ -48,6 +49,10 @@ NETWORKS = {
     "lokr": Lokr(name="lokr", preset="full", factor=8),
     "dylora": Dylora(name="dylora", preset="full", unit=2),
 }
+METHODS = {
+    "lora": LoraMethod(name="lora"), "dreambooth": Dreambooth(name="dreambooth"),
+    "textual_inversion": TextualInversion(name="textual_inversion", num_vectors=2, init_word=None),
+}
 NO_EXTRAS = {"conv_dim": None, "conv_alpha": None, "network_dropout": 0.0, "rank_dropout": 0.0, "module_dropout": 0.0,
              "scale_weight_norms": None}
 SCHEDULERS = {
@@ -66,6 +71,7 @@ def moments() -> torch.Tensor:
 def member(name: str, *, dim: int = 8, alpha: float | None = None, seed: int = 1, num_steps: int = 20,
            batch_size: int = 1, unet_lr: float | None = None, text_encoder_lr: float | None = None,
            optimizer: str = "adamw", scheduler: str = "constant", repeats: int = 10, network: str = "lora",
+           method: str = "lora",
            **changes: Any) -> Member:
     """changes: of other keys of the config. Rates that are not given are the optimizer's."""
     usual = RATES.get(optimizer, (1e-4, 5e-5))
@@ -74,7 +80,7 @@ def member(name: str, *, dim: int = 8, alpha: float | None = None, seed: int = 1
     config = TrainConfig(
         base_model=BaseModelConfig(name="pocket", path=None, resolution=64), dataset=dataset_config(),
         trigger="alexq", class_noun="man", clip_skip=1, max_token_length=75,
-        network=NETWORKS[network], network_dim=dim, network_alpha=alpha or dim, **NO_EXTRAS,
+        method=METHODS[method], network=NETWORKS[network], network_dim=dim, network_alpha=alpha or dim, **NO_EXTRAS,
         optimizer=OPTIMIZERS[optimizer], unet_lr=unet_lr, text_encoder_lr=text_encoder_lr,
         scheduler=SCHEDULERS[scheduler], lr_warmup_steps=0, train_batch_size=batch_size,
         repeats=repeats, steps_per_epoch=None, prior_loss_weight=1.0,

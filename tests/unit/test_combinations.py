@@ -17,6 +17,16 @@ from tests.unit.test_config import loaded
 
 @pytest.mark.parametrize(("settings", "message"), [
     (("repeats=10", "steps_per_epoch=1000"), "leave one of them out"),
+    (("method=dreambooth", "conv_dim=8"), "conv_dim=8 with method=dreambooth: it acts on an adapter's matrices"),
+    (("method=dreambooth", "network=dora"), "this method trains none. Leave network out"),
+    (("method=dreambooth", "network.preset=attention"), "network.preset=attention with method=dreambooth"),
+    (("method=dreambooth", "loraplus_lr_ratio=16"), "loraplus_lr_ratio=16 with method=dreambooth"),
+    (("method=dreambooth", "unet_lr=0"), "train nothing"),
+    (("method=dreambooth", "optimizer=prodigy"), "multiplies it by unet_lr. Set unet_lr=1"),
+    (("method=textual_inversion", "unet_lr=1e-4"), "Leave unet_lr out (0); text_encoder_lr is the vectors' rate"),
+    (("method=textual_inversion", "scale_weight_norms=1"), "scale_weight_norms=1 with method=textual_inversion"),
+    (("method=textual_inversion", "method.num_vectors=40"), "method.num_vectors=40 of max_token_length=75 tokens"),
+    (("method=textual_inversion", "method.init_word=' '"), "method.init_word is empty"),
     (("lr_warmup_steps=10",), "constant: it has no warm-up. Set scheduler=constant_with_warmup"),
     (("unet_lr=0", "text_encoder_lr=0"), "train nothing"),
     (("optimizer=prodigy", "text_encoder_lr=0.5"), "one instance takes one rate. Set both alike"),
@@ -61,6 +71,9 @@ def test_what_cannot_work_says_what_to_do(settings: tuple[str, ...], message: st
     ("optimizer=custom", "optimizer.class_path=torch.optim.Muon", "network.preset=attention"),
     ("optimizer=custom", "optimizer.class_path=torch.optim.Adagrad", "loraplus_lr_ratio=4", "lr_warmup_steps=5",
      "scheduler=cosine", "network=dora", "conv_dim=4"),
+    ("method=dreambooth", "optimizer=prodigy", "unet_lr=1", "text_encoder_lr=1"),
+    ("method=dreambooth", "optimizer=custom", "optimizer.class_path=torch.optim.Adagrad", "ema_decay=.99"),
+    ("method=textual_inversion", "optimizer=custom", "optimizer.class_path=torch.optim.Adagrad"),
     ("optimizer=custom", "optimizer.class_path=torch.optim.RMSprop", "network=ia3", "text_encoder_lr=0"),
     ("optimizer=custom", "optimizer.class_path=dadaptation.DAdaptLion", "unet_lr=1", "text_encoder_lr=1",
      "network=lokr"),
@@ -136,3 +149,20 @@ def test_photos_that_a_cell_cannot_use_cost_that_cell_alone(tmp_path, photo_fold
     assert first_read(found) is found[1] and len(found[1].dataset.photos) == 4
     with pytest.raises(ConfigError, match=message):
         Preflight(tmp_path).check(cells((here, setting)))
+
+
+def test_what_has_no_effect_under_a_method_is_said() -> None:
+    assert ignored(member("a").config) == ()
+    [words] = ignored(member("a", method="dreambooth", dim=8, alpha=4).config)
+    assert words == ("method=dreambooth trains no adapter: network_dim=8 and network_alpha=4 have no effect")
+
+
+def test_a_trigger_that_no_caption_has_can_be_no_new_word(photo_folder, tmp_path) -> None:
+    """A LoRA is still trained on them."""
+    here = f"dataset.dir={photo_folder}"
+    [with_lora, refused] = Preflight(tmp_path).check(cells(
+        (here, "trigger=zork", "class_noun=man"), (here, "trigger=zork", "class_noun=man", "method=textual_inversion")))
+    assert not with_lora.trial.refused
+    assert re.search(r"trigger 'zork' .* none of the 4 captions has it, e.g. 'photo of alexq", refused.trial.refused)
+    [found] = Preflight(tmp_path).check(cells((here, "method=textual_inversion")))
+    assert not found.trial.refused

@@ -9,6 +9,7 @@ from sweep.config import load
 from sweep.errors import ConfigError
 from sweep.evaluation.settings import SCORINGS
 from sweep.launch.settings import LAUNCHERS
+from sweep.methods import METHODS
 from sweep.network.settings import NETWORKS
 from sweep.record.settings import TRACKERS
 from sweep.search.settings import SEARCHES
@@ -35,8 +36,8 @@ def test_alpha_follows_dim_unless_set() -> None:
 
 
 @pytest.mark.parametrize("group,members", [
-    ("optimizer", OPTIMIZERS), ("scheduler", SCHEDULERS), ("network", NETWORKS), ("search", SEARCHES),
-    ("launcher", LAUNCHERS), ("tracker", TRACKERS), ("scoring", SCORINGS)])
+    ("optimizer", OPTIMIZERS), ("scheduler", SCHEDULERS), ("network", NETWORKS), ("method", METHODS),
+    ("search", SEARCHES), ("launcher", LAUNCHERS), ("tracker", TRACKERS), ("scoring", SCORINGS)])
 def test_every_member_of_a_family_has_its_file_and_loads(group: str, members: dict) -> None:
     assert {path.stem for path in (CONF_DIR / group).glob("*.yaml")} == set(members)
     for name in members:

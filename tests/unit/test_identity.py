@@ -34,11 +34,19 @@ def test_the_ids_of_older_versions_are_found_again(monkeypatch: pytest.MonkeyPat
     ({"network": "ia3", "dim": 8}, {"network": "ia3", "dim": 32, "alpha": 1}),
     ({"network": "locon", "conv_dim": 8, "conv_alpha": 4}, {"network": "lora", "conv_dim": 8, "conv_alpha": 4}),
     ({"loraplus_lr_ratio": 1.0}, {"loraplus_lr_ratio": None}),
+    ({"method": "dreambooth", "dim": 8}, {"method": "dreambooth", "dim": 32, "alpha": 1}),
 ])
 def test_what_trains_the_same_is_one_trial(one: dict, other: dict) -> None:
     dataset = SimpleNamespace(identity="photos", trigger="alexq", class_noun="man", reg_photos=())
     ids = [train_id(member("a", **each).config, dataset, "base") for each in (one, other, {**other, "seed": 9})]
     assert ids[0] == ids[1] != ids[2]
+
+
+def test_a_method_is_part_of_what_is_trained() -> None:
+    dataset = SimpleNamespace(identity="photos", trigger="alexq", class_noun="man", reg_photos=())
+    configs = [member("a", method=method, unet_lr=0.0).config for method in ("lora", "dreambooth", "textual_inversion")]
+    more = replace(configs[2], method=replace(configs[2].method, num_vectors=3))
+    assert len({train_id(config, dataset, "base") for config in (*configs, more)}) == 4
 
 
 @pytest.mark.parametrize(("family", "prediction", "version", "architecture"), [
@@ -57,3 +65,18 @@ def test_a_file_says_which_family_it_is_for(dataset, family, prediction, version
     assert told["ss_v2"] == str(family == "sd2") and told["ss_clip_skip"] == "2"
     assert told["modelspec.prediction_type"] == ("v" if prediction == "v_prediction" else "epsilon")
     assert not any(str(Path.home()) in value for value in told.values())
+
+
+@pytest.mark.parametrize(("method", "architecture", "told"), [
+    ("dreambooth", "stable-diffusion-v1", {}),
+    ("textual_inversion", "stable-diffusion-v1/textual-inversion",
+     {"ss_token_string": "alexq", "ss_init_word": "man", "ss_num_vectors_per_token": "2"}),
+])
+def test_a_file_says_by_which_method(dataset, method, architecture, told) -> None:
+    from sweep.network.metadata import training_metadata
+
+    base = SimpleNamespace(family="sd1", prediction_type="epsilon", identity="0123")
+    found = training_metadata(member("a", method=method).config, dataset, output_name="a", plan=BatchPlan((1,), 1, 0),
+                              num_steps=1, step=1, epoch=1, base=base)
+    assert found["modelspec.architecture"] == architecture and told.items() <= found.items()
+    assert not any(key.startswith("ss_network") for key in found)

@@ -37,6 +37,18 @@ def test_other_readings_of_a_caption_are_other_packs() -> None:
     assert sorted(numbers(plan_packs(trials))) == [[1, 3], [2]]
 
 
+def test_other_methods_are_other_packs() -> None:
+    """A trial of whole weights takes a base's memory; one of an older version trains a LoRA."""
+    def of(number: int, **method: object) -> Trial:
+        one = trial(number)
+        return replace(one, config={**one.config, "method": method})
+
+    trials = [trial(1), of(2, name="dreambooth"), of(3, name="lora"), of(4, name="textual_inversion", num_vectors=2),
+              of(5, name="textual_inversion", num_vectors=4), of(6, name="textual_inversion", num_vectors=2)]
+    assert sorted(numbers(plan_packs(trials))) == [[1, 3], [2], [4, 5, 6]]
+    assert [one.number for one in sorted(trials[3:], key=bank_order)] == [4, 6, 5], "of one structure side by side"
+
+
 def test_one_worker_gets_one_pack_whose_trials_wait_for_a_place() -> None:
     nine = [trial(i) for i in range(1, 10)]
     assert numbers(plan_packs(nine)) == [[*range(1, 10)]]

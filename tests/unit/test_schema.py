@@ -70,3 +70,16 @@ def test_what_is_wrong_is_said(change: dict, message: str) -> None:
 def test_a_missing_key_is_named() -> None:
     with pytest.raises(ConfigError, match="Missing: dim"):
         build(Example, {k: v for k, v in GOOD.items() if k != "dim"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    text: str
+    size: str | None = one_of("small", "large", default=None)
+
+
+def test_an_item_may_leave_out_what_has_a_default() -> None:
+    assert build(Item, {"text": "a"}) == Item(text="a", size=None)
+    assert build(Item, {"text": "a", "size": "large"}).size == "large"
+    with pytest.raises(ConfigError, match='not one of: small, large. Did you mean "large"'):
+        build(Item, {"text": "a", "size": "larg"})

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from sweep.data.check.findings import EVERYTHING, SCALE, STEPS, TUTORIAL, Finding
 from sweep.data.dataset import Photo
+from sweep.methods import LORA
 from sweep.train_config import TrainConfig
 
 FEWEST_STEPS, USUAL_STEPS, MOST_STEPS = 1500, 2000, 3500
@@ -79,7 +80,7 @@ def _epochs(photos: Sequence[Photo], config: TrainConfig) -> list[Finding]:
 
 def _scale(config: TrainConfig) -> list[Finding]:
     usual = _USUAL_RATE.get(config.optimizer.name)
-    if usual is None or config.network.name == "ia3":
+    if usual is None or config.network.name == "ia3" or config.method.name != LORA:
         return []
     scale = config.network_alpha / config.network_dim
     strength = config.unet_lr * scale / usual

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from sweep.methods import LORA
 from sweep.record.kohya.names import (
     ALGORITHMS,
     EMBEDDED,
@@ -207,9 +208,12 @@ def to_kohya(config: Mapping[str, Any]) -> Options:
 
 
 def flattened(config: Mapping[str, Any]) -> dict[str, Any]:
-    """One level of groups as dotted keys; deeper values, such as the arguments of a custom optimizer, stay whole."""
+    """One level of groups as dotted keys; deeper values, such as the arguments of a custom optimizer, stay whole. The
+    usual method, a LoRA, goes without saying."""
     flat: dict[str, Any] = {}
     for key, value in config.items():
+        if key == "method" and value["name"] == LORA:
+            continue
         flat |= {f"{key}.{name}": v for name, v in value.items()} if key in GROUPS else {key: value}
     return flat
 

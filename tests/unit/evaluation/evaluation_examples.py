@@ -30,6 +30,12 @@ def tiny_scoring(**changes: Any) -> ScoringConfig:
     return build(ScoringConfig, tree, "scoring")
 
 
+def unconfirmed_scoring(**changes: Any) -> ScoringConfig:
+    """The same without a stage that confirms, at strength 1 alone."""
+    confirm = {**TREE["confirm"], "prompts": "all", "num_varied": 0, "num_captions": 0, "num_bare": 0, "num_class": 0}
+    return tiny_scoring(confirm=confirm, choice={**TREE["choice"], "strengths": [1.0], "confirm": 0}, **changes)
+
+
 def probabilities(attribute: str, value: str | None, p: float) -> dict[str, float]:
     """`p` for a value, the rest shared out."""
     values = list(SCORING.attributes[attribute].values)

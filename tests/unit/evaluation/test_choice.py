@@ -1,5 +1,7 @@
 """The file that is named, and the sentence that says why."""
 
+from dataclasses import replace
+
 from sweep.evaluation.choice import best_of, reason
 from sweep.trial import Estimate, Score
 
@@ -20,23 +22,30 @@ def test_a_lucky_wide_score_does_not_beat_a_sure_one():
 def test_the_sentence_names_ties_and_where_it_goes_wrong():
     scores = [score(1, 0.2, verdict="underfit"), *(score(e, 0.6) for e in (2, 3, 4)),
               score(5, 0.3, verdict="overtrained"), score(6, 0.2, verdict="memorised")]
-    text = reason(score(3, 0.61, strength=0.8), scores, tied_strengths=[0.8], is_confirmed=True)
+    text = reason(score(3, 0.61, strength=0.8), scores, tied_arms=[score(3, 0.61, strength=0.8)], is_confirmed=True)
     assert text == "epoch 3 at 0.8; epochs 2 to 4 cannot be told apart; from epoch 5 on: overtrained"
 
 
 def test_without_fresh_seeds_the_sentence_says_so():
     scores = [score(1, 0.2), score(2, 0.6)]
-    text = reason(score(2, 0.6), scores, tied_strengths=[1.0, 0.8], is_confirmed=False)
+    text = reason(score(2, 0.6), scores, tied_arms=[score(2, 0.6), score(2, 0.6, strength=0.8)], is_confirmed=False)
     assert text == ("epoch 2 at 1; strengths 0.8, 1 cannot be told apart; chosen and measured on the same images, so "
                     "its score is optimistic")
 
 
 def test_files_of_several_trainings_go_by_name():
     scores = [score(0, 0.6, file="x.safetensors"), score(0, 0.6, file="y.safetensors")]
-    text = reason(scores[0], scores, tied_strengths=[1.0], is_confirmed=True)
+    text = reason(scores[0], scores, tied_arms=scores[:1], is_confirmed=True)
     assert text == "x at 1; x and y cannot be told apart"
 
 
 def test_nothing_valid_is_said():
-    text = reason(score(2, None), [score(1, None), score(2, None)], tied_strengths=[], is_confirmed=True)
+    text = reason(score(2, None), [score(1, None), score(2, None)], tied_arms=[], is_confirmed=True)
     assert "epoch 2 at 1, the last one: no file can be preferred" in text
+
+
+def test_guidance_is_named_where_it_is_not_the_samplers_own():
+    less, least, own = (replace(score(2, 0.6, strength=0.8), guidance_scale=scale) for scale in (5.0, 3.0, None))
+    text = reason(less, [score(1, 0.2), score(2, 0.6)], tied_arms=[less, own, least], is_confirmed=True)
+    assert text == ("epoch 2 at 0.8 and guidance 5; strengths 0.8, 0.8 and guidance 3, 0.8 and guidance 5 cannot be "
+                    "told apart")

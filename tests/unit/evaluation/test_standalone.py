@@ -3,19 +3,25 @@
 import csv
 
 import pytest
+import yaml
 
 from sweep.errors import AdapterFileError, ConfigError, DataError, ModelError, ScoringError
 from sweep.evaluation.grid import GridConfig, GridSampler, NoGrid
 from sweep.evaluation.lora_files import find_loras
 from sweep.evaluation.settings import NoScoring, check_trains_on_one_base
 from sweep.evaluation.standalone import EvaluateConfig, bases_of, evaluate
+from sweep.evaluation.uses import UsesConfig
 from sweep.model.base import BaseModelConfig
-from tests.conftest import dataset_config
+from sweep.schema import build
+from tests.conftest import ROOT, dataset_config
 from tests.unit.evaluation.evaluation_examples import TREE, tiny_scoring
+
+USES = yaml.safe_load((ROOT / "conf" / "evaluate.yaml").read_text())["uses"]
 
 
 def config(lora, results_dir, **changes):
     values = {"lora": None if lora is None else str(lora), "trigger": None, "class_noun": None, "device": "cpu",
+              "inner_ranks": (), "uses": build(UsesConfig, USES, "uses"),
               "base_model": BaseModelConfig(name="pocket", path=None, resolution=64), "threads": None, "clip_skip": 1,
               "max_token_length": 75, "dataset": dataset_config(num_images=6),
               "scoring": tiny_scoring(), "results_dir": str(results_dir), "images": None,

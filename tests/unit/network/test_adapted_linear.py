@@ -21,7 +21,7 @@ def test_output_and_gradients_are_autograds(shape: tuple[int, ...], precision: t
 
     first, shares, rows_of = 0, [], []
     for (num, _), (down, up), scale in zip(SIZES, adapters, SCALES, strict=True):
-        shares.append(Share(slice(first, first + 2 * num), down, up, torch.full((num,), scale)))
+        shares.append(Share(slice(first, first + 2 * num), down, up, torch.full((num, 1, 1), scale)))
         rows_of += [(row, down, up, k, scale) for k in range(num) for row in (first + 2 * k, first + 2 * k + 1)]
         first += 2 * num
 
@@ -51,7 +51,7 @@ def test_a_1x1_convolution_is_autograds_too(precision: torch.dtype, bound: float
     leaves = [x, *(leaf for pair in adapters for leaf in pair)]
     first, shares, added = 0, [], []
     for (num, _), (down, up), scale in zip(SIZES, adapters, SCALES, strict=True):
-        shares.append(Share(slice(first, first + 2 * num), down, up, torch.full((num,), scale)))
+        shares.append(Share(slice(first, first + 2 * num), down, up, torch.full((num, 1, 1), scale)))
         added += [scale * torch.einsum("or,ri,ihw->ohw", up[k], down[k], x[first + 2 * k + n])
                   for k in range(num) for n in range(2)]
         first += 2 * num
@@ -67,7 +67,7 @@ def test_a_1x1_convolution_is_autograds_too(precision: torch.dtype, bound: float
 
 
 def test_in_half_precision_adapters_stay_beside_the_weights() -> None:
-    share = Share(slice(0, 2), torch.randn(2, 16, 6), torch.randn(2, 9, 16), torch.ones(2))
+    share = Share(slice(0, 2), torch.randn(2, 16, 6), torch.randn(2, 9, 16), torch.ones(2, 1, 1))
     x = torch.randn(2, 500, 6)
     assert is_cheaper_merged(x, share)
     with torch.autocast("cpu", torch.bfloat16):
@@ -76,7 +76,7 @@ def test_in_half_precision_adapters_stay_beside_the_weights() -> None:
 
 def test_images_take_the_cheaper_way_too() -> None:
     """Without gradients, merging costs one product of the weights' size."""
-    share = Share(slice(0, 1), torch.randn(1, 4, 60), torch.randn(1, 60, 4), torch.ones(1))
+    share = Share(slice(0, 1), torch.randn(1, 4, 60), torch.randn(1, 60, 4), torch.ones(1, 1, 1))
     x = torch.randn(1, 50, 60)
     with torch.no_grad():
         assert is_cheaper_merged(x, share)
@@ -89,7 +89,7 @@ def test_no_gradient_is_made_for_what_needs_none() -> None:
     down, up = torch.randn(2, 4, 6, requires_grad=True), torch.randn(2, 9, 4, requires_grad=True)
 
     def backward_flops(x: torch.Tensor) -> int:
-        total = adapted_linear(module, x, [Share(slice(0, 2), down, up, torch.ones(2))]).sum()
+        total = adapted_linear(module, x, [Share(slice(0, 2), down, up, torch.ones(2, 1, 1))]).sum()
         with FlopCounterMode(display=False) as counter:
             total.backward()
         return counter.get_total_flops()
@@ -108,7 +108,7 @@ def test_a_strength_is_not_rounded_in_half_precision() -> None:
     torch.nn.init.zeros_(module.bias)
     down, up, x = torch.randn(1, 4, 64), torch.randn(1, 64, 4), torch.randn(1, 512, 64)
     with torch.autocast("cpu", torch.bfloat16):
-        weak, whole = (adapted_linear(module, x, [Share(slice(0, 1), down, up, torch.tensor([scale]))]).double()
+        weak, whole = (adapted_linear(module, x, [Share(slice(0, 1), down, up, torch.tensor([[[scale]]]))]).double()
                        for scale in (0.6, 1.0))
     assert float((weak * whole).sum() / (whole * whole).sum()) == pytest.approx(0.6, rel=5e-4)
 

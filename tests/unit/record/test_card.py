@@ -120,6 +120,7 @@ def test_the_chosen_file_is_put_where_the_program_looks(record: Record, tmp_path
     assert place is not None and place.parent == loras
     details = json.loads(place.with_suffix(".json").read_text())
     assert details["activation text"] == "alexq man" and details["preferred weight"] == 0.8
+    assert "the most promising of" in details["notes"], "a tie is no winner, there either"
     assert place.with_suffix(".png").exists()
     place.with_suffix(".json").write_text("edited")
     copy_chosen(UseConfig(copy_to=str(loras)), record)

@@ -64,6 +64,18 @@ def test_without_a_file_the_answer_says_why() -> None:
     assert "no face in the references" in answer_sentence(entry(), [result(1, None)])
 
 
+def test_where_likeness_fails_is_told() -> None:
+    one = result(1, (0.7, 0.6, 0.8))
+    assert one.answer is not None
+    details = {"likeness_close_up": 0.84, "likeness_close_up_low": 0.8, "likeness_close_up_high": 0.88,
+               "likeness_full_body": 0.31}
+    told = replace(one, answer=replace(one.answer, score=replace(
+        one.answer.score, details=details, notes=("less like the subject in full body pictures",))))
+    assert ("Likeness by framing: close-up 0.84 (0.80 to 0.88), full body 0.31. Less like the subject in full body "
+            "pictures.") in results_sentence(told)
+    assert "framing" not in results_sentence(one)
+
+
 def test_failed_and_diverged_trials_say_their_reason() -> None:
     failed = results_sentence(result(1, status=FAILED, reason="CUDA out of memory"))
     diverged = results_sentence(result(1, status=DIVERGED, reason="loss is NaN"))

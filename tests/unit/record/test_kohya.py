@@ -240,7 +240,7 @@ def test_the_command_names_the_script_of_the_base() -> None:
         "accelerate launch sdxl_train_network.py --config_file a.toml")
 
 
-def test_the_toml_is_what_sd_scripts_reads() -> None:
+def test_the_toml_is_valid_and_says_the_settings() -> None:
     import tomllib
 
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):

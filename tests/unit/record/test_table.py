@@ -36,7 +36,7 @@ def test_columns_stand_in_the_promised_order(tmp_path: Path) -> None:
               [result(1, (0.8, 0.7, 0.9), settings={"network_dim": 8, "optimizer.betas": [0.9, 0.99]})])
     header = (tmp_path / "trials.csv").read_text().splitlines()[0].split(",")
     assert header[:6] == ["number", "identity", "status", "network_dim", "optimizer.betas", "steps"]
-    assert header[-4:] == ["choice", "bleed", "bleed_low", "bleed_high"], "what came later stands last"
+    assert header[-4:] == ["guidance_scale", "bleed", "bleed_low", "bleed_high"], "what came later stands last"
     assert header[6:9] == ["likeness", "likeness_low", "likeness_high"]
     assert _rows(tmp_path / "trials.csv")[0]["optimizer.betas"] == "[0.9, 0.99]"
 
