@@ -58,7 +58,9 @@ def importance_lines(swept_keys: Sequence[str], results: Sequence[TrialResult]) 
     """In words, for diary and report."""
     found = importances(swept_keys, results)
     if not found:
-        return []
+        num = len(compared(results))
+        return [f"How much each setting matters is not said of {num} scored trials: it takes {MIN_TRIALS} that differ, "
+                "over two settings or more."] if len(swept_keys) > 1 and num else []
     listed = "; ".join(f"{i.key} {i.share:.0%} ({i.low:.0%} to {i.high:.0%})" for i in found)
     num = len(compared(results))
     return [f"How much of the spread of usefulness goes with each setting ({method()} over {num} trials, 90 % "

@@ -56,3 +56,9 @@ def test_where_seeds_were_swept_it_is_a_claim_about_the_setting() -> None:
     assert "usefulness is higher in 2, lower in 0" in up and "not of the setting" not in up
     rate = next(line for line in lines if line.startswith("unet_lr"))
     assert "higher in 0, lower in 0, and can't be told apart in 3" in rate
+
+
+def test_too_few_trials_are_said_to_be_too_few() -> None:
+    [line] = importance_lines(("network_dim", "unet_lr"), grid(0.02)[:MIN_TRIALS - 1])
+    assert f"not said of {MIN_TRIALS - 1} scored trials: it takes {MIN_TRIALS}" in line
+    assert importance_lines(("network_dim",), grid(0.02)) == [], "one setting has nothing to share with"

@@ -19,6 +19,7 @@ from sweep.record.rate import rating_server
 from sweep.record.ratings import agreement, pairs, read_ratings
 from sweep.record.serve import live_server
 from sweep.record.web import LocalServer
+from sweep.trial import trial_folder
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +57,16 @@ def test_the_live_report_changes_its_version_with_the_record(sweep_dir: Path) ->
         add_note(sweep_dir, "a thought meanwhile")
         assert asked(server, "/version") != before
         assert "a thought meanwhile" in asked(server, "/")[1]
+
+
+def test_another_sweep_in_the_same_folder_does_not_reload_the_page(tmp_path: Path) -> None:
+    sweep_dir = make_sweep(tmp_path / "results", num_trials=1, num_steps=6, num_sheets=0)
+    with running(live_server(sweep_dir, 0)) as server:
+        before = asked(server, "/version")
+        others = trial_folder(sweep_dir.parent, "f" * 12)
+        write_json(others.status, {"step": 1, "num_steps": 2})
+        write_json(others.scores / "s.json", {})
+        assert asked(server, "/version") == before
 
 
 def test_the_live_report_follows_the_steps_but_not_each_of_them(sweep_dir: Path) -> None:
