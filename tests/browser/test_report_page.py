@@ -76,6 +76,11 @@ def test_settings_are_drawn_in_each_way_there_is(page: Any) -> None:
     assert errors(page) == []
 
 
+def test_a_files_long_name_is_wrapped_and_does_not_widen_the_table(page: Any) -> None:
+    wide = "return Math.max(...[...document.querySelectorAll('#table tbody td:last-child')].map((c) => c.offsetWidth))"
+    assert page.execute_script(wide) < 180
+
+
 def test_hostile_text_is_shown_and_not_run(page: Any) -> None:
     for part in ("tradeoff", "settings", "curves", "copies"):
         show(page, part)

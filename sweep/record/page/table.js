@@ -8,7 +8,7 @@ const columns = [
   { name: "verdict", value: (t) => t.verdict, words: true },
   { name: "strength", value: (t) => t.strength, number: true },
   { name: "minutes", value: (t) => t.minutes, number: true },
-  { name: "file", value: (t) => t.file },
+  { name: "file", value: (t) => t.file, words: true },
 ];
 
 const CONDITION = /^([\w.\/-]+)(>=|<=|!=|=|>|<)(.+)$/;
