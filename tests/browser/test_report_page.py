@@ -66,7 +66,8 @@ def test_every_plot_is_drawn_without_an_error_or_a_request(page: Any) -> None:
 def test_settings_are_drawn_in_each_way_there_is(page: Any) -> None:
     show(page, "settings")
     kinds = page.execute_script("return [...document.querySelectorAll('#settings-kind option')].map((o) => o.value)")
-    drawn = "const t = document.getElementById('plot-settings').data; return [t[0].type ?? 'scatter', t[0].mode, t.length]"
+    drawn = ("const t = document.getElementById('plot-settings').data;"
+             "return [t[0].type ?? 'scatter', t[0].mode, t.length]")
     for kind, wanted in (("0,1", ["heatmap", None, 1]), ("0", ["scatter", "markers", 1]),
                          ("parallel", ["scatter", "lines+markers", 89])):
         assert kind in kinds

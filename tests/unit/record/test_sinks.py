@@ -16,12 +16,14 @@ from sweep.command_line import CONF_DIR, Known
 from sweep.errors import ConfigError
 from sweep.record.facts import Record
 from sweep.record.figures import FIGURES
+from sweep.record.payload import flat
 from sweep.record.settings import TensorboardConfig, TrackersConfig, WandbConfig, trackers_from_tree
 from sweep.record.sweep_log import SWEEP_LOG
 from sweep.record.sync import sync
 from sweep.record.tensorboard_sink import TensorboardSink
 from sweep.record.tracker import make_tracker
 from sweep.record.views import write_views
+from sweep.schema import to_tree
 from sweep.trial import AXES, trial_folder
 
 SECRET = "0123456789abcdef0123456789abcdef01234567"
@@ -67,7 +69,7 @@ def test_an_offline_sweep_holds_every_metric_table_image_and_key(record: Record,
             "screen/sheet.path", "refine/usefulness", "refine/strength", "refine/sheet.path", "confirm/likeness",
             "confirm/sheet.path", "scores.path", "samples.path"} <= keys
     config = next(r["run"] for r in records if r["type"] == "run")["config"]["update"]
-    assert {"network_dim", "optimizer.name", "dataset.caption_extension", "base_model.resolution"} <= set(config)
+    assert set(flat(to_tree(record.results[0].trial.config))) <= set(config)
     text = json.dumps([r for r in records if r["type"] == "summary"])
     assert all(f'"{key}"' in text for key in ("likeness", "bleed", "bleed_high", "usefulness_low", "file", "strength",
                                               "attributed_minutes"))
