@@ -1,6 +1,7 @@
 """Files in, scores and one named file out; what was measured before is not measured again."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -357,3 +358,9 @@ def _fourteen():
     from sweep.data.folder import read_dataset
 
     return read_dataset(dataset_config(num_images=14), trigger=None, class_noun=None, repeats=None)
+
+
+def test_a_file_before_the_first_epochs_end_is_known_by_its_step() -> None:
+    first, later = (ScoreRequest(file=Path("a"), epoch=epoch, step=150, scores_dir=Path(), images_dir=Path())
+                    for epoch in (0, 3))
+    assert (first.when, later.when) == ("step 150", "epoch 3")
