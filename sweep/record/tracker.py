@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import configparser
+import contextlib
 import netrc
 import os
 from collections.abc import Sequence
@@ -97,10 +99,11 @@ def wandb_mode(config: WandbConfig) -> str:
 
 
 def has_wandb_key() -> bool:
-    """Whether wandb would find a key without asking: WANDB_API_KEY, or an entry for its host in the netrc file."""
+    """Whether wandb would find a key without asking: WANDB_API_KEY, or an entry for its host in the netrc file, where
+    `wandb login` writes it."""
     if os.environ.get("WANDB_API_KEY"):
         return True
-    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).netloc  # with the port, as wandb does
+    host = urlparse(_wandb_address()).netloc  # with the port, as wandb does
     named = os.environ.get("NETRC")
     paths = [Path(named).expanduser()] if named else [Path.home() / ".netrc", Path.home() / "_netrc"]
     for path in paths:
@@ -110,3 +113,14 @@ def has_wandb_key() -> bool:
         except (OSError, netrc.NetrcParseError):
             continue
     return False
+
+
+def _wandb_address() -> str:
+    """Where wandb would send to: WANDB_BASE_URL, or what `wandb login --host` left in wandb's settings."""
+    if address := os.environ.get("WANDB_BASE_URL"):
+        return address
+    settings = configparser.ConfigParser(interpolation=None)
+    folder = Path(os.environ.get("WANDB_CONFIG_DIR") or Path.home() / ".config" / "wandb")
+    with contextlib.suppress(OSError, UnicodeDecodeError, configparser.Error):
+        settings.read([folder / "settings", Path("wandb") / "settings"], encoding="utf-8")
+    return settings.get("default", "base_url", fallback="https://api.wandb.ai")

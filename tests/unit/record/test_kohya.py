@@ -139,7 +139,7 @@ def test_a_secret_is_neither_written_nor_said(tmp_path: Path, capsys: pytest.Cap
     assert f"move it to {CONF_DIR / 'experiment' / 'experiment.yaml'}" in said, "there train.py looks for it"
 
 
-def test_a_command_line(tmp_path: Path) -> None:
+def test_a_command_line(tmp_path: Path, photos: Path) -> None:
     imported = to_ours(from_command(COMMAND))
     config = composed(experiment_yaml(imported, "a test"), tmp_path)
     assert (config.network.name, config.network_dim, config.network_alpha) == ("lora", 8, 1)
@@ -147,6 +147,8 @@ def test_a_command_line(tmp_path: Path) -> None:
     assert (config.optimizer.name, config.optimizer.d_coef, config.optimizer.decouple) == ("prodigy", 2.0, True)
     assert config.dataset.caption_extension == ".caption" and "caption_extension" in imported.assumed
     assert config.base_model.path == "C:/models/RV2.safetensors"
+    on_photos = composed(experiment_yaml(imported, "a test"), tmp_path, f"dataset.dir={photos.as_posix()}")
+    assert num_steps(on_photos) == 233
 
 
 def test_a_gui_file(tmp_path: Path, photos: Path) -> None:

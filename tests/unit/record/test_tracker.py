@@ -62,6 +62,15 @@ def test_a_key_for_another_host_does_not_count(monkeypatch: pytest.MonkeyPatch, 
     assert wandb_mode(_config()) == "online"
 
 
+def test_the_host_that_wandb_login_was_told_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("WANDB_BASE_URL", raising=False)
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path))
+    (tmp_path / "netrc").write_text("machine wandb.example.org:8080 login user password secret\n")
+    assert wandb_mode(_config()) == "offline"
+    (tmp_path / "settings").write_text("[default]\nbase_url = https://wandb.example.org:8080\n")
+    assert wandb_mode(_config()) == "online"
+
+
 def test_online_without_a_key_is_refused_before_anything_starts(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"tracker\.wandb\.mode=online needs an API key.*tracker=none"):
         make_tracker(_only("online"), entry(), tmp_path / "alex", tmp_path)

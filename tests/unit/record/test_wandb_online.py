@@ -27,6 +27,7 @@ from sweep.record.views import write_views
 from sweep.redact import without_secrets
 from sweep.trial import trial_folder
 
+ROOT = Path(__file__).parents[3]
 KEY = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -104,6 +105,26 @@ def test_a_storm_changes_no_file_and_what_it_took_is_sent_later(record: Record, 
     assert_whole(record, stand_in)
     assert any("model" in json.dumps(artifact) for artifact in stand_in.seen.artifacts)
     assert stand_in.seen.views
+
+
+@pytest.mark.slow
+def test_a_sweep_that_trains_in_a_storm_leaves_the_files_of_one_without_a_tracker(stand_in: StandIn, tmp_path: Path
+                                                                                 ) -> None:
+    stand_in.faults = {"drop": 1 / 7, "refuse": 1 / 5, "delay": 1 / 3}
+    files: dict[str, dict[str, str]] = {}
+    trackers = {"storm": ["tracker.wandb.mode=online", "tracker.wandb.wait_s=20"], "none": ["tracker=none"]}
+    for name, tracker in trackers.items():
+        results = tmp_path / name
+        subprocess.run([sys.executable, str(ROOT / "train.py"), "-m", "network_dim=2,4", "max_train_steps=6",
+                        "scoring=none", f"sweep.results_dir={results}", *tracker], cwd=ROOT, check=True, timeout=300)
+        files[name] = {str(path.relative_to(results)): sha256_of(path)
+                       for path in results.glob("trials/*/checkpoints/*")}
+        document = (ROOT / "docs" / "records.md").read_text(encoding="utf-8")
+        for path in results.glob("trials/*/metrics.jsonl"):
+            keys = {key for row in read_jsonl(path) for key in row}
+            assert keys and all(f"`{key}`" in document for key in keys), "every key of a real row is documented"
+    assert len(files["none"]) >= 2 and files["storm"] == files["none"]
+    assert {"drop", "refuse", "delay"} == set(stand_in.seen.faults) and stand_in.seen.history
 
 
 def test_the_run_that_wandbs_agent_began_gets_a_trial_that_was_shown_before(record: Record, stand_in: StandIn,
