@@ -55,7 +55,8 @@ def test_what_is_published_is_no_lora(tmp_path, kind: str, folder: str, method: 
     record = read_record(sweep)
     [result] = record.results
     config = {**result.trial.config, "method": method}
-    record = replace(record, results=(replace(result, trial=replace(result.trial, config=config)),))
+    record = replace(record, entry=replace(record.entry, base_model="sd15"),
+                     results=(replace(result, trial=replace(result.trial, config=config)),))
     published = write_publish(record)
     assert published is not None and not list(published.glob("*.toml"))
     card = (published / "README.md").read_text()
