@@ -13,11 +13,10 @@ import numpy as np
 
 from sweep.comparison import CONFIDENCE, MIN_UNITS, Interval, jackknife_interval
 from sweep.evaluation.likeness import likeness
+from sweep.evaluation.paired import WORTH_SAYING
 from sweep.evaluation.settings import ScoringConfig
 from sweep.evaluation.table import Floats, Table
 from sweep.framings import FRAMINGS, framing_key
-
-_WORTH_SAYING = 0.1  # of likeness
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +59,7 @@ def framing_notes(framed: Sequence[Framed]) -> list[str]:
     """Where the subject is surely less like itself than elsewhere."""
     return [f"less like the subject in {each.framing} pictures: likeness {each.value:.2f} ({each.interval.low:.2f} to "
             f"{each.interval.high:.2f}), elsewhere {each.elsewhere:.2f}" for each in framed
-            if each.gap.high is not None and each.gap.high < 0 and each.value < each.elsewhere - _WORTH_SAYING]
+            if each.gap.high is not None and each.gap.high < 0 and each.value < each.elsewhere - WORTH_SAYING]
 
 
 def _likeness(gen_P: Floats, base_P: Floats, ceiling: float) -> tuple[float, list[float]]:

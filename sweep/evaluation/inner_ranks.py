@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from sweep.comparison import are_tied
 from sweep.errors import ScoringError
 from sweep.evaluation.choice import best_of
-from sweep.evaluation.lora_files import FoundLora, read_header
+from sweep.evaluation.lora_files import FoundLora, trained_header
 from sweep.files import sha256_of
 from sweep.trial import Score
 
@@ -27,15 +27,13 @@ _DOWN = (".lora_down.weight", ".lora_A.weight")
 def check_inner_ranks(loras: Sequence[FoundLora], ranks: Sequence[int]) -> None:
     """By the files' headers alone. Raises ScoringError for a rank that a file lacks, or a file that is no DyLoRA."""
     for lora in loras if ranks else ():
-        header = read_header(lora.path)
-        metadata = header.get("__metadata__", {})
-        module = str(metadata.get("ss_network_module", ""))
-        if module and "dylora" not in f"{module} {metadata.get('ss_network_args', '')}".lower():
+        header = trained_header(lora.path)
+        module = header.metadata.get("ss_network_module", "")
+        if module and "dylora" not in f"{module} {header.metadata.get('ss_network_args', '')}".lower():
             raise ScoringError(f"inner_ranks={list(ranks)}: {lora.path} was made by {module} and is no DyLoRA, so its "
                                "first ranks were not trained to stand by themselves. Leave inner_ranks out; `python -m "
                                "sweep.network.tools resize` makes such a file smaller.")
-        dims = [shape[0] for name, tensor in header.items() if name.endswith(_DOWN)
-                and isinstance(shape := tensor.get("shape"), list)]
+        dims = [shape[0] for name, shape in header.shapes.items() if name.endswith(_DOWN)]
         if any(rank >= max(dims, default=0) for rank in ranks):
             raise ScoringError(f"inner_ranks={list(ranks)}: {lora.path} has rank {max(dims, default=0)}; give ranks "
                                "below it.")

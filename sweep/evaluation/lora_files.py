@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import glob
-import json
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from sweep.errors import AdapterFileError
+from sweep.errors import AdapterFileError, ModelError
+from sweep.model.header import Header, read_header
 from sweep.network.file_kinds import kind_of
 
-MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 _EPOCH = re.compile(r"-(\d{6})$")  # sd-scripts: NAME-000004.safetensors
 _STEP = re.compile(r"step(\d+)$")  # NAME-step00000500.safetensors
 
@@ -46,7 +43,7 @@ def find_loras(pattern: str) -> tuple[list[FoundLora], list[str]]:
     found, problems = [], []
     for path in paths:
         try:
-            found.append(_described(path, read_header(path)))
+            found.append(_described(path, trained_header(path)))
         except AdapterFileError as error:
             problems.append(str(error))
     if not found:
@@ -54,41 +51,29 @@ def find_loras(pattern: str) -> tuple[list[FoundLora], list[str]]:
     return sorted(found, key=lambda lora: (lora.step, lora.epoch, lora.path.name)), problems
 
 
-def read_header(path: Path) -> dict[str, dict[str, object]]:
-    """A safetensors file's header: tensors by name, and `__metadata__`.
+def trained_header(path: Path) -> Header:
+    """Of a file that holds what was trained.
 
     Raises AdapterFileError if the file is not whole safetensors, or is neither LoRA nor checkpoint nor embedding.
     """
     try:
-        with path.open("rb") as file:
-            size = int.from_bytes(file.read(8), "little")
-            if not 0 < size < MAX_HEADER_BYTES:
-                raise ValueError("no safetensors header")
-            header = json.loads(file.read(size))
-        if not isinstance(header, dict):
-            raise ValueError("no safetensors header")
-    except (OSError, ValueError) as error:
-        raise AdapterFileError(f"{path} can't be read as safetensors ({error}).") from error
-    if kind_of(_shapes(header)) is None:
+        header = read_header(path)
+    except (ModelError, OSError) as error:
+        raise AdapterFileError(str(error)) from error
+    if kind_of(header.shapes) is None:
         raise AdapterFileError(f"{path} holds no LoRA: no tensor is called like one of sd-scripts, LyCORIS, diffusers "
                                "or PEFT (*.lora_down.weight, *.hada_w1_a, *.lokr_w1, *.lora.down.weight, "
                                "*.lora_A.weight). Nor is it a whole checkpoint or an embedding.")
     return header
 
 
-def _shapes(header: Mapping[str, Any]) -> dict[str, list[int]]:
-    return {name: list(entry.get("shape", [])) for name, entry in header.items()
-            if name != "__metadata__" and isinstance(entry, dict)}
+def _described(path: Path, header: Header) -> FoundLora:
+    return FoundLora(path, epoch=_number(header.metadata.get("ss_epoch"), _EPOCH, path),
+                     step=_number(header.metadata.get("ss_steps"), _STEP, path))
 
 
-def _described(path: Path, header: dict[str, dict[str, object]]) -> FoundLora:
-    metadata = header.get("__metadata__", {})
-    return FoundLora(path, epoch=_number(metadata.get("ss_epoch"), _EPOCH, path),
-                     step=_number(metadata.get("ss_steps"), _STEP, path))
-
-
-def _number(told: object, pattern: re.Pattern[str], path: Path) -> int:
-    if isinstance(told, str) and told.isdigit():
+def _number(told: str | None, pattern: re.Pattern[str], path: Path) -> int:
+    if told is not None and told.isdigit():
         return int(told)
     match = pattern.search(path.stem)
     return int(match[1]) if match else 0

@@ -41,6 +41,14 @@ def test_files_are_found_in_the_order_of_their_training(make_lora, tmp_path):
     assert [lora.path.name for lora in find_loras(str(tmp_path / "a-*.safetensors"))[0]] == ["a-000001.safetensors"]
 
 
+def test_a_file_that_came_only_in_part_is_skipped_by_name(tmp_path, make_lora):
+    whole = make_lora(tmp_path / "a.safetensors")
+    (tmp_path / "b.safetensors").write_bytes(whole.read_bytes()[:-100])
+    found, [skipped] = find_loras(str(tmp_path))
+    assert [lora.path.name for lora in found] == ["a.safetensors"]
+    assert "b.safetensors is truncated" in skipped
+
+
 def test_nothing_found_is_one_clear_error(tmp_path):
     (tmp_path / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
     with pytest.raises(AdapterFileError, match="matches no file"):

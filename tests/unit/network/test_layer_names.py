@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sweep.errors import AdapterFileError
-from sweep.evaluation.lora_files import read_header
+from sweep.evaluation.lora_files import trained_header
 from sweep.network.bank import AdapterBank, AdapterSpec
 from sweep.network.lora_file import read_lora, write_lora
 
@@ -47,7 +47,7 @@ def test_every_spelling_is_the_same_layer(targets, tmp_path: Path, key: str, dow
     tensors = pair(targets, key)
     path = tmp_path / "a.safetensors"
     save_file(dict(zip((down, up), tensors, strict=True)), path)
-    read_header(path)
+    trained_header(path)
     lora = read_lora(path, targets)
     assert list(lora.layers) == [key] and lora.layers[key].scale == 1 and not lora.unknown
     assert torch.equal(lora.weights[key]["lora_down.weight"].flatten(1), tensors[0])
@@ -116,7 +116,7 @@ def test_strange_keys_are_listed_and_the_rest_is_read(targets, tmp_path: Path) -
 def test_a_header_says_that_it_is_an_adapter(targets, tmp_path: Path, algorithm: str) -> None:
     bank = AdapterBank(targets, [AdapterSpec(dim=4, alpha=4, algorithm=algorithm, parts=("text_encoder",))])
     write_lora(tmp_path / "a.safetensors", bank.weights(0), dtype=torch.float16, metadata={})
-    assert read_header(tmp_path / "a.safetensors")
+    assert trained_header(tmp_path / "a.safetensors").shapes
 
 
 def test_what_has_no_packed_form_becomes_a_weight_difference(targets, tmp_path: Path) -> None:
