@@ -58,11 +58,11 @@ def check_framing(config: FramingConfig) -> None:
 def score_framings(config: FramingConfig, lora: FoundLora, answer: Answer, scorer: Scorer,
                    on_progress: OnProgress | None = None) -> list[FramingResult]:
     """One row for each framing, the first one without a change."""
-    from sweep.network.lora_file import read_lora
+    from sweep.network.trained_file import read_trained
 
     with_trigger, without = subject_words(scorer.scoring, scorer.dataset)
     seeds = range(scorer.scoring.confirm.first_seed, scorer.scoring.confirm.first_seed + config.num_seeds)
-    file, digest = read_lora(lora.path, scorer.targets), sha256_of(lora.path)
+    file, digest = read_trained(lora.path, scorer.targets), sha256_of(lora.path)
     problem, ceiling = scorer.anchors.likeness_problem(scorer.scoring), mean_of(scorer.anchors.real.ceiling_faces)
     results: list[FramingResult] = []
     first = None
@@ -71,7 +71,8 @@ def score_framings(config: FramingConfig, lora: FoundLora, answer: Answer, score
         cells = [Cell("bare", i, seed, text.replace("{subject}", with_trigger), text.replace("{subject}", without))
                  for i, seed in enumerate(seeds)]
         base_rows = [Row(None, 0.0, cell.class_text, cell.seed) for cell in cells]
-        own_rows = [Row(file, answer.strength, cell.text, cell.seed, answer.guidance_scale) for cell in cells]
+        own_rows = [Row(file, answer.strength, scorer.typed(cell.text, file), cell.seed, answer.guidance_scale)
+                    for cell in cells]
         images = scorer.drawer.draw([*base_rows, *own_rows], [""] * len(cells) + [digest] * len(cells), on_progress)
         base, own = (scorer.observer.look(half, cells).images for half in images.split(len(cells)))
         units = face_units(own, {m.key: m for m in base})

@@ -34,9 +34,11 @@ def check_inner_ranks(loras: Sequence[FoundLora], ranks: Sequence[int]) -> None:
                                "first ranks were not trained to stand by themselves. Leave inner_ranks out; `python -m "
                                "sweep.network.tools resize` makes such a file smaller.")
         dims = [shape[0] for name, shape in header.shapes.items() if name.endswith(_DOWN)]
-        if any(rank >= max(dims, default=0) for rank in ranks):
-            raise ScoringError(f"inner_ranks={list(ranks)}: {lora.path} has rank {max(dims, default=0)}; give ranks "
-                               "below it.")
+        if not dims:
+            raise ScoringError(f"inner_ranks={list(ranks)}: {lora.path} is no LoRA of two matrices, so it has no ranks. "
+                               "Leave inner_ranks out.")
+        if any(rank >= max(dims) for rank in ranks):
+            raise ScoringError(f"inner_ranks={list(ranks)}: {lora.path} has rank {max(dims)}; give ranks below it.")
 
 
 def with_inner_ranks(loras: Sequence[FoundLora], ranks: Sequence[int], folder: Path,

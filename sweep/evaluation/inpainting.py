@@ -105,14 +105,14 @@ def score_inpainting(config: InpaintConfig, lora: FoundLora, answer: Answer, sco
     """
     import torch
 
-    from sweep.network.lora_file import read_lora
+    from sweep.network.trained_file import read_trained
 
     drawer = _drawer(config, scorer)
     pictures = _pictures(config, scorer, drawer)
-    file, digest = read_lora(lora.path, drawer.targets), sha256_of(lora.path)
+    file, digest = read_trained(lora.path, drawer.targets), sha256_of(lora.path)
     base_rows = [Row(None, 0.0, p.cell.class_text, p.cell.seed + OTHER_SEED, known=p.known) for p in pictures]
-    own_rows = [Row(file, answer.strength, p.cell.text, p.cell.seed + OTHER_SEED, answer.guidance_scale, p.known)
-                for p in pictures]
+    own_rows = [Row(file, answer.strength, scorer.typed(p.cell.text, file), p.cell.seed + OTHER_SEED,
+                    answer.guidance_scale, p.known) for p in pictures]
     drawn = drawer.draw([*base_rows, *own_rows], [""] * len(pictures) + [digest] * len(pictures), on_progress)
     base_BCHW, own_BCHW = drawn.split(len(pictures))
     base, own = (_looked_at(images_BCHW, pictures, scorer) for images_BCHW in (base_BCHW, own_BCHW))
@@ -153,10 +153,10 @@ def _drawer(config: InpaintConfig, scorer: Scorer) -> Drawer:
         return scorer.drawer
     from sweep.identity import base_identity
     from sweep.model.loading import load_base
-    from sweep.network.targets import find_targets
+    from sweep.network.targets import find_layers
 
     base = load_base(own, base_identity(own, scorer.results_dir), scorer.base.device)
-    return Drawer(base, find_targets(base), scorer.scoring, scorer.results_dir, clip_skip=scorer.drawer.clip_skip,
+    return Drawer(base, find_layers(base), scorer.scoring, scorer.results_dir, clip_skip=scorer.drawer.clip_skip,
                   max_token_length=scorer.drawer.max_token_length)
 
 

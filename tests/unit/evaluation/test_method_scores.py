@@ -5,8 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from sweep.errors import ScoringError
 from sweep.evaluation import drawing
 from sweep.evaluation.cells import most_images
+from sweep.evaluation.framing_use import FramingConfig, score_framings
+from sweep.evaluation.inner_ranks import check_inner_ranks
+from sweep.evaluation.inpainting import InpaintConfig, score_inpainting
 from sweep.evaluation.lora_files import find_loras
 from sweep.evaluation.scorer import Scorer, ScoreRequest
 from sweep.model.text import with_new_words
@@ -16,6 +20,7 @@ from sweep.network.embedding_file import write_embedding_file
 from sweep.network.spec import WholeSpec, WordsSpec
 from sweep.network.targets import find_layers
 from tests.unit.evaluation.evaluation_examples import tiny_scoring
+from tests.unit.evaluation.test_uses import answer_of
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +67,38 @@ def test_each_kind_is_named_with_its_use(base, layers, files, subject_dataset, t
     prompts = {kind: [row.prompt for row in drawn[kind]] for kind in ("checkpoint", "embedding")}
     assert any("alexq" in prompt for prompt in prompts["checkpoint"]), "but for those of the class"
     assert {with_new_words(prompt, "alexq", 2) for prompt in prompts["checkpoint"]} == set(prompts["embedding"])
+
+
+@pytest.mark.parametrize("kind", ["checkpoint", "embedding"])
+def test_each_kind_is_tried_from_afar_and_for_inpainting(base, layers, files, subject_dataset, tmp_path, monkeypatch,
+                                                         kind: str) -> None:
+    rows = []
+    real = drawing.generate
+
+    def keeping(base, targets, some, *arguments, **options):
+        rows.extend(some)
+        return real(base, targets, some, *arguments, **options)
+
+    monkeypatch.setattr(drawing, "generate", keeping)
+    scorer = Scorer(base, layers, tiny_scoring(), subject_dataset, tmp_path)
+    [lora], _ = find_loras(str(files[kind]))
+    answer = answer_of(lora.path)
+    framings = score_framings(FramingConfig(words=("close-up", "portrait"), prompt="photo of {subject}, {framing}",
+                                            num_seeds=3), lora, answer, scorer)
+    assert [each.framing for each in framings] == ["close-up", "portrait"]
+    inpainted = score_inpainting(InpaintConfig(num_pictures=3, margin=0.35, base_model=None), lora, answer, scorer,
+                                 tmp_path)
+    assert inpainted[0].num_pictures == 3
+    own = [row for row in rows if row.lora is not None]
+    assert len(own) == 2 * 3 + 3 and {row.lora.kind for row in own} == {kind}
+    new_words = with_new_words("alexq", "alexq", 2)
+    assert all((new_words if kind == "embedding" else "alexq") in row.prompt for row in own)
+
+
+def test_they_have_no_inner_ranks(files) -> None:
+    for kind in ("checkpoint", "embedding"):
+        with pytest.raises(ScoringError, match="it has no ranks"):
+            check_inner_ranks(find_loras(str(files[kind]))[0], [4])
 
 
 def test_they_are_found_as_loras_are(files) -> None:
