@@ -35,8 +35,8 @@ def check_inner_ranks(loras: Sequence[FoundLora], ranks: Sequence[int]) -> None:
                                "sweep.network.tools resize` makes such a file smaller.")
         dims = [shape[0] for name, shape in header.shapes.items() if name.endswith(_DOWN)]
         if not dims:
-            raise ScoringError(f"inner_ranks={list(ranks)}: {lora.path} is no LoRA of two matrices, so it has no ranks. "
-                               "Leave inner_ranks out.")
+            raise ScoringError(f"inner_ranks={list(ranks)}: {lora.path} is no LoRA of two matrices, so it has no "
+                               "ranks. Leave inner_ranks out.")
         if any(rank >= max(dims) for rank in ranks):
             raise ScoringError(f"inner_ranks={list(ranks)}: {lora.path} has rank {max(dims)}; give ranks below it.")
 

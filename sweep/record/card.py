@@ -16,6 +16,7 @@ from sweep.record.best import best_results, compared
 from sweep.record.facts import Record
 from sweep.record.figures import FIGURES, figure_of
 from sweep.record.how_to_use import folders, prompt_words
+from sweep.record.kohya.names import EMBEDDED
 from sweep.record.kohya.write import experiment_of, kohya_command, kohya_toml
 from sweep.record.payload import flat
 from sweep.record.sentences import as_sentence, each_of, figure, value_text, verdict_sentence
@@ -23,7 +24,7 @@ from sweep.trial import Answer, TrialResult, trial_folder
 
 PUBLISH = "publish"
 LICENCES: Mapping[str, tuple[str, str]] = {
-    **dict.fromkeys(("pocket", "pocket_rv"), ("apache-2.0", "The pocket base is under Apache 2.0.")),
+    **dict.fromkeys(EMBEDDED, ("apache-2.0", "The pocket base is under Apache 2.0.")),
     "sd15": ("creativeml-openrail-m", "Stable Diffusion 1.x is under CreativeML OpenRAIL-M: its restrictions of use "
              "(attachment A) hold for this file too and must be passed on with it."),
     "sd2": ("openrail++", "Stable Diffusion 2.x is under CreativeML Open RAIL++-M: its restrictions of use (attachment "
@@ -33,7 +34,6 @@ LICENCES: Mapping[str, tuple[str, str]] = {
 }
 _OTHER = ("other", "The base's author says what may be done with models made from it; look it up before you publish.")
 _TAGS = {"lora": ["lora", "template:sd-lora"], "checkpoint": ["dreambooth"], "embedding": ["textual_inversion"]}
-POCKETS = ("pocket", "pocket_rv")  # no other program has them
 _HUB_IDS = ("stable-diffusion-v1-5/stable-diffusion-v1-5", "runwayml/stable-diffusion-v1-5",
             "stabilityai/stable-diffusion-2-1", "stabilityai/stable-diffusion-2-1-base",
             "stabilityai/stable-diffusion-xl-base-1.0")
@@ -69,7 +69,7 @@ def write_publish(record: Record) -> Path | None:
     if sheet is not None:
         shutil.copyfile(sheet, folder / "samples.png")
     config, name = without_places(result.trial.config), source.stem
-    if answer.kind == "lora" and record.entry.base_model not in POCKETS:
+    if answer.kind == "lora" and record.entry.base_model not in EMBEDDED:
         write_text(folder / f"{name}.toml", kohya_toml(config, name))
     else:
         (folder / f"{name}.toml").unlink(missing_ok=True)
@@ -175,7 +175,7 @@ def how_picked(record: Record) -> str:
 
 
 def _where_to_put(base_model: str, answer: Answer) -> str:
-    if base_model in POCKETS:
+    if base_model in EMBEDDED:
         return (f"The pocket base is this program's own, so neither A1111 nor ComfyUI can use the file: `python "
                 f"evaluate.py lora={answer.file}` draws and scores it.")
     return folders(answer)
@@ -188,7 +188,7 @@ def _how_to_retrain(config: Mapping[str, Any], answer: Answer) -> str:
     text = f"With this program: put `experiment.yaml` into `conf/experiment/` and run `{ours}`."
     if answer.kind != "lora":
         return text
-    if config["base_model"]["name"] in POCKETS:
+    if config["base_model"]["name"] in EMBEDDED:
         return f"{text} sd-scripts can't: it has no pocket base."
     missing = [_KOHYAS[key] for key in cut if key in _KOHYAS]
     first = f" (set `{'` and `'.join(missing)}` in it first)" if missing else ""
