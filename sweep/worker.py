@@ -19,7 +19,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sweep.errors import ConfigError, TrialChangedError
 from sweep.evaluation.settings import SCORINGS
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 
 TERMINATED = 143  # the exit code of a process that was asked to end: 128 + SIGTERM
+UNUSED = ("bitsandbytes", "peft", "scipy")  # of diffusers' optional packages
 
 
 class Worker:
@@ -153,6 +154,30 @@ def _no_garbage() -> Iterator[None]:
         gc.freeze()
 
 
+def import_libraries() -> None:
+    """Import what a base needs, for a process that is a worker and nothing else.
+
+    diffusers imports what it finds installed, and UNUSED is a third of its start. Here it finds them missing; who needs
+    them later, an optimizer or a score, imports them as ever.
+    """
+    from sweep.model.torchvision_ops import declare_missing_operators
+
+    modules: dict[str, Any] = sys.modules
+    kept = {name: modules.get(name) for name in UNUSED}
+    modules.update(dict.fromkeys(UNUSED))  # None: Python's own word for a module that can't be imported
+    try:
+        with _no_garbage():
+            declare_missing_operators()
+            from diffusers import AutoencoderKL, UNet2DConditionModel  # noqa: F401
+            from transformers import CLIPTextModel, CLIPTokenizer  # noqa: F401
+    finally:
+        for name, module in kept.items():
+            if module is None:
+                del modules[name]
+            else:
+                modules[name] = module
+
+
 def device_named(name: str) -> torch.device:
     """"auto:1" -> cuda:1 where there are GPUs, else the CPU. Raises ConfigError for a GPU that is not there."""
     import torch
@@ -184,6 +209,7 @@ def main(arguments: Sequence[str]) -> int:
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), lambda *_: STOP_ASKED.set())
     answers, sys.stdout = sys.stdout, sys.stderr  # a library's stray print must not be taken for an answer
+    import_libraries()
     worker = Worker()
     for path in _paths_from_stdin() if list(arguments) == ["-"] else arguments:
         worker.run(pack_spec_from_json(read_json(Path(path))), Path(path))

@@ -58,10 +58,8 @@ def share_of(stack: Stack, rows: slice) -> Share:
     """A plain stack as what `adapted_linear` takes."""
     from sweep.network.adapted_linear import Share
 
-    down, up = stack.tensors["lora_down.weight"], stack.tensors["lora_up.weight"]
-    if stack.target.is_conv:
-        down, up = down.flatten(2), up.flatten(2)
-    return Share(rows, down, up, _factor(stack).view(-1, 1, 1))
+    return Share(rows, stack.tensors["lora_down.weight"], stack.tensors["lora_up.weight"],
+                 _factor(stack).view(-1, 1, 1))
 
 
 def add_to(output: Tensor, x: Tensor, stack: Stack) -> Tensor:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from sweep.network.apply import Draws, Stack, add_to, is_plain, share_of
@@ -25,6 +25,8 @@ from sweep.network.targets import Part, Target
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+
+    from sweep.network.adapted_linear import Step
 
 __all__ = ["AdapterBank", "AdapterParameter", "AdapterSpec"]
 
@@ -51,7 +53,8 @@ class AdapterBank:
         self._device = device
         structures = [{key: layer.form for key, layer in spec.layers(targets).items()} for spec in specs]
         self.groups = [Group(targets, specs[start:end], device) for start, end in _runs(structures)]
-        self._segments: list[_Segment] = []
+        self._layout = _Layout([])
+        self._layouts: dict[Sequence[tuple[int, bool]], _Layout] = {}  # without dropout one serves all batches like it
 
     def group_of(self, adapter: int) -> tuple[Group, int]:
         """The group of an adapter and its row there."""
@@ -153,11 +156,11 @@ class AdapterBank:
         checkpointing the backward pass belongs inside too, since it goes through the layers again.
         """
         assert len(counts) == len(self.specs), "one count per adapter"
-        previous, self._segments = self._segments, self._plan(counts, draws or [None] * len(counts))
+        previous, self._layout = self._layout, self._plan(counts, draws or [None] * len(counts))
         try:
             yield
         finally:
-            self._segments = previous
+            self._layout = previous
 
     @contextmanager
     def attached(self) -> Iterator[AdapterBank]:
@@ -176,7 +179,7 @@ class AdapterBank:
                     if before[target.key] is not None:
                         target.module.forward = before[target.key]  # type: ignore[method-assign, assignment]
 
-    def _plan(self, counts: Sequence[int], draws: Sequence[tuple[int, int] | None]) -> list[_Segment]:
+    def _plan(self, counts: Sequence[int], draws: Sequence[tuple[int, int] | None]) -> _Layout:
         """Neighbours of one structure with equally many rows go through one stacked product."""
         segments, first_adapter, first_row = [], 0, 0
         for group in self.groups:
@@ -189,13 +192,17 @@ class AdapterBank:
                     segments.append(_Segment(group, slice(start, end), first_row, first_row + num_rows, drawn))
                 first_row += num_rows
             first_adapter += group.size
-        return segments
+        layout = _Layout(segments)
+        if any(segment.draws is not None or not segment.is_whole for segment in segments):
+            return layout  # what it finds out holds for this batch alone
+        return self._layouts.setdefault(tuple((count, draw is None) for count, draw in zip(counts, draws, strict=True)),
+                                        layout)
 
     def _forward_of(self, target: Target) -> Callable[[Tensor], Tensor]:
         """What the layer does while adapters are attached."""
         import torch
 
-        from sweep.network.adapted_linear import adapted_linear, is_cheaper_merged
+        from sweep.network.adapted_linear import adapted_linear, compute_dtype, is_cheaper_merged, step_of
 
         module: Any = target.module
         frozen, is_product = module.forward, target.is_product
@@ -206,6 +213,10 @@ class AdapterBank:
                 return table(ids.clamp(min=0))
 
         def forward(x: Tensor) -> Tensor:
+            fused = self._layout.fused
+            signature = (target.key, x.shape, compute_dtype(x), torch.is_grad_enabled())
+            if signature in fused:
+                return adapted_linear(module, x, fused[signature])
             pieces = self._pieces(target.key, x)
             stacks = [stack for _, stack in pieces if stack is not None]
             if len(stacks) == len(pieces) and all(stack.replaces for stack in stacks):
@@ -215,7 +226,8 @@ class AdapterBank:
                 shares = [share_of(stack, rows) for rows, stack in pieces if stack is not None]
                 # alone and beside its layer, an adapter is quicker through autograd's own operators
                 if len(self.specs) > 1 or any(is_cheaper_merged(x, share) for share in shares):
-                    return adapted_linear(module, x, shares)
+                    fused[signature] = step = step_of(x, shares)
+                    return adapted_linear(module, x, step)
             output: Tensor = frozen(x)
             if len(pieces) == 1 and stacks:
                 return add_to(output, x, stacks[0])
@@ -226,10 +238,20 @@ class AdapterBank:
 
     def _pieces(self, key: str, x: Tensor) -> list[tuple[slice, Stack | None]]:
         """The rows of x by segment, with what adds to them there; None where a structure leaves the layer out."""
-        assert self._segments and len(x) % self._segments[-1].last_row == 0, "the batch does not match bank.rows"
-        times = len(x) // self._segments[-1].last_row
+        segments = self._layout.segments
+        assert segments and len(x) % segments[-1].last_row == 0, "the batch does not match bank.rows"
+        times = len(x) // segments[-1].last_row
         return [(slice(segment.first_row * times, segment.last_row * times),
-                 segment.stack(key) if key in segment.group.leaves else None) for segment in self._segments]
+                 segment.stack(key) if key in segment.group.leaves else None) for segment in segments]
+
+
+@dataclass(slots=True)
+class _Layout:
+    """Whose the rows of a batch are. fused: what was found out for its layers, by layer, shape, precision and whether
+    gradients are wanted."""
+
+    segments: Sequence[_Segment]
+    fused: dict[tuple[object, ...], Step] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,9 +264,13 @@ class _Segment:
     last_row: int
     draws: Draws | None
 
+    @property
+    def is_whole(self) -> bool:
+        return self.members.stop - self.members.start == self.group.size
+
     def stack(self, key: str) -> Stack:
         whole, members = self.group.stacks[key], self.members
-        if members.stop - members.start == self.group.size:
+        if self.is_whole:
             return whole if self.draws is None else replace(whole, draws=self.draws)
         return Stack(whole.target, whole.form, {name: leaf[members] for name, leaf in whole.tensors.items()},
                      whole.scale_K[members], whole.strength_K[members], whole.factor_K[members], self.draws,

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from sweep.network.adapted_linear import Share, adapted_linear, is_cheaper_merged
+from sweep.network.adapted_linear import Share, adapted_linear, is_cheaper_merged, step_of
 
 SIZES = [(2, 1), (1, 16), (3, 8)]  # adapters and rank of each segment; one more row belongs to nobody
 SCALES = (0.5, 1.0, 2.0)
@@ -34,7 +34,7 @@ def test_output_and_gradients_are_autograds(shape: tuple[int, ...], precision: t
     wanted = one_by_one()
     gradients = torch.autograd.grad(wanted.square().sum(), leaves)
     with torch.autocast("cpu", precision, enabled=precision != torch.float32):
-        found = adapted_linear(module, x, shares)
+        found = adapted_linear(module, x, step_of(x, shares))
     assert found.dtype == precision
     assert _error(found, wanted) < bound
     for a, b in zip(torch.autograd.grad(found.float().square().sum(), leaves), gradients, strict=True):
@@ -59,7 +59,7 @@ def test_a_1x1_convolution_is_autograds_too(precision: torch.dtype, bound: float
     wanted = module(x) + torch.stack([*added, torch.zeros_like(added[0])])
     gradients = torch.autograd.grad(wanted.square().sum(), leaves)
     with torch.autocast("cpu", precision, enabled=precision != torch.float32):
-        found = adapted_linear(module, x, shares)
+        found = adapted_linear(module, x, step_of(x, shares))
     assert found.dtype == precision and found.shape == wanted.shape
     assert _error(found, wanted) < bound
     for a, b in zip(torch.autograd.grad(found.float().square().sum(), leaves), gradients, strict=True):
@@ -89,7 +89,8 @@ def test_no_gradient_is_made_for_what_needs_none() -> None:
     down, up = torch.randn(2, 4, 6, requires_grad=True), torch.randn(2, 9, 4, requires_grad=True)
 
     def backward_flops(x: torch.Tensor) -> int:
-        total = adapted_linear(module, x, [Share(slice(0, 2), down, up, torch.ones(2, 1, 1))]).sum()
+        share = Share(slice(0, 2), down, up, torch.ones(2, 1, 1))
+        total = adapted_linear(module, x, step_of(x, [share])).sum()
         with FlopCounterMode(display=False) as counter:
             total.backward()
         return counter.get_total_flops()
@@ -108,8 +109,8 @@ def test_a_strength_is_not_rounded_in_half_precision() -> None:
     torch.nn.init.zeros_(module.bias)
     down, up, x = torch.randn(1, 4, 64), torch.randn(1, 64, 4), torch.randn(1, 512, 64)
     with torch.autocast("cpu", torch.bfloat16):
-        weak, whole = (adapted_linear(module, x, [Share(slice(0, 1), down, up, torch.tensor([[[scale]]]))]).double()
-                       for scale in (0.6, 1.0))
+        shares = [Share(slice(0, 1), down, up, torch.tensor([[[scale]]])) for scale in (0.6, 1.0)]
+        weak, whole = (adapted_linear(module, x, step_of(x, [share])).double() for share in shares)
     assert float((weak * whole).sum() / (whole * whole).sum()) == pytest.approx(0.6, rel=5e-4)
 
 

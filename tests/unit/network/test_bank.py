@@ -43,6 +43,22 @@ def test_rows_get_their_own_adapter_and_no_other(base, targets, inputs) -> None:
     assert (together - bare).abs().mean() > 0.01  # the adapters do something
 
 
+def test_what_was_found_out_for_a_batch_holds_for_the_next_one_like_it(base, targets, inputs) -> None:
+    """Other rows in between, other weights, and the same rows again: each as a bank that sees its first batch."""
+    x, t, states = inputs
+    specs = [AdapterSpec(dim=4, alpha=4), AdapterSpec(dim=4, alpha=1), AdapterSpec(dim=16, alpha=8)]
+    bank, seeds = random_bank(targets, specs, [1, 2, 3]), [1, 2, 3]
+    for counts in ([2, 2, 2], [2, 1, 3], [2, 2, 2], [0, 3, 3], [2, 2, 2]):
+        fresh = random_bank(targets, specs, seeds)
+        assert torch.equal(unet_output(base, bank, counts, x, t, states),
+                           unet_output(base, fresh, counts, x, t, states)), counts
+        seeds = [seed + 3 for seed in seeds]
+        moved = random_bank(targets, specs, seeds)
+        with torch.no_grad():
+            for k in range(len(specs)):
+                bank.flat(k).copy_(moved.flat(k))
+
+
 def test_a_fresh_adapter_changes_nothing_and_hooks_go_away(base, targets, inputs) -> None:
     x, t, states = inputs
     bank = AdapterBank(targets, [AdapterSpec(dim=8, alpha=8)])
