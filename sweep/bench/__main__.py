@@ -66,7 +66,7 @@ def whole_sweep(options: argparse.Namespace) -> None:
     from sweep.bench.whole import compare_with_peer
 
     compare_with_peer(Folder(options.results_dir, "sweep"), steps=options.steps, repeats=options.repeats,
-                      num_trials=options.trials)
+                      num_trials=options.trials, at_once=options.at_once)
 
 
 def outside(options: argparse.Namespace) -> None:
@@ -175,7 +175,7 @@ def _parser() -> argparse.ArgumentParser:
     command("packs", packs, **{**measured, "repeats": 5}, rank="8,32", precision="no,bf16")
     command("gpu", gpu, **{**measured, "updates": 20}, base="sd15", device="cuda:0", precision="bf16", resolution="512",
             rank="32", k="1,2,4,8,16,32", threads="4", compiled="no,yes")
-    command("sweep", whole_sweep, steps=300, repeats=3, trials=12)
+    command("sweep", whole_sweep, steps=300, repeats=3, trials=12, at_once="1,2")
     command("room", room)
     command("estimate", estimate, base="sd15", resolution="512", rank="32", k="1,2,4,8,16,32")
     command("outside", outside, steps=300)
@@ -193,6 +193,7 @@ _OPTIONS: dict[str, tuple[Callable[[str], object], str]] = {
     "checkpointing": (_switches, "gradient checkpointing: yes, no"),
     "updates": (int, "timed updates, at least"), "min_s": (float, "timed seconds, at least"),
     "repeats": (int, "of everything, interleaved"), "steps": (int, "of each trial"), "trials": (int, "how many"),
+    "at_once": (_numbers, "plain scripts side by side"),
 }
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -27,16 +28,17 @@ PEER = ROOT / "studies" / "peer_lora.py"
 _DIMS, _ALPHAS = (4, 8, 16, 32, 64, 128), (1, 16)
 
 
-def compare_with_peer(folder: Folder, *, steps: int, repeats: int, num_trials: int) -> None:
+def compare_with_peer(folder: Folder, *, steps: int, repeats: int, num_trials: int, at_once: Sequence[int]) -> None:
     """`train.py -m network_dim=4,8,16,32,64,128 network_alpha=1,16`, training only, against a loop of the plain script
-    over the same trials, one and two at a time; interleaved. num_trials: the first so many, for a quick look."""
+    over the same trials, so many at a time; interleaved. num_trials: the first so many, for a quick look."""
     points = [(dim, alpha) for dim in _DIMS for alpha in _ALPHAS][:num_trials]
     dims, alphas = sorted({dim for dim, _ in points}), sorted({alpha for _, alpha in points})
     folder.begin(steps=steps, trials=len(points))
     rows: list[dict[str, Any]] = []
+    runs = {"ours": partial(_ours, dims, alphas, steps),
+            **{f"peer, {number} at a time": partial(_peer, points, steps, number) for number in at_once}}
     for repeat in range(repeats):
-        for name, run in (("ours", lambda: _ours(dims, alphas, steps)), ("peer", lambda: _peer(points, steps, 1)),
-                          ("peer, two at a time", lambda: _peer(points, steps, 2))):
+        for name, run in runs.items():
             rows.append({"what": name, "repeat": repeat, "wall_s": run()})
             print(rows[-1], flush=True)
             write_text(folder.path / "table.csv", csv_text(("what", "repeat", "wall_s"), rows))
