@@ -13,7 +13,7 @@ from sweep.entry import past_hydra, run_guarded
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(cfg: DictConfig) -> None:
     """A single trial; `-m` goes to the conductor through hydra_plugins/lora_sweep."""
-    from sweep.conductor import conduct
+    from sweep.conductor.conduct import conduct
     from sweep.search.grid import one_cell
 
     with past_hydra():

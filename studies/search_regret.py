@@ -31,9 +31,9 @@ from pathlib import Path
 from typing import Any
 
 from sweep.command_line import CONF_DIR
+from sweep.conductor.plan import expected_s, rate_key
 from sweep.config import compose
 from sweep.files import read_json, read_jsonl, write_json, write_text
-from sweep.plan import expected_s, rate_key
 from sweep.record.facts import read_record, read_trials
 from sweep.record.provenance import commit, hardware
 from sweep.record.results import read_status

@@ -23,7 +23,7 @@ class ConductorSweeper(Sweeper):
         self.config = config
 
     def sweep(self, arguments: List[str]) -> Any:
-        from sweep.conductor import conduct
+        from sweep.conductor.conduct import conduct
         from sweep.search.grid import cells_of
 
         assert self.hydra_context is not None and self.config is not None

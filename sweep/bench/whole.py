@@ -94,8 +94,8 @@ def time_outside(folder: Folder, *, steps: int) -> None:
     (with clipping): batches, noise, metrics, status, control file."""
     import torch
 
-    from sweep import pack_run
-    from sweep.worker import Worker
+    from sweep.worker import pack_run
+    from sweep.worker.process import Worker
 
     with TemporaryDirectory() as results_dir:
         spec = _spec(Path(results_dir), ["max_train_steps=" + str(steps)])
@@ -124,7 +124,7 @@ def many_trials(folder: Folder, *, num_trials: int, steps: int) -> None:
     from dataclasses import replace
 
     from sweep.trial import trial_folder
-    from sweep.worker import Worker
+    from sweep.worker.process import Worker
 
     folder.begin(steps=steps, trials=num_trials)
     worker, process, rows = Worker(), psutil.Process(), list[dict[str, Any]]()

@@ -125,7 +125,7 @@ def _run_pack(spec: str, folder: str) -> None:
     try:
         began_file(Path(spec)).touch()
         if _worker is None:
-            _worker = importlib.import_module("sweep.worker").Worker()  # by name, as the other launchers start it
+            _worker = importlib.import_module("sweep.worker.process").Worker()  # by name, as others start it
         _worker.run(pack_spec_from_json(read_json(Path(spec))), Path(spec))
     finally:
         signal.signal(signal.SIGINT, handler)

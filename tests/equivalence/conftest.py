@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sweep.worker import Worker
+from sweep.worker.process import Worker
 from tests.conftest import make_photos
 from tests.equivalence.photos import make_project
 

@@ -83,7 +83,7 @@ def killed_at_write(number: int) -> Iterator[list[int]]:
         real(path, content, durable=durable)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sweep.pack_run.STATUS_EVERY_S", math.inf)  # the same writes however slow the machine
+        patch.setattr("sweep.worker.pack_run.STATUS_EVERY_S", math.inf)  # the same writes however slow the machine
         for module in ("sweep.files", "sweep.training.state", "sweep.network.lora_file", "sweep.data.cache",
                        "sweep.reg_images"):
             patch.setattr(f"{module}.write_bytes", write)

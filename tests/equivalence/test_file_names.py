@@ -4,7 +4,7 @@ import json
 import re
 from pathlib import Path
 
-from sweep.worker import Worker
+from sweep.worker.process import Worker
 from tests.conftest import ROOT, make_photos
 from tests.equivalence.packs import files_of, pack_of
 

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 import sweep.files
-import sweep.places
+import sweep.worker.places
 from sweep.training import loop
 from sweep.trial import (
     DONE,
@@ -38,7 +38,7 @@ SETTINGS = (
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch) -> None:
     """The conductor's wishes are looked for at every boundary, however fast the machine."""
-    monkeypatch.setattr("sweep.places.LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr("sweep.worker.places.LOOK_EVERY_S", 0.0)
 
 
 def trial(results: Path, photos: Path, number: int) -> Trial:
@@ -180,8 +180,8 @@ def test_a_resume_ends_it_where_it_was_ended(worker, photos, tmp_path, monkeypat
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
         pruned_at(patch, killed, spec.trials[0], step=3)
-        real = sweep.places.save_states
-        patch.setattr("sweep.places.save_states", lambda pack, dirs, position: (
+        real = sweep.worker.places.save_states
+        patch.setattr("sweep.worker.places.save_states", lambda pack, dirs, position: (
             dying() if position.change == 2 else real(pack, dirs, position)))
         worker.run(spec)
     if not is_logged:  # as an older version, which kept no log, would do

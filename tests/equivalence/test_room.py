@@ -34,7 +34,7 @@ def test_as_many_as_there_is_room_for(worker, photos, tmp_path, monkeypatch, tri
         def available(self) -> int:
             return int(trials_of_room * each[-1] / 0.6)
 
-    monkeypatch.setattr("sweep.probe.trial_bytes", remembered)
+    monkeypatch.setattr("sweep.worker.probe.trial_bytes", remembered)
     monkeypatch.setattr("psutil.virtual_memory", Memory)
     monkeypatch.setattr("os.cpu_count", lambda: 1)
     spec = spec_of(tmp_path, photos, max_trials=None)

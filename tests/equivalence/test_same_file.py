@@ -13,7 +13,7 @@ import pytest
 
 from sweep.files import write_json
 from sweep.trial import to_json
-from sweep.worker import Worker
+from sweep.worker.process import Worker
 from tests.conftest import ROOT
 from tests.equivalence.packs import files_of, pack_of
 from tests.equivalence.photos import EVERYTHING_DRAWN, make_project

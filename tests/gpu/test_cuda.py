@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from sweep.network.targets import find_targets
-from sweep.probe import memory_gib
 from sweep.training.pack import Pack
+from sweep.worker.probe import memory_gib
 from tests.equivalence.test_optimizers import (
     test_a_pack_trains_what_its_members_train_alone,
     test_interrupted_equals_uninterrupted,

@@ -51,7 +51,7 @@ def test_logs_and_notes_are_blacked_out(tmp_path: Path) -> None:
 _LEAKY = """
 import os, sys, torch
 def leak():
-    if "sweep.pack_run" in sys.modules:  # in a worker, not where the settings are tried out
+    if "sweep.worker.pack_run" in sys.modules:  # in a worker, not where the settings are tried out
         raise RuntimeError(f"no postgresql://user:{os.environ['PLANTED']}@host/db for {os.environ['HF_TOKEN']}")
 class Steps(torch.optim.SGD):
     def step(self, *args, **kwargs):

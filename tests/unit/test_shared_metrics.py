@@ -5,11 +5,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
-from sweep.checkpoints import unscored
 from sweep.evaluation.scorer import ScoreRequest
 from sweep.files import append_jsonl, read_jsonl
 from sweep.search.outcome import screened_rows
 from sweep.trial import AXES, Estimate, Score, TrialFolder, to_json
+from sweep.worker.checkpoints import unscored
 
 ONE = Score(score_id="1", scoring_id="mine", file="a.safetensors", file_sha256="", epoch=1, step=10, strength=1.0,
             stage="screen", num_images=4, axes={name: Estimate(value=0.5, low=0.4, high=0.6, raw=0.5, n=4)

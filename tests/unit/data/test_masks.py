@@ -21,7 +21,7 @@ from sweep.pocket import SUBJECT_DIR
 from sweep.pocket.subject import write_subject
 from sweep.training.objective import noised_batch
 from sweep.trial import DONE, status_from_json, trial_folder
-from sweep.worker import Worker
+from sweep.worker.process import Worker
 from tests.conftest import dataset_config, make_photos
 from tests.equivalence.packs import pack_of
 from tests.equivalence.trials import member

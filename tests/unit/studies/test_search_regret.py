@@ -13,7 +13,7 @@ from hydra.core.global_hydra import GlobalHydra
 
 from studies import search_regret as study
 from sweep.command_line import CONF_DIR
-from sweep.conductor import conduct
+from sweep.conductor.conduct import conduct
 from sweep.files import append_jsonl, read_json, read_jsonl, write_json
 from sweep.search.grid import cells_of
 from sweep.search.outcome import Screened
@@ -41,7 +41,7 @@ def made_table(noise: float = 0.01) -> list[study.Setting]:
 
 
 def test_the_table_holds_the_sweeps_own_scores_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sweep.dispatch.POLL_S", 0.01)
+    monkeypatch.setattr("sweep.conductor.dispatch.POLL_S", 0.01)
     assert study.what_is_left(tmp_path).startswith("0 of 120 trainings are done; 144000 steps and 720 checkpoints")
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         cells = cells_of([f"sweep.results_dir={tmp_path}", "sweep.name=table", "tracker=none", "dataset.num_images=4",

@@ -15,7 +15,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
 from sweep.command_line import CONF_DIR
-from sweep.conductor import conduct
+from sweep.conductor.conduct import conduct
 from sweep.errors import ConfigError, SweepExistsError, TrialsFailedError
 from sweep.files import read_json, write_json
 from sweep.record.results import read_status
@@ -36,7 +36,7 @@ def hydra() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sweep.dispatch.POLL_S", 0.01)
+    monkeypatch.setattr("sweep.conductor.dispatch.POLL_S", 0.01)
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ def test_what_earlier_trials_cost_is_read_once(sweep: Sweeper, monkeypatch: pyte
         reads[trial.number] += 1
         return read_status(results_dir, trial)
 
-    monkeypatch.setattr("sweep.proposals.read_status", counting)
+    monkeypatch.setattr("sweep.conductor.proposals.read_status", counting)
     assert len(sweep(*command, "search.num_trials=12")) == 12
     assert [reads[number] for number in range(1, 7)] == [1] * 6, "ten thousand of them at each look would be a stall"
 
@@ -354,7 +354,7 @@ def test_a_launcher_that_cannot_start_leaves_the_terminal_as_it_was(tmp_path: Pa
     def no_launcher(config: Any, folder: Path) -> Any:
         raise ConfigError("no cluster answers")
 
-    monkeypatch.setattr("sweep.conductor.make_view", Open)
+    monkeypatch.setattr("sweep.conductor.conduct.make_view", Open)
     cells = cells_of([f"sweep.results_dir={tmp_path}", "tracker=none", "dataset.num_images=4", "scoring=none"],
                      lambda overrides: compose("config", overrides=overrides), GlobalHydra.instance().config_loader())
     with pytest.raises(ConfigError, match="no cluster answers"):

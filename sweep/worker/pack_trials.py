@@ -7,14 +7,14 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from sweep.checkpoints import member_of
 from sweep.errors import is_out_of_memory
 from sweep.model.base import Base
 from sweep.reg_images import draw_missing
 from sweep.stopping import Stopped, is_stop_asked
 from sweep.training.pack import Member
 from sweep.trial import RUNNING, PackSpec
-from sweep.trial_run import TrialRun
+from sweep.worker.checkpoints import member_of
+from sweep.worker.trial_run import TrialRun
 
 T = TypeVar("T")
 

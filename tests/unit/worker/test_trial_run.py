@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from sweep import trial_run
 from sweep.files import write_json
 from sweep.lock import trial_lock
 from sweep.stopping import STOP_ASKED, Stopped
 from sweep.trial import PackSpec, Trial, trial_folder
+from sweep.worker import trial_run
 
 
 @pytest.mark.parametrize("by", ["the control file", "the system"])

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sweep.conductor.proposals import Proposals
 from sweep.files import append_jsonl, read_jsonl, write_json
 from sweep.launch.launcher import Launcher
 from sweep.packing import can_share, pack_id, places
-from sweep.proposals import Proposals
 from sweep.record.results import read_score, read_status
 from sweep.record.sweep_log import note
 from sweep.record.terminal import Progress, View
@@ -36,7 +36,7 @@ from sweep.trial import (
 )
 
 if TYPE_CHECKING:
-    from sweep.conductor import Sweep
+    from sweep.conductor.conduct import Sweep
 
 POLL_S = 0.25
 _MOST_PROPOSALS = 8  # per pack where pack.max_trials leaves it open: more at once are proposed without having learned

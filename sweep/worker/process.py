@@ -1,21 +1,9 @@
-"""What every launcher starts: for one pack, cache -> train -> generate -> score.
-
-    python -m sweep.worker SPEC.json ...     these packs, one after the other
-    python -m sweep.worker -                 packs whose paths come on standard input; the base stays loaded
-
-A worker and the conductor meet only in files: the pack's spec, the trials' folders, and a control file that may say
-"stop". Everything here can be killed at any moment and run again; SIGTERM, as a cluster sends it before it takes a
-machine back, saves first and ends with exit code 143.
-"""
+"""A worker's process: packs one after the other, over a base that stays loaded."""
 
 from __future__ import annotations
 
 import gc
-import os
-import queue
-import signal
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,19 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 from sweep.errors import ConfigError, TrialChangedError
 from sweep.evaluation.settings import SCORINGS
-from sweep.files import read_json, stable_hash
+from sweep.files import stable_hash
 from sweep.identity import base_identity
 from sweep.methods import DREAMBOOTH
 from sweep.model.base import Base
 from sweep.model.loading import load_base
 from sweep.network.targets import Target, find_layers
-from sweep.pack_run import PackRun
 from sweep.packing import can_share
 from sweep.schema import build_family, to_tree
-from sweep.stopping import STOP_ASKED, Stopped
+from sweep.stopping import Stopped
 from sweep.train_config import TrainConfig
-from sweep.trial import RUNNING, WAITING, PackSpec, Trial, more_trials, pack_spec_from_json
-from sweep.trial_run import TrialRun, open_trial
+from sweep.trial import RUNNING, WAITING, PackSpec, Trial, more_trials
+from sweep.worker.pack_run import PackRun
+from sweep.worker.trial_run import TrialRun, open_trial
 
 if TYPE_CHECKING:
     import torch
@@ -43,7 +31,6 @@ if TYPE_CHECKING:
     from sweep.evaluation.scorer import Scorer
 
 
-TERMINATED = 143  # the exit code of a process that was asked to end: 128 + SIGTERM
 UNUSED = ("bitsandbytes", "peft", "scipy")  # of diffusers' optional packages
 
 
@@ -200,44 +187,3 @@ def _is_as_asked(run: TrialRun, base: Base) -> bool:
             "the trial that they make now."))
         return False
     return True
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Run the packs named on the command line or on standard input. Answers each on standard output when it is done."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the conductor's to understand
-    for name in ("SIGTERM", "SIGUSR2"):  # SLURM sends the latter to a job's children too when its time is nearly over
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), lambda *_: STOP_ASKED.set())
-    answers, sys.stdout = sys.stdout, sys.stderr  # a library's stray print must not be taken for an answer
-    import_libraries()
-    worker = Worker()
-    for path in _paths_from_stdin() if list(arguments) == ["-"] else arguments:
-        worker.run(pack_spec_from_json(read_json(Path(path))), Path(path))
-        if STOP_ASKED.is_set():
-            return TERMINATED
-        print(path, file=answers, flush=True)
-    return 0
-
-
-def _paths_from_stdin() -> Iterator[str]:
-    """Lines up to "exit". A conductor that dies closes the pipe without it: then this process ends at once, so that a
-    new conductor's worker never shares a trial's folder with an orphan."""
-    lines: queue.Queue[str] = queue.Queue()
-
-    def read() -> None:
-        for line in sys.stdin:
-            lines.put(line.strip())
-            if line.strip() == "exit":
-                return
-        os._exit(1)
-
-    threading.Thread(target=read, daemon=True).start()
-    while (line := lines.get()) != "exit":
-        yield line
-
-
-if __name__ == "__main__":
-    exit_code = main(sys.argv[1:])
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(exit_code)  # everything is in files: taking the libraries apart would only keep the conductor waiting

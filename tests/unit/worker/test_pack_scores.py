@@ -11,10 +11,10 @@ import pytest
 
 from sweep.evaluation.scorer import ScoreRequest
 from sweep.files import read_jsonl
-from sweep.pack_scores import PackScores
 from sweep.stopping import Stopped
 from sweep.trial import DONE, FAILED, RUNNING, Score, Status, Trial, trial_folder
-from sweep.trial_run import TrialRun
+from sweep.worker.pack_scores import PackScores
+from sweep.worker.trial_run import TrialRun
 
 
 class Scorer:

@@ -7,12 +7,12 @@ from typing import Any, cast
 
 import pytest
 
+from sweep.conductor.plan import expected_s, plan_lines, remember_costs, remember_sizes
 from sweep.config import compose
 from sweep.data.folder import read_dataset
 from sweep.evaluation.cells import cells_of, most_images
 from sweep.evaluation.settings import ScoringConfig
 from sweep.files import append_jsonl
-from sweep.plan import expected_s, plan_lines, remember_costs, remember_sizes
 from sweep.preflight import Checked
 from sweep.room import Room, known_room, note_room
 from sweep.schema import to_tree

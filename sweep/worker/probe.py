@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweep.network.targets import Target
-from sweep.pack_trials import PackTrials
 from sweep.packing import MOST_TRIALS
 from sweep.room import Room, largest, note_room
 from sweep.training.memory import num_that_fit, trial_bytes
+from sweep.worker.pack_trials import PackTrials
 
 if TYPE_CHECKING:
     import torch

@@ -7,12 +7,12 @@ import traceback
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from sweep.checkpoints import unscored
 from sweep.files import append_jsonl
-from sweep.pack_trials import PackTrials
 from sweep.stopping import Stopped
 from sweep.trial import DIVERGED, DONE, PRUNED, RUNNING, to_json
-from sweep.trial_run import TrialRun
+from sweep.worker.checkpoints import unscored
+from sweep.worker.pack_trials import PackTrials
+from sweep.worker.trial_run import TrialRun
 
 if TYPE_CHECKING:
     from sweep.evaluation.scorer import Scorer

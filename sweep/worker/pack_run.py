@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from sweep.checkpoints import record_step, write_checkpoint
 from sweep.data.buckets import Fit
 from sweep.data.cache import View, cached_moments
 from sweep.data.train_data import photo_fits
@@ -17,16 +16,17 @@ from sweep.errors import is_out_of_memory
 from sweep.files import append_jsonl
 from sweep.model.base import Base
 from sweep.network.targets import Target
-from sweep.pack_scores import PackScores, ScorerOf
-from sweep.pack_trials import PackTrials
-from sweep.places import Admit, Places
-from sweep.probe import memory_gib
 from sweep.stopping import Stopped
 from sweep.training.loop import StepRow, train
 from sweep.training.pack import Member, Pack
 from sweep.training.validation import HeldOut, validation_losses
 from sweep.trial import PackSpec
-from sweep.trial_run import TrialRun
+from sweep.worker.checkpoints import record_step, write_checkpoint
+from sweep.worker.pack_scores import PackScores, ScorerOf
+from sweep.worker.pack_trials import PackTrials
+from sweep.worker.places import Admit, Places
+from sweep.worker.probe import memory_gib
+from sweep.worker.trial_run import TrialRun
 
 STATUS_EVERY_S = 1.0  # how often a running trial's status.json is renewed
 

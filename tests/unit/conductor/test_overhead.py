@@ -19,7 +19,7 @@ from pathlib import Path
 import psutil
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from sweep.conductor import conduct
+from sweep.conductor.conduct import conduct
 from sweep.command_line import CONF_DIR
 from sweep.search.grid import cells_of
 from tests.stand_in import StandIn

@@ -9,14 +9,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from sweep.checkpoints import existing_requests, rewind_metrics
 from sweep.errors import LockedError, ModelError
-from sweep.membership import Change, changes_after, joining_trials, log_change, prune_reason, read_changes
 from sweep.model.base import Base
 from sweep.network.targets import Target
-from sweep.pack_trials import PackTrials
 from sweep.packing import MOST_TRIALS, bank_order
-from sweep.probe import num_places
 from sweep.training.pack import Member, Pack
 from sweep.training.state import (
     Position,
@@ -30,7 +26,11 @@ from sweep.training.state import (
     save_states,
 )
 from sweep.trial import RUNNING, WAITING, Trial
-from sweep.trial_run import TrialRun, attributed_s
+from sweep.worker.checkpoints import existing_requests, rewind_metrics
+from sweep.worker.membership import Change, changes_after, joining_trials, log_change, prune_reason, read_changes
+from sweep.worker.pack_trials import PackTrials
+from sweep.worker.probe import num_places
+from sweep.worker.trial_run import TrialRun, attributed_s
 
 LOOK_EVERY_S = 0.25  # how often the conductor's wishes (prune, more trials) are looked for
 Admit = Callable[[Trial], TrialRun | None]

@@ -5,9 +5,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from sweep.command_line import CONF_DIR
+from sweep.conductor.question import check_results_dir, question_of
 from sweep.config import plain_tree
 from sweep.errors import ConfigError
-from sweep.question import check_results_dir, question_of
 
 
 def test_a_results_folder_may_be_new_and_is_no_file(tmp_path: Path) -> None:

@@ -7,13 +7,13 @@ from typing import Any, cast
 import pytest
 import torch
 
-from sweep import pack_run, pack_trials, places, probe
 from sweep.files import write_json
-from sweep.membership import Change
-from sweep.pack_run import PackRun
-from sweep.places import Places
 from sweep.stopping import Stopped
 from sweep.trial import FAILED, PackSpec, Trial, pack_spec_from_json, to_json
+from sweep.worker import pack_run, pack_trials, places, probe
+from sweep.worker.membership import Change
+from sweep.worker.pack_run import PackRun
+from sweep.worker.places import Places
 
 
 class Run:

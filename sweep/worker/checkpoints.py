@@ -22,7 +22,7 @@ from sweep.training.loop import StepRow
 from sweep.training.pack import Member, Pack
 from sweep.training.precision import dtype_named
 from sweep.trial import TrialFolder
-from sweep.trial_run import TrialRun
+from sweep.worker.trial_run import TrialRun
 
 if TYPE_CHECKING:
     import torch

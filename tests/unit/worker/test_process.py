@@ -5,7 +5,7 @@ import sys
 
 START = """
 import sys
-from sweep.worker import UNUSED, import_libraries
+from sweep.worker.process import UNUSED, import_libraries
 
 import_libraries()
 print(*[name for name in UNUSED if name in sys.modules])

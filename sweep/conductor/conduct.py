@@ -11,10 +11,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from sweep.conductor.dispatch import Dispatch
+from sweep.conductor.plan import expected_s, plan_lines, rate_key, remember_costs, remember_sizes, room_said
+from sweep.conductor.proposals import Proposals
+from sweep.conductor.question import check_results_dir, checked_name, default_name, question_of, refuse_other_question
 from sweep.config import RunConfig
 from sweep.data.check.headline import headlines
 from sweep.data.folder import read_dataset
-from sweep.dispatch import Dispatch
 from sweep.errors import ConfigError, TrialsFailedError
 from sweep.evaluation.backends.registry import backend_identities
 from sweep.evaluation.keys import dataset_key, scoring_id
@@ -24,10 +27,7 @@ from sweep.identity import base_identity
 from sweep.launch.launcher import Launcher, make_launcher
 from sweep.lock import conductor_lock
 from sweep.packing import MOST_TRIALS, plan_packs
-from sweep.plan import expected_s, plan_lines, rate_key, remember_costs, remember_sizes, room_said
 from sweep.preflight import Checked, Preflight, first_read
-from sweep.proposals import Proposals
-from sweep.question import check_results_dir, checked_name, default_name, question_of, refuse_other_question
 from sweep.record.entry import SweepEntry, read_entry, write_entry
 from sweep.record.facts import Facts, Record, add_facts, read_trials, without_mended
 from sweep.record.notes import add_note, read_notes
