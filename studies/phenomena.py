@@ -1,11 +1,12 @@
 """What LoRA training does on the pocket base: `python -m studies.phenomena`.
 
-Held-out people x seeds, 14 photos each, the tutorials' rates. Five settings answer four questions:
+Held-out people x seeds, 14 photos each, the tutorials' rates. Six settings answer five questions:
 
     aligned      alpha = dim = 128: does likeness rise above the base's floor?
     alpha 1      alpha = 1 at dim 128, as many steps: does it stay at the floor?
-    far too long the aligned training's later checkpoints, and trainings at five and ten times the rate: do they keep
-                 their likeness, lose the prompt (hair), and come nearer to their photos?
+    too fast     ten times the rate: does it keep its likeness, lose the prompt (hair), and come nearer to its photos?
+                 The aligned training goes on for as many steps again beside it.
+    class images as many images of the class as photos, as many photos seen: does "a man" stay another man?
     one hoodie   all photos in the same hoodie, captioned or not, against the aligned training with its various clothes:
                  does the hoodie stick where no clothes are asked for?
 
@@ -38,23 +39,23 @@ OUT = Path("results/pocket")
 # Held-out men with black hair who are not the base's average man (likeness can't be known of one who is, d' < 2).
 PEOPLE = (31, 92, 3)
 SEEDS = (1, 2)
-NUM_STEPS, LONG_STEPS = 1250, 5000
+NUM_STEPS = 1250
 HOODIE = ("green", "hoodie")
 MEASURES = ("likeness", "adherence", "probe_hair", "drift_to_natural", "memorisation", "memo_rate", "nearest_prompts",
-            "nearest_unseen_photos", "diversity", "usefulness")
+            "nearest_unseen_photos", "diversity", "bleed", "usefulness")
 PLAIN_PROMPTS = ("photo of {subject}, portrait", "photo of {subject} on a beach, portrait",
                  "photo of {subject} in a forest, portrait", "photo of {subject} in a city, half-body")
 
 COMMON = ("network_dim=128", "unet_lr=1e-4", "text_encoder_lr=5e-5", "dataset.num_images=14",
           "save_every_n_epochs=100000", "scoring.screen.prompts=refine", "scoring.screen.num_seeds=2",
-          "scoring.choice.strengths=[1.0]", "scoring.choice.confirm=0", "tracker=none",
+          "scoring.screen.num_class=2", "scoring.choice.strengths=[1.0]", "scoring.choice.confirm=0", "tracker=none",
           "dataset.holdout_dir=${dataset.dir}/../holdout", f"sweep.results_dir={WORK}",
-          "pack.max_trials=3", "launcher.devices=2")  # on two cores two one-thread workers outrun one of two threads
-FASTER = {"five times the rate": (5, 2 * NUM_STEPS), "ten times the rate": (10, NUM_STEPS)}  # rate, steps
+          "launcher.devices=2")  # on two cores two one-thread workers outrun one of two threads
 SWEEPS = {
-    "aligned": ("photos", f"max_train_steps={LONG_STEPS}", f"save_every_n_steps={NUM_STEPS}"),
-    **{name: ("photos", f"unet_lr={times}e-4", f"text_encoder_lr={times * 0.5}e-4", f"max_train_steps={steps}",
-              f"save_every_n_steps={NUM_STEPS}") for name, (times, steps) in FASTER.items()},
+    "aligned": ("photos", f"max_train_steps={2 * NUM_STEPS}", f"save_every_n_steps={NUM_STEPS}"),
+    "ten times the rate": ("photos", "unet_lr=1e-3", "text_encoder_lr=5e-4", f"max_train_steps={NUM_STEPS}"),
+    # every second step shows an image that the base drew of its class
+    "class images": ("photos", "dataset.generate_reg=200", f"max_train_steps={2 * NUM_STEPS}"),
     "alpha 1": ("photos", "network_alpha=1", f"max_train_steps={NUM_STEPS}"),
     "hoodie captioned": ("hoodie", f"max_train_steps={NUM_STEPS}"),
     "hoodie uncaptioned": ("hoodie", f"max_train_steps={NUM_STEPS}", "dataset.captions=false"),
@@ -145,18 +146,17 @@ def score_at(trial: Trial, step: int, work: Path = WORK) -> Score | None:
 
 def score_findings(trials: Mapping[str, Sequence[Trial]]) -> list[Finding]:
     """Likeness, the hair probe, drift to the natural colour, copies and the distance to training photos."""
-    later = range(2 * NUM_STEPS, LONG_STEPS + 1, NUM_STEPS)
-    points = [("aligned", "aligned", NUM_STEPS), ("alpha 1", "alpha 1", NUM_STEPS),
-              *((f"aligned, {step} steps", "aligned", step) for step in later),
-              *((name if step == NUM_STEPS else f"{name}, {step} steps", name, step)
-                for name, (_, steps) in FASTER.items() for step in range(NUM_STEPS, steps + 1, NUM_STEPS))]
+    points = [("aligned", "aligned", NUM_STEPS), ("aligned, 2500 steps", "aligned", 2 * NUM_STEPS),
+              ("alpha 1", "alpha 1", NUM_STEPS), ("ten times the rate", "ten times the rate", NUM_STEPS),
+              ("class images", "class images", 2 * NUM_STEPS)]
     findings: list[Finding] = []
     for setting, sweep, step in points:
         scores = [(person_of(trial), score_at(trial, step)) for trial in trials[sweep]]
         for measure in MEASURES:
             findings.append(finding(setting, measure, [(person, *measured(score, measure))
                                                        for person, score in scores]))
-    return findings + differences(findings, points[-1][0], "aligned")
+    return [*findings, *differences(findings, "ten times the rate", "aligned"),
+            *differences(findings, "class images", "aligned")]
 
 
 def differences(findings: Sequence[Finding], setting: str, other: str) -> list[Finding]:
@@ -275,8 +275,9 @@ def write_report(findings: Sequence[Finding], people: Sequence[int], seeds: Sequ
                f"{len(seeds)} seeds, 14 photos, dim 128, rates 1e-4 and 5e-5, {NUM_STEPS} steps where nothing else is "
                "said. Means with 90 % intervals over people (t, seeds averaged). likeness: 0 = the base model by "
                "definition, 1 = held-out photos seen through the base's autoencoder. adherence, probe_hair: 1 = as the "
-               "base by definition. memo_rate: share of the images that copy a training photo. nearest_prompts, "
-               "nearest_unseen_photos: perceptual distance to the nearest training photo of the images, and of unseen "
+               "base by definition. bleed: likeness on prompts for the class alone, 0 = as the base, 1 = the subject. "
+               "memo_rate: share of the images that copy a training photo. nearest_prompts, nearest_unseen_photos: "
+               "perceptual distance to the nearest training photo of the images, and of unseen "
                "photos of the same person; images copy if they come nearer than those. hoodie_share: of images whose "
                "prompt names no clothes, those with the photos' hoodie.\n\n"
                + "\n".join(table) + "\n" + ("\n" + "\n".join(reasons) + "\n" if reasons else ""))

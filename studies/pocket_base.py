@@ -31,16 +31,25 @@ from sweep.model.base import Base, BaseModelConfig
 from sweep.model.loading import load_base
 from sweep.pocket import SUBJECT_DIR, models
 from sweep.pocket.captions import Caption, attribute_words, describe
-from sweep.pocket.dataset import held_out_pictures
 from sweep.pocket.render import render
 from sweep.pocket.subject import subject_shots
-from sweep.pocket.world import ATTRIBUTES, NUM_HELD_OUT_PEOPLE, Shots, held_out_people
+from sweep.pocket.world import (
+    ATTRIBUTES,
+    NUM_HELD_OUT_PEOPLE,
+    People,
+    Shots,
+    draw_people,
+    draw_shots,
+    held_out_people,
+)
 from sweep.schema import build
 
-NUM_PROMPTS = 300
+NUM_PROMPTS = 500
+NUM_CHOICES = 100
 SEEDS_PER_PROMPT = 4
 PHOTOS_PER_PERSON = 8
 PROMPT_SEED = 26
+UNSEEN_SEED = 910_000  # of people beside the train people and the held-out ones
 ALWAYS_SAID = dict.fromkeys(("hair_colour", "clothes_colour", "clothes_type", "expression", "scene", "framing"), True)
 
 
@@ -81,10 +90,18 @@ def open_studio(folder: Path, name: str = "pocket") -> Studio:
     return Studio(base, load_face(str(folder), scoring.face_confidence), scoring)
 
 
+def unseen_pictures(
+    num: int, seed: int, per_person: int = 1, photos_only: bool = False
+) -> tuple[Tensor, People, Shots]:
+    """Person index, people and shots of `num` pictures of people whom no model was trained on."""
+    person_N = torch.arange(math.ceil(num / per_person)).repeat_interleave(per_person)[:num]
+    people = draw_people(int(person_N[-1]) + 1, UNSEEN_SEED + seed)[person_N]
+    return person_N, people, draw_shots(people, seed, photos_only=photos_only)
+
+
 def full_prompts(num: int) -> tuple[list[Caption], Shots]:
-    """Captions that ask for nearly everything at once, each of another held-out person, and the shots behind them."""
-    _person_N, _people, shots = held_out_pictures(math.ceil(num / NUM_HELD_OUT_PEOPLE), PROMPT_SEED, photos_only=False)
-    shots = shots[torch.arange(num)]
+    """Captions that ask for nearly everything at once, each of another unseen person, and the shots behind them."""
+    _person_N, _people, shots = unseen_pictures(num, PROMPT_SEED)
     rng = random.Random(PROMPT_SEED)
     return [describe(attribute_words(shots, row), rng, say=ALWAYS_SAID) for row in range(num)], shots
 
@@ -100,7 +117,20 @@ def adherence_figures(studio: Studio, folder: Path, num_prompts: int) -> tuple[d
         named = torch.tensor([name in prompt.mentioned for prompt in prompts])
         figures[f"base_{name}"] = accuracy(found[name].argmax(dim=1)[named], getattr(shots, name)[named])
     figures["base_face_confidence"] = mean(studio.face.model.locate(images)[1])
+    figures["base_retrieval"] = retrieval(folder, images, texts)
+    _, people, _ = unseen_pictures(num_prompts, PROMPT_SEED)
+    figures["renders_retrieval"] = retrieval(folder, render(people, shots).images_BCHW, texts)
     return figures, images, texts
+
+
+def retrieval(folder: Path, images_BCHW: Tensor, prompts: Sequence[str]) -> Figure:
+    """How often CLIP finds a picture's own prompt the nearest of NUM_CHOICES; what is left over of the last is cut."""
+    clip, tokenizer = models.load_clip(folder / "clip")
+    similarity_BB = models.clip_image_features(clip, images_BCHW) @ models.clip_text_features(
+        clip, tokenizer, list(prompts)).T
+    hits = [similarity_BB[rows][:, rows].argmax(dim=1) == torch.arange(len(rows))
+            for rows in torch.arange(len(prompts)).split(NUM_CHOICES) if len(rows) == NUM_CHOICES]
+    return share(torch.cat(hits)) if hits else share(torch.zeros(1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +201,8 @@ def likeness_figures(studio: Studio) -> tuple[dict[str, Figure], dict[str, Figur
         distributions |= {f"likeness_{name}_{sex}": spread(torch.tensor(values)) for name, values in columns.items()}
         least = studio.scoring.validity.min_dprime
         distributions[f"likeness_dprime_{sex}"]["measurable"] = share(torch.tensor(columns["dprime"]) >= least)
-    return subject_figures(studio, drawn), distributions
+    lost = torch.tensor([float(np.mean(photos.renders()) - np.mean(photos.ceiling)) for photos in everybody])
+    return subject_figures(studio, drawn) | {"vae_likeness_loss": mean(lost)}, distributions
 
 
 def photos_of_everybody() -> Tensor:

@@ -4,15 +4,15 @@ The weights go to the package's own folder unless `--out` says otherwise. Stages
 `build/pocket`, so the same command again goes on where it was. After `tokenizer,pictures`, stages that do not need
 each other may run as two commands at the same time (two one-thread processes use two cores best):
 
-    python -m sweep.pocket.build --threads 1 --stages vae,latents,unet
-    python -m sweep.pocket.build --threads 1 --stages judge,face,perceptual,clip
+    python -m sweep.pocket.build --threads 1 --stages vae,latents,decoder,decoded,face
+    python -m sweep.pocket.build --threads 1 --stages judge,perceptual,clip
+    python -m sweep.pocket.build --threads 1 --processes 2 --stages unet
     python -m sweep.pocket.build --stages export
     python -m sweep.pocket.build --threads 1 --stages rv
     python -m studies.pocket_figures
 
 `rv` needs nothing but an exported set (and peft); it makes the second base, pocket_rv.
-When the second has ended, `--stages unet --threads 1 --processes 2` takes the first one's place. The last one measures
-the set; it is no stage, since it looks with the project's own scoring.
+The last one measures the set; it is no stage, since it looks with the project's own scoring.
 """
 
 from __future__ import annotations

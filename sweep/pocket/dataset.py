@@ -46,7 +46,7 @@ class Pictures:
 
     def images(self, rows_B: torch.Tensor) -> torch.Tensor:
         """Float images in [0, 1] of these rows."""
-        return torch.from_numpy(self.images_NCHW[rows_B.numpy()]).float() / 255
+        return as_floats(self.images_NCHW, rows_B)
 
     def attributes_NA(self) -> torch.Tensor:
         """Attribute indices of every picture, columns in the order of ATTRIBUTES."""
@@ -103,6 +103,11 @@ def _render_to_disk(folder: Path, people: People, shots: Shots, draw: Renderer) 
     np.save(folder / "boxes.npy", boxes)
     # Last, in one go: another process may be reading the pictures of the same plan.
     partial.replace(folder / "images.npy")
+
+
+def as_floats(images_NCHW: np.ndarray, rows_B: torch.Tensor) -> torch.Tensor:
+    """These rows of uint8 images as floats in [0, 1]."""
+    return torch.from_numpy(images_NCHW[rows_B.numpy()]).float() / 255
 
 
 def to_bytes(images: torch.Tensor) -> torch.Tensor:

@@ -23,9 +23,14 @@ from sweep.pocket.tokenizer import train_tokenizer
 from sweep.pocket.train_base import TrainBase
 from sweep.pocket.train_clip import TrainClip
 from sweep.pocket.train_networks import TrainFace, TrainPerceptual, calibrate
+from sweep.pocket.train_vae import TrainDecoder
 
 if TYPE_CHECKING:
+    from diffusers import AutoencoderKL
     from transformers import CLIPModel, CLIPTokenizer
+
+
+FIXED_VAE = "vae.safetensors"
 
 
 def export_sd(folder: Path, vae: nn.Module, unet: nn.Module, text_encoder: nn.Module, tokenizer: CLIPTokenizer) -> None:
@@ -84,12 +89,6 @@ def export_checkpoints(out: Path, work: Path, tokenizer: CLIPTokenizer) -> None:
     Raises ModelError without the VAE of stage `latents`, which no other part fits but the one it was trained on, and
     for a checkpoint of another recipe or seed.
     """
-    fixed_vae = work / "vae.safetensors"
-    if not fixed_vae.is_file():
-        raise ModelError(
-            f"no {fixed_vae}: the base is nothing without its autoencoder. Run `python -m sweep.pocket.build --stages "
-            "vae,latents` first; `--untrained` writes a set of random weights"
-        )
     progress: dict[str, Progress] = {}
     partial = work / "export"
     shutil.rmtree(partial, ignore_errors=True)
@@ -99,9 +98,9 @@ def export_checkpoints(out: Path, work: Path, tokenizer: CLIPTokenizer) -> None:
         progress[name] = load_average(work, name, module) if has_checkpoint else START
         return module.eval()
 
-    base, vae = TrainBase(tokenizer), models.new_vae()
+    vae, progress["decoder"] = tuned_vae(work)
+    base = TrainBase(tokenizer)
     trained("unet", base)
-    vae.load_state_dict(load_file(fixed_vae))
     export_sd(partial / "sd", vae, base.unet, base.text_encoder, tokenizer)
     contrast = TrainClip(tokenizer)
     trained("clip", contrast)
@@ -114,7 +113,7 @@ def export_checkpoints(out: Path, work: Path, tokenizer: CLIPTokenizer) -> None:
     export_network(partial / "face.safetensors", face.face)
     export_network(partial / "perceptual.safetensors", perceptual.backbone)
     export_network(partial / "judge.safetensors", judge)
-    steps = {name: done.step for name, done in progress.items()} | {"vae": vae_steps(fixed_vae)}
+    steps = {name: done.step for name, done in progress.items()} | {"vae": vae_steps(work / FIXED_VAE)}
     samples = {name: shown(done.samples) for name, done in progress.items()}
     is_trained = all(done.step > 0 for done in progress.values())
     write_manifest(partial, SEED, {"trained": is_trained, "steps": steps, "samples": samples})
@@ -125,6 +124,27 @@ def export_checkpoints(out: Path, work: Path, tokenizer: CLIPTokenizer) -> None:
         shutil.move(path, target)
     total = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     print(f"{out}: {total / 1e6:.1f} MB, steps {steps}", flush=True)
+
+
+def fixed_vae(work: Path) -> AutoencoderKL:
+    """The VAE that stage `latents` fixed. Raises ModelError if there is none."""
+    path = work / FIXED_VAE
+    if not path.is_file():
+        raise ModelError(
+            f"no {path}: the base is nothing without its autoencoder. Run `python -m sweep.pocket.build --stages "
+            "vae,latents` first; `--untrained` writes a set of random weights"
+        )
+    vae = models.new_vae()
+    vae.load_state_dict(load_file(path))
+    return models.freeze(vae)
+
+
+def tuned_vae(work: Path) -> tuple[AutoencoderKL, Progress]:
+    """The fixed VAE with the decoder of stage `decoder` as far as it has trained. Raises ModelError without a VAE."""
+    vae = fixed_vae(work)
+    has_checkpoint = checkpoint_path(work, "decoder").is_file()
+    progress = load_average(work, "decoder", TrainDecoder(vae)) if has_checkpoint else START
+    return vae, progress
 
 
 def vae_steps(path: Path) -> int | str:

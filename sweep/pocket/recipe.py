@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 SEED = 20_261
-RECIPE_VERSION = 1
+RECIPE_VERSION = 2
 """Raise it when a change to the world or the recipe alters the weights."""
 
 
@@ -32,6 +32,9 @@ PICTURES_PER_PERSON = 10
 MORE_OF_NAMED = 40
 """Further pictures of each named person, so that a name can own an identity."""
 
+DECODED_FRAC = 0.5
+"""Of the recogniser's pictures, those that it sees as the autoencoder gives them back."""
+
 RV_PICTURES_PER_PERSON = 1
 RV_MORE_OF_NAMED = 10
 """Of the other look, for `rv`: named people stay who they are."""
@@ -39,13 +42,17 @@ RV_RANK = 12
 """Of the difference; at 12 its file has 1.5 MB."""
 
 STAGES: dict[str, Stage] = {
-    "judge": Stage(batch_size=64, num_steps=900, lr=2e-3, bf16=True),
-    "face": Stage(batch_size=128, num_steps=1300, lr=2e-3, bf16=True),
+    "judge": Stage(batch_size=64, num_steps=1800, lr=2e-3, bf16=True),
     "perceptual": Stage(batch_size=64, num_steps=350, lr=2e-3, bf16=True),
-    "clip": Stage(batch_size=128, num_steps=2000, lr=1.2e-3, bf16=True, warmup_steps=150),
+    "clip": Stage(batch_size=128, num_steps=5000, lr=1.2e-3, bf16=True, warmup_steps=150),
     "vae": Stage(
         batch_size=8, num_steps=3800, lr=1.2e-3, weight_decay=0.0, bf16=True, ema_decay=0.998, checkpoint_steps=250
     ),
+    "decoder": Stage(
+        batch_size=16, num_steps=4500, lr=8e-4, weight_decay=0.0, bf16=True, ema_decay=0.998, checkpoint_steps=250,
+        decay_frac=0.5,
+    ),
+    "face": Stage(batch_size=128, num_steps=3000, lr=2e-3, bf16=True),
     "unet": Stage(
         batch_size=32,
         num_steps=6800,
@@ -61,7 +68,8 @@ STAGES: dict[str, Stage] = {
 """The full budget, in the order of STAGE_ORDER's training stages."""
 
 STAGE_ORDER = (
-    "tokenizer", "pictures", "judge", "face", "vae", "perceptual", "clip", "latents", "unet", "export", "rv",
+    "tokenizer", "pictures", "judge", "vae", "perceptual", "clip", "latents", "decoder", "decoded", "face", "unet",
+    "export", "rv",
 )  # fmt: skip
 
 FIRST_BUDGET_FRAC = 0.15

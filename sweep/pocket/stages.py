@@ -76,6 +76,11 @@ class Build:
         """Cached latents of the train pictures."""
         return self.work / "latents.npy"
 
+    @property
+    def decoded_path(self) -> Path:
+        """The train pictures as the autoencoder gives them back."""
+        return self.work / "decoded.npy"
+
     def run(self, stage: str) -> None:
         """Run one stage by name."""
         STAGE_FUNCTIONS[stage](self)
@@ -98,7 +103,7 @@ def _judge(build: Build) -> None:
 def _face(build: Build) -> None:
     from sweep.pocket.train_networks import train_face
 
-    train_face(build.pictures, build.settings("face"), build.work)
+    train_face(build.pictures, build.decoded_path, build.settings("face"), build.work)
 
 
 def _perceptual(build: Build) -> None:
@@ -135,6 +140,23 @@ def _latents(build: Build) -> None:
     tensors = {name: tensor.contiguous() for name, tensor in vae.state_dict().items()}
     save_file(tensors, build.work / "vae.safetensors", metadata={"step": str(trained.step)})
     cache_latents(vae, build.pictures, build.latents_path)
+
+
+def _decoder(build: Build) -> None:
+    from sweep.pocket.export import fixed_vae
+    from sweep.pocket.train_vae import psnr_held_out, train_decoder
+
+    vae = fixed_vae(build.work)
+    print(f"decoder: {psnr_held_out(vae).mean():.2f} dB held out before", flush=True)
+    train_decoder(vae, build.latents_path, build.pictures, build.settings("decoder"), build.work)
+    print(f"decoder: {psnr_held_out(vae).mean():.2f} dB held out", flush=True)
+
+
+def _decoded(build: Build) -> None:
+    from sweep.pocket.export import tuned_vae
+    from sweep.pocket.train_vae import cache_decoded
+
+    cache_decoded(tuned_vae(build.work)[0], build.latents_path, build.decoded_path)
 
 
 def _unet(build: Build) -> None:
@@ -178,11 +200,13 @@ STAGE_FUNCTIONS: dict[str, Callable[[Build], None]] = {
     "tokenizer": _tokenizer,
     "pictures": _pictures,
     "judge": _judge,
-    "face": _face,
     "vae": _vae,
     "perceptual": _perceptual,
     "clip": _clip,
     "latents": _latents,
+    "decoder": _decoder,
+    "decoded": _decoded,
+    "face": _face,
     "unet": _unet,
     "export": _export,
     "rv": _rv,

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from sweep.pocket import world
-from sweep.pocket.dataset import ATTRIBUTE_NAMES, Pictures
+from sweep.pocket.dataset import ATTRIBUTE_NAMES, Pictures, as_floats
 from sweep.pocket.fit import fit
 from sweep.pocket.networks import EMBEDDING_WIDTH, FaceRecogniser, Judge, PerceptualBackbone
-from sweep.pocket.recipe import Stage
+from sweep.pocket.recipe import DECODED_FRAC, Stage
 from sweep.pocket.render import render
 from sweep.pocket.world import ATTRIBUTES, IDENTITY_PARAMETERS
 
@@ -78,10 +79,15 @@ class TrainFace(nn.Module):
         self.regression = nn.Linear(EMBEDDING_WIDTH, len(IDENTITY_PARAMETERS))
 
 
-def train_face(pictures: Pictures, stage: Stage, folder: Path) -> FaceRecogniser:
-    """Locate by regression, recognise by supervised contrast (Khosla et al. 2020) and identity regression."""
+def train_face(pictures: Pictures, decoded_path: Path, stage: Stage, folder: Path) -> FaceRecogniser:
+    """Locate by regression, recognise by supervised contrast (Khosla et al. 2020) and identity regression.
+
+    A share of the pictures is seen as the autoencoder gives them back, which is how every drawn face is seen: a person
+    should look alike on both.
+    """
     torch.manual_seed(3)
     module = TrainFace()
+    decoded_NCHW = np.load(decoded_path, mmap_mode="r")
     is_photo = pictures.shots.style == 0
     rows_of = _rows_by_person(pictures, is_photo)
     facial_P = torch.tensor([not name.startswith(("hair", "fringe", "parting", "neck", "shoulder", "ear"))
@@ -92,7 +98,9 @@ def train_face(pictures: Pictures, stage: Stage, folder: Path) -> FaceRecogniser
         chosen = torch.randperm(len(rows_of), generator=generator)[:num_people]
         slots = torch.randint(rows_of.shape[1], (num_people, PICTURES_PER_PERSON_IN_BATCH), generator=generator)
         rows = rows_of[chosen].gather(1, slots).flatten()
-        images, boxes = soften(pictures.images(rows), generator), pictures.boxes_N4[rows]
+        is_decoded = torch.rand(len(rows), generator=generator) < DECODED_FRAC
+        images = torch.where(is_decoded[:, None, None, None], as_floats(decoded_NCHW, rows), pictures.images(rows))
+        images, boxes = soften(images, generator), pictures.boxes_N4[rows]
         embeddings = module.face.embed_crops(module.face.crop(images, _jitter(boxes, generator)))
         contrast, hit = _supervised_contrast(embeddings, pictures.person_N[rows], rows)
         predicted = module.regression(embeddings * EMBEDDING_WIDTH**0.5).float()

@@ -82,7 +82,7 @@ def test_a_run_can_be_prolonged_but_not_go_on_under_another_recipe(
     with pytest.raises(ModelError, match=r"tiny\.safetensors was trained with lr 0\.01 instead of 0\.5.*--work"):
         _train(tmp_path, stage=replace(longer, num_steps=18, lr=0.5))
     monkeypatch.setattr(checkpoint, "RECIPE_VERSION", 99)
-    with pytest.raises(ModelError, match="recipe_version 1 instead of 99.*move the file away"):
+    with pytest.raises(ModelError, match="recipe_version 2 instead of 99.*move the file away"):
         load_average(tmp_path, "tiny", _model())
     monkeypatch.setattr(checkpoint, "RECIPE_VERSION", 1)
     monkeypatch.setattr(checkpoint, "SEED", 5)
@@ -128,7 +128,7 @@ def test_a_set_says_how_much_it_has_seen(tmp_path: Path, monkeypatch: pytest.Mon
     save_file(vae, tmp_path / "vae.safetensors", metadata={"step": "38"})
     export_checkpoints(tmp_path / "out", tmp_path, train_tokenizer())
     manifest = json.loads((tmp_path / "out" / "weights.json").read_text(encoding="utf-8"))
-    assert manifest["steps"] == {"unet": 0, "clip": 0, "face": 0, "perceptual": 0, "judge": 1, "vae": 38}
+    assert manifest["steps"] == {"unet": 0, "clip": 0, "face": 0, "perceptual": 0, "judge": 1, "decoder": 0, "vae": 38}
     assert manifest["samples"]["judge"] == 2 and not manifest["trained"]
     save_file(vae, tmp_path / "vae.safetensors")
     assert vae_steps(tmp_path / "vae.safetensors") == "unknown"

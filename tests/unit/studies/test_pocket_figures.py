@@ -7,12 +7,22 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from studies.pocket_base import Drawn, Photos, adherence_figures, full_prompts, open_studio, read_photos
-from studies.pocket_figures import main, zero_shot_prompts
+from studies.pocket_base import (
+    NUM_CHOICES,
+    PROMPT_SEED,
+    Drawn,
+    Photos,
+    adherence_figures,
+    full_prompts,
+    open_studio,
+    read_photos,
+    retrieval,
+    unseen_pictures,
+)
+from studies.pocket_figures import main, painted_over, zero_shot_prompts
 from sweep.pocket import SUBJECT_DIR, WEIGHTS_DIR
-from sweep.pocket.dataset import held_out_pictures
 from sweep.pocket.render import render
-from sweep.pocket.world import ATTRIBUTES
+from sweep.pocket.world import ATTRIBUTES, held_out_people, train_people
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +43,8 @@ def test_an_attribute_is_judged_where_its_prompt_names_it(studio) -> None:
     """A base that draws exactly what is asked for reaches what the judge reaches."""
 
     def draw(prompts: list[str], seeds: range) -> torch.Tensor:
-        _, people, shots = held_out_pictures(1, seed=26, photos_only=False)
-        rows = torch.tensor(list(seeds))
-        return render(people[rows], shots[rows]).images_BCHW
+        _, people, shots = unseen_pictures(len(prompts), PROMPT_SEED)
+        return render(people, shots).images_BCHW
 
     perfect = SimpleNamespace(draw=draw, face=studio.face)
     figures, images, prompts = adherence_figures(perfect, WEIGHTS_DIR, 40)
@@ -59,7 +68,29 @@ def test_zero_shot_prompts_are_one_per_value() -> None:
     assert len(zero_shot_prompts("scene")) == len(ATTRIBUTES["scene"])
 
 
-def test_more_prompts_than_people_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_picture_is_found_among_the_prompts_of_others() -> None:
+    """Each its own: the same pictures in another order find none of theirs."""
+    prompts, shots = full_prompts(NUM_CHOICES)
+    _, people, _ = unseen_pictures(NUM_CHOICES, PROMPT_SEED)
+    texts, images = [prompt.text for prompt in prompts], render(people, shots).images_BCHW
+    assert retrieval(WEIGHTS_DIR, images, texts)["value"] > 0.6
+    assert retrieval(WEIGHTS_DIR, images.roll(1, dims=0), texts)["value"] < 0.1
+
+
+def test_unseen_people_are_others() -> None:
+    _, people, _ = unseen_pictures(500, seed=21)
+    for known in (train_people(), held_out_people()):
+        assert torch.cdist(people.params_NP, known.params_NP).min() > 0.1
+
+
+def test_what_is_painted_over_is_the_face_alone() -> None:
+    images, box = torch.rand(1, 3, 64, 64), torch.tensor([[20.0, 10.0, 40.0, 30.0]])
+    painted = painted_over(images, box)
+    assert (painted[0, :, 10:30, 20:40] == 0.5).all()
+    assert torch.equal(painted[0, :, 30:], images[0, :, 30:])
+
+
+def test_no_prompts_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        main(["--num-prompts", "301"])
-    assert "--num-prompts 301: 1 to 300" in capsys.readouterr().err
+        main(["--num-prompts", "0"])
+    assert "--num-prompts 0: at least 1" in capsys.readouterr().err
