@@ -19,7 +19,7 @@ from sweep.network.checkpoint_file import write_checkpoint_file
 from sweep.network.embedding_file import write_embedding_file
 from sweep.network.spec import WholeSpec, WordsSpec
 from sweep.network.targets import find_layers
-from tests.unit.evaluation.evaluation_examples import tiny_scoring
+from tests.unit.evaluation.evaluation_examples import TREE, tiny_scoring
 from tests.unit.evaluation.test_uses import answer_of
 
 
@@ -80,7 +80,8 @@ def test_each_kind_is_tried_from_afar_and_for_inpainting(base, layers, files, su
         return real(base, targets, some, *arguments, **options)
 
     monkeypatch.setattr(drawing, "generate", keeping)
-    scorer = Scorer(base, layers, tiny_scoring(), subject_dataset, tmp_path)
+    scoring = tiny_scoring(sampler={**TREE["sampler"], "num_steps": 8})  # enough for a face that can be repainted
+    scorer = Scorer(base, layers, scoring, subject_dataset, tmp_path)
     [lora], _ = find_loras(str(files[kind]))
     answer = answer_of(lora.path)
     framings = score_framings(FramingConfig(words=("close-up", "portrait"), prompt="photo of {subject}, {framing}",
