@@ -6,7 +6,7 @@ Held-out people x seeds, 14 photos each, the tutorials' rates. Six settings answ
     alpha 1      alpha = 1 at dim 128, as many steps: does it stay at the floor?
     too fast     ten times the rate: does it keep its likeness, lose the prompt (hair), and come nearer to its photos?
                  The aligned training goes on for as many steps again beside it.
-    class images as many images of the class as photos, as many photos seen: does "a man" stay another man?
+    class images images of the class, shown as often as the photos: does "a man" stay another man?
     one hoodie   all photos in the same hoodie, captioned or not, against the aligned training with its various clothes:
                  does the hoodie stick where no clothes are asked for?
 

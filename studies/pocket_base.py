@@ -117,9 +117,10 @@ def adherence_figures(studio: Studio, folder: Path, num_prompts: int) -> tuple[d
         named = torch.tensor([name in prompt.mentioned for prompt in prompts])
         figures[f"base_{name}"] = accuracy(found[name].argmax(dim=1)[named], getattr(shots, name)[named])
     figures["base_face_confidence"] = mean(studio.face.model.locate(images)[1])
-    figures["base_retrieval"] = retrieval(folder, images, texts)
-    _, people, _ = unseen_pictures(num_prompts, PROMPT_SEED)
-    figures["renders_retrieval"] = retrieval(folder, render(people, shots).images_BCHW, texts)
+    if num_prompts >= NUM_CHOICES:
+        _, people, _ = unseen_pictures(num_prompts, PROMPT_SEED)
+        figures["base_retrieval"] = retrieval(folder, images, texts)
+        figures["renders_retrieval"] = retrieval(folder, render(people, shots).images_BCHW, texts)
     return figures, images, texts
 
 
@@ -130,7 +131,7 @@ def retrieval(folder: Path, images_BCHW: Tensor, prompts: Sequence[str]) -> Figu
         clip, tokenizer, list(prompts)).T
     hits = [similarity_BB[rows][:, rows].argmax(dim=1) == torch.arange(len(rows))
             for rows in torch.arange(len(prompts)).split(NUM_CHOICES) if len(rows) == NUM_CHOICES]
-    return share(torch.cat(hits)) if hits else share(torch.zeros(1))
+    return share(torch.cat(hits))
 
 
 @dataclass(frozen=True, slots=True)

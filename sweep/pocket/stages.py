@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from sweep.errors import ModelError
 from sweep.pocket.dataset import Pictures, train_pictures
 from sweep.pocket.models import import_hubs
 from sweep.pocket.recipe import MORE_OF_NAMED, PICTURES_PER_PERSON, SEED, Stage, settings
@@ -103,6 +104,9 @@ def _judge(build: Build) -> None:
 def _face(build: Build) -> None:
     from sweep.pocket.train_networks import train_face
 
+    if not build.decoded_path.is_file():
+        raise ModelError(f"no {build.decoded_path}: the recogniser is trained on what the autoencoder gives back. Run "
+                         "--stages decoder,decoded first")
     train_face(build.pictures, build.decoded_path, build.settings("face"), build.work)
 
 
@@ -156,7 +160,10 @@ def _decoded(build: Build) -> None:
     from sweep.pocket.export import tuned_vae
     from sweep.pocket.train_vae import cache_decoded
 
-    cache_decoded(tuned_vae(build.work)[0], build.latents_path, build.decoded_path)
+    vae, progress = tuned_vae(build.work)
+    if progress.step == 0:
+        raise ModelError(f"no decoder has been trained in {build.work}: run --stages decoder first")
+    cache_decoded(vae, build.latents_path, build.decoded_path)
 
 
 def _unet(build: Build) -> None:

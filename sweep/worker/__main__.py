@@ -33,8 +33,7 @@ def main(arguments: Sequence[str]) -> int:
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), lambda *_: STOP_ASKED.set())
     answers, sys.stdout = sys.stdout, sys.stderr  # a library's stray print must not be taken for an answer
-    import_libraries()
-    worker = Worker()
+    worker = Worker(prepare=import_libraries)
     for path in _paths_from_stdin() if list(arguments) == ["-"] else arguments:
         worker.run(pack_spec_from_json(read_json(Path(path))), Path(path))
         if STOP_ASKED.is_set():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,9 +35,13 @@ UNUSED = ("bitsandbytes", "peft", "scipy")  # of diffusers' optional packages
 
 
 class Worker:
-    """Runs packs one after the other; the base, its targets and the scorers stay from pack to pack."""
+    """Runs packs one after the other; the base, its targets and the scorers stay from pack to pack.
 
-    def __init__(self) -> None:
+    prepare: what to do before the first base is loaded; where it fails, so do the pack's trials.
+    """
+
+    def __init__(self, prepare: Callable[[], None] | None = None) -> None:
+        self._prepare = prepare
         self._bases: dict[tuple[object, ...], tuple[Base, list[Target]]] = {}
         self._scorers: dict[str, Scorer] = {}
 
@@ -72,6 +76,9 @@ class Worker:
 
     def _run_pack(self, runs: Sequence[TrialRun], spec: PackSpec, opened: dict[str, TrialRun],
                   path: Path | None) -> None:
+        if self._prepare is not None:
+            self._prepare()
+            self._prepare = None
         base, targets = self._base(runs[0].config, device_named(spec.device), spec)
 
         def admit(trial: Trial) -> TrialRun | None:
@@ -144,8 +151,9 @@ def _no_garbage() -> Iterator[None]:
 def import_libraries() -> None:
     """Import what a base needs, for a process that is a worker and nothing else.
 
-    diffusers imports what it finds installed, and UNUSED is a third of its start. Here it finds them missing; who needs
-    them later, an optimizer or a score, imports them as ever.
+    diffusers imports what it finds installed, and UNUSED is a third of its start. Here it finds them missing, and goes
+    on believing it: its own PEFT loader is off in this process. Who needs them later, an optimizer or a score, imports
+    them as ever.
     """
     from sweep.model.torchvision_ops import declare_missing_operators
 

@@ -59,6 +59,29 @@ def test_what_was_found_out_for_a_batch_holds_for_the_next_one_like_it(base, tar
                 bank.flat(k).copy_(moved.flat(k))
 
 
+def test_so_do_its_gradients_and_passes_without_them_in_between(base, targets, inputs) -> None:
+    """As validation and generation come between two updates."""
+    x, t, states = inputs
+    specs = [AdapterSpec(dim=4, alpha=4), AdapterSpec(dim=16, alpha=8), AdapterSpec(dim=16, alpha=1)]
+
+    def gradients(bank: AdapterBank) -> list[torch.Tensor]:
+        bank.zero_grad()
+        with bank.attached(), bank.rows([2, 2, 2]):
+            base.unet(x, t, encoder_hidden_states=states).sample.square().mean().backward()
+        return [bank.flat_grad(k).clone() for k in range(len(specs))]
+
+    bank, seeds = random_bank(targets, specs, [1, 2, 3]), [1, 2, 3]
+    for _ in range(3):
+        for found, wanted in zip(gradients(bank), gradients(random_bank(targets, specs, seeds)), strict=True):
+            assert torch.equal(found, wanted) and found.any()
+        unet_output(base, bank, [2, 2, 2], x, t, states)
+        seeds = [seed + 3 for seed in seeds]
+        moved = random_bank(targets, specs, seeds)
+        with torch.no_grad():
+            for k in range(len(specs)):
+                bank.flat(k).copy_(moved.flat(k))
+
+
 def test_a_fresh_adapter_changes_nothing_and_hooks_go_away(base, targets, inputs) -> None:
     x, t, states = inputs
     bank = AdapterBank(targets, [AdapterSpec(dim=8, alpha=8)])

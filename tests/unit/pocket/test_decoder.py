@@ -17,6 +17,7 @@ from sweep.pocket.export import FIXED_VAE, fixed_vae, tuned_vae
 from sweep.pocket.models import load_pipeline
 from sweep.pocket.recipe import Stage
 from sweep.pocket.render import render
+from sweep.pocket.stages import Build
 from sweep.pocket.train_base import cache_latents
 from sweep.pocket.train_vae import cache_decoded, train_decoder
 
@@ -55,6 +56,17 @@ def test_only_the_decoder_learns_and_a_later_call_finds_it(pictures: Pictures, t
 def test_without_an_autoencoder_it_says_what_to_run(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"--stages vae,latents"):
         tuned_vae(tmp_path)
+
+
+def test_what_the_recogniser_needs_is_asked_for_by_name(pictures: Pictures, tmp_path: Path) -> None:
+    build = Build(out=tmp_path, work=tmp_path, budget="full", device="cpu", num_steps=1, processes=1, threads=1)
+    build.__dict__["pictures"] = pictures
+    with pytest.raises(ModelError, match=r"--stages decoder,decoded first"):
+        build.run("face")
+    vae = load_pipeline().vae.float()
+    save_file({name: tensor.contiguous() for name, tensor in vae.state_dict().items()}, tmp_path / FIXED_VAE)
+    with pytest.raises(ModelError, match=r"--stages decoder first"):
+        build.run("decoded")
 
 
 def test_the_shipped_set_says_how_long_its_decoder_was_trained() -> None:

@@ -21,7 +21,7 @@ from sweep.pocket.export import export_checkpoints, vae_steps
 from sweep.pocket.fit import fit, learning_rate
 from sweep.pocket.models import new_vae
 from sweep.pocket.networks import Judge
-from sweep.pocket.recipe import STAGE_ORDER, Stage, settings
+from sweep.pocket.recipe import RECIPE_VERSION, STAGE_ORDER, Stage, settings
 from sweep.pocket.stages import STAGE_FUNCTIONS
 from sweep.pocket.tokenizer import train_tokenizer
 from sweep.pocket.train_base import stratified_timesteps
@@ -82,9 +82,9 @@ def test_a_run_can_be_prolonged_but_not_go_on_under_another_recipe(
     with pytest.raises(ModelError, match=r"tiny\.safetensors was trained with lr 0\.01 instead of 0\.5.*--work"):
         _train(tmp_path, stage=replace(longer, num_steps=18, lr=0.5))
     monkeypatch.setattr(checkpoint, "RECIPE_VERSION", 99)
-    with pytest.raises(ModelError, match="recipe_version 2 instead of 99.*move the file away"):
+    with pytest.raises(ModelError, match=rf"recipe_version {RECIPE_VERSION} instead of 99.*move the file away"):
         load_average(tmp_path, "tiny", _model())
-    monkeypatch.setattr(checkpoint, "RECIPE_VERSION", 1)
+    monkeypatch.setattr(checkpoint, "RECIPE_VERSION", RECIPE_VERSION)
     monkeypatch.setattr(checkpoint, "SEED", 5)
     with pytest.raises(ModelError, match="seed 20261 instead of 5"):
         _train(tmp_path, stage=longer)

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from studies import pocket_figures
 from studies.pocket_base import (
     NUM_CHOICES,
     PROMPT_SEED,
@@ -19,8 +20,8 @@ from studies.pocket_base import (
     retrieval,
     unseen_pictures,
 )
-from studies.pocket_figures import main, painted_over, zero_shot_prompts
-from sweep.pocket import SUBJECT_DIR, WEIGHTS_DIR
+from studies.pocket_figures import main, painted_over, swap_figures, zero_shot_prompts
+from sweep.pocket import SUBJECT_DIR, WEIGHTS_DIR, models
 from sweep.pocket.render import render
 from sweep.pocket.world import ATTRIBUTES, held_out_people, train_people
 
@@ -88,6 +89,20 @@ def test_what_is_painted_over_is_the_face_alone() -> None:
     painted = painted_over(images, box)
     assert (painted[0, :, 10:30, 20:40] == 0.5).all()
     assert torch.equal(painted[0, :, 30:], images[0, :, 30:])
+
+
+def test_a_recogniser_that_sees_hats_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its likeness moves both ways, by who wears one on the photos; people who show the value already don't count."""
+
+    def embed(images_BCHW: torch.Tensor) -> torch.Tensor:
+        is_dark = (images_BCHW[:, :, :24].amin(dim=1).flatten(1).quantile(0.1, dim=1) < 0.3).float()
+        return torch.nn.functional.one_hot(is_dark.long(), 2).float()
+
+    monkeypatch.setattr(models, "load_face", lambda path: SimpleNamespace(embed=embed))
+    monkeypatch.setattr(pocket_figures, "NUM_SWAPPED", 40)
+    found = swap_figures(WEIGHTS_DIR)
+    assert found["swapped_hat"]["value"] > 0.05 > found["swapped_clothes_type"]["value"]
+    assert found["swapped_hat"]["n"] < 40
 
 
 def test_no_prompts_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
