@@ -1,8 +1,8 @@
 """Train the pocket base from nothing: `python -m sweep.pocket.build`.
 
 The weights go to the package's own folder unless `--out` says otherwise. Stages keep their checkpoints in
-`build/pocket`, so the same command again goes on where it was. After `tokenizer,pictures`, stages that do not need
-each other may run as two commands at the same time (two one-thread processes use two cores best):
+`build/pocket`, so the same command again goes on where it was. After `tokenizer,pictures`, the first two of these
+may run at the same time (two one-thread processes use two cores best), and the others follow one by one:
 
     python -m sweep.pocket.build --threads 1 --stages vae,latents,decoder,decoded,face
     python -m sweep.pocket.build --threads 1 --stages judge,perceptual,clip

@@ -9,6 +9,7 @@ from sweep.errors import ScoringError
 from sweep.evaluation import drawing
 from sweep.evaluation.cells import most_images
 from sweep.evaluation.framing_use import FramingConfig, score_framings
+from sweep.evaluation.generate import Row
 from sweep.evaluation.inner_ranks import check_inner_ranks
 from sweep.evaluation.inpainting import InpaintConfig, score_inpainting
 from sweep.evaluation.lora_files import find_loras
@@ -44,15 +45,21 @@ def files(base, layers, make_lora, tmp_path_factory) -> dict[str, Path]:
     return made
 
 
-def test_each_kind_is_named_with_its_use(base, layers, files, subject_dataset, tmp_path, monkeypatch) -> None:
-    rows = []
+@pytest.fixture
+def rows(monkeypatch) -> list[Row]:
+    """What is drawn, as it is drawn."""
+    kept: list[Row] = []
     real = drawing.generate
 
     def keeping(base, targets, some, *arguments, **options):
-        rows.extend(some)
+        kept.extend(some)
         return real(base, targets, some, *arguments, **options)
 
     monkeypatch.setattr(drawing, "generate", keeping)
+    return kept
+
+
+def test_each_kind_is_named_with_its_use(base, layers, files, subject_dataset, tmp_path, rows) -> None:
     scorer = Scorer(base, layers, tiny_scoring(), subject_dataset, tmp_path)
     trials = [[ScoreRequest(file=file, epoch=1, step=10, scores_dir=tmp_path / kind, images_dir=tmp_path / kind)]
               for kind, file in files.items()]
@@ -70,16 +77,8 @@ def test_each_kind_is_named_with_its_use(base, layers, files, subject_dataset, t
 
 
 @pytest.mark.parametrize("kind", ["checkpoint", "embedding"])
-def test_each_kind_is_tried_from_afar_and_for_inpainting(base, layers, files, subject_dataset, tmp_path, monkeypatch,
+def test_each_kind_is_tried_from_afar_and_for_inpainting(base, layers, files, subject_dataset, tmp_path, rows,
                                                          kind: str) -> None:
-    rows = []
-    real = drawing.generate
-
-    def keeping(base, targets, some, *arguments, **options):
-        rows.extend(some)
-        return real(base, targets, some, *arguments, **options)
-
-    monkeypatch.setattr(drawing, "generate", keeping)
     scoring = tiny_scoring(sampler={**TREE["sampler"], "num_steps": 8})  # enough for a face that can be repainted
     scorer = Scorer(base, layers, scoring, subject_dataset, tmp_path)
     [lora], _ = find_loras(str(files[kind]))

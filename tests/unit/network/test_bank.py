@@ -4,8 +4,8 @@ import torch
 from sweep.network.bank import AdapterBank, AdapterSpec
 
 
-def unet_output(base, bank: AdapterBank, counts: list[int], x, t, states) -> torch.Tensor:
-    with torch.no_grad(), bank.attached(), bank.rows(counts):
+def unet_output(base, bank: AdapterBank, counts: list[int], x, t, states, draws=None) -> torch.Tensor:
+    with torch.no_grad(), bank.attached(), bank.rows(counts, draws):
         return base.unet(x, t, encoder_hidden_states=states).sample
 
 
@@ -18,6 +18,11 @@ def inputs():
 def random_bank(targets, specs: list[AdapterSpec], seeds: list[int]) -> AdapterBank:
     """Adapters whose `up` is not zero, each a function of its own seed."""
     bank = AdapterBank(targets, specs)
+    fill(bank, seeds)
+    return bank
+
+
+def fill(bank: AdapterBank, seeds: list[int]) -> None:
     for k, seed in enumerate(seeds):
         bank.init_weights(k, seed)
         g = torch.Generator().manual_seed(seed)
@@ -25,7 +30,6 @@ def random_bank(targets, specs: list[AdapterSpec], seeds: list[int]) -> AdapterB
             for tensors in bank.weights(k).values():
                 up = tensors["lora_up.weight"]
                 up.copy_(0.05 * torch.randn(up.shape, generator=g))
-    return bank
 
 
 def test_rows_get_their_own_adapter_and_no_other(base, targets, inputs) -> None:
@@ -53,10 +57,21 @@ def test_what_was_found_out_for_a_batch_holds_for_the_next_one_like_it(base, tar
         assert torch.equal(unet_output(base, bank, counts, x, t, states),
                            unet_output(base, fresh, counts, x, t, states)), counts
         seeds = [seed + 3 for seed in seeds]
-        moved = random_bank(targets, specs, seeds)
-        with torch.no_grad():
-            for k in range(len(specs)):
-                bank.flat(k).copy_(moved.flat(k))
+        fill(bank, seeds)
+
+
+def test_dropout_is_drawn_anew_for_each_batch(base, targets, inputs) -> None:
+    """Also after batches like it without dropout, whose layout is kept, and before them."""
+    x, t, states = inputs
+    specs = [AdapterSpec(dim=4, alpha=4, module_dropout=0.5), AdapterSpec(dim=16, alpha=8)]
+    bank, seen = random_bank(targets, specs, [1, 2]), []
+    for index in (None, 0, None, 1):
+        draws = None if index is None else [(7, index), (8, index)]
+        fresh = random_bank(targets, specs, [1, 2])
+        seen.append(unet_output(base, bank, [3, 3], x, t, states, draws))
+        assert torch.equal(seen[-1], unet_output(base, fresh, [3, 3], x, t, states, draws)), index
+    assert torch.equal(seen[0], seen[2])
+    assert not torch.equal(seen[0][:3], seen[1][:3]) and not torch.equal(seen[1][:3], seen[3][:3])
 
 
 def test_so_do_its_gradients_and_passes_without_them_in_between(base, targets, inputs) -> None:
@@ -76,10 +91,7 @@ def test_so_do_its_gradients_and_passes_without_them_in_between(base, targets, i
             assert torch.equal(found, wanted) and found.any()
         unet_output(base, bank, [2, 2, 2], x, t, states)
         seeds = [seed + 3 for seed in seeds]
-        moved = random_bank(targets, specs, seeds)
-        with torch.no_grad():
-            for k in range(len(specs)):
-                bank.flat(k).copy_(moved.flat(k))
+        fill(bank, seeds)
 
 
 def test_a_fresh_adapter_changes_nothing_and_hooks_go_away(base, targets, inputs) -> None:
