@@ -51,10 +51,13 @@ _NUM_ROUNDS = 8  # a pack's trials are at most so many for each of its places
 LauncherMaker = Callable[[Any, Path], Launcher]
 
 
-def conduct(cells: Cells, launcher_of: LauncherMaker = make_launcher) -> list[TrialResult]:
+def conduct(cells: Cells, launcher_of: LauncherMaker = make_launcher, *, command: Sequence[str] | None = None,
+            trains: bool = True) -> list[TrialResult]:
     """Run a sweep, or go on with it, until every trial has its result. Returns a result per trial of the sweep.
 
     launcher_of: (launcher config, sweep's folder) -> launcher.
+    command: what asks for this sweep; None = what was typed.
+    trains: False = what is trained is scored, however it was scored before, and nothing else is begun.
     Raises SweepError for what a user can mend, and TrialsFailedError after the record is written.
     """
     config = cells.config
@@ -72,7 +75,8 @@ def conduct(cells: Cells, launcher_of: LauncherMaker = make_launcher) -> list[Tr
                            for one in checked or [first] if one.dataset.photos]):
         say(line)
     backends = {} if isinstance(config.scoring, NoScoring) else backend_identities(config.scoring)
-    sweep = Sweep(name=name, dir=results_dir / name, config=config, backends=backends,
+    sweep = Sweep(name=name, dir=results_dir / name, config=config, backends=backends, trains=trains,
+                  command=command_without_secrets(command or ["python", *sys.argv]),
                   num_checkpoints={one.trial.train_id: one.num_checkpoints for one in checked})
     if config.plan:
         sweep.entry(cells, first, question)  # a name that stands for another question is refused
@@ -90,7 +94,7 @@ def conduct(cells: Cells, launcher_of: LauncherMaker = make_launcher) -> list[Tr
         raise TrialsFailedError(
             f"{len(failed)} of {len(results)} trials failed: {numbers}. Each one's reason stands above and in "
             f"{sweep.dir / 'diary.md'}, its traceback in its train.log. The same command tries them again:\n"
-            f"  {_command()}")
+            f"  {sweep.command}")
     return results
 
 
@@ -106,6 +110,8 @@ class Sweep:
     dir: Path
     config: RunConfig
     backends: dict[str, str]  # hash of the weights that score, by role; empty if the sweep does not score
+    command: str
+    trains: bool = True
     known: dict[str, Trial] = field(default_factory=dict)  # by train_id, in the order of their numbers
     num_checkpoints: dict[str, int] = field(default_factory=dict)  # by train_id, of the cells looked at
     scoring_ids: dict[Any, str] = field(default_factory=dict)  # of the photos and bases seen so far
@@ -117,7 +123,7 @@ class Sweep:
     def entry(self, cells: Cells, first: Checked, question: dict[str, Any]) -> SweepEntry:
         """What is asked. Raises SweepExistsError if the name stands for another question."""
         entry = SweepEntry(
-            name=self.name, command=_command(), question=question,
+            name=self.name, command=self.command, question=question,
             note="" if _have_own_notes(cells) else self.config.note,
             started=datetime.now(UTC).isoformat(timespec="seconds"), swept_keys=tuple(cells.swept_keys),
             trigger=first.dataset.trigger, class_noun=first.dataset.class_noun, num_photos=len(first.dataset.photos),
@@ -126,7 +132,7 @@ class Sweep:
         if not self._entry_path.exists():
             return entry
         before = read_entry(self._entry_path)
-        refuse_other_question(self.name, before, entry)
+        refuse_other_question(self.name, before, entry, ignored=() if self.trains else ("scoring",))
         return replace(entry, started=before.started, note=before.note or entry.note)
 
     def open(self, entry: SweepEntry, skipped: Sequence[str]) -> None:
@@ -203,19 +209,21 @@ class Sweep:
         """Launch what is not complete, follow it, and write the record. order: train_ids in the order to run in."""
         trials = self.trials()
         rank = {train_id: position for position, train_id in enumerate(order)}
-        todo = sorted((trial for trial in trials if not self.is_complete(trial)),
+        complete = {trial.train_id for trial in trials if self.is_complete(trial)}
+        todo = sorted((trial for trial in trials if trial.train_id not in complete and (
+                       self.trains or read_status(self.results_dir, trial).is_trained)),
                       key=lambda trial: rank.get(trial.train_id, len(rank) + trial.number))
-        ids = {trial.train_id for trial in todo}
         packs = self.plan_packs(todo)
         show_plan(self.name, trials, steps_left=self._steps_left,
-                  already_done=[t.train_id for t in trials if t.train_id not in ids], num_packs=len(packs),
+                  already_done=[t.train_id for t in trials if t.train_id in complete], num_packs=len(packs),
                   estimated_s=self._expected_s(todo),
                   room=room_said(self.results_dir, self.config.pack.max_trials, todo))
         study = SweepStudy(self.dir, self.config.search, cells.axes, cells.fixed)
-        study.reconcile(trials, {trial.train_id: self.outcome(trial) for trial in trials if trial.train_id not in ids})
+        study.reconcile(trials, {trial.train_id: self.outcome(trial) for trial in trials if trial.train_id in complete})
         if study.lost:
             note(self.dir, f"the study was built anew from the trials' folders: {study.lost}")
-        proposals = Proposals(self, cells, preflight, study) if isinstance(self.config.search, Sampled) else None
+        proposals = Proposals(self, cells, preflight, study) if (
+            self.trains and isinstance(self.config.search, Sampled)) else None
         tracker = make_tracker(self.config.tracker, entry, self.dir, self.results_dir)
         try:
             if packs or proposals is not None:
@@ -223,7 +231,7 @@ class Sweep:
                         make_view([trial for trial in trials if not trial.refused], self.name)) as view:
                     Dispatch(self, study, proposals, launcher, view, tracker).run(packs)
         finally:
-            results, record = self._record({t.train_id for t in trials} - ids, tracker)
+            results, record = self._record(complete, tracker)
         show_results(entry, results, self.dir)
         copied = copy_chosen(self.config.use, record)
         if copied is not None:
@@ -327,7 +335,3 @@ def _in_order(cells: Cells, checked: Sequence[Checked]) -> list[str]:
     by_settings = {repr(dict(one.trial.settings)): one.trial.train_id for one in checked}
     settings = (repr(dict(cells.cells[position].settings)) for position in cells.order)
     return [by_settings[key] for key in settings if key in by_settings]
-
-
-def _command() -> str:
-    return command_without_secrets(["python", *sys.argv])

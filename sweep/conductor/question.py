@@ -92,8 +92,9 @@ def default_name(swept_keys: Sequence[str], question: Mapping[str, Any]) -> str:
     return f"{slug}-{stable_hash([sorted(swept_keys), question], num_digits=6)}"
 
 
-def refuse_other_question(name: str, before: SweepEntry, now: SweepEntry) -> None:
-    differing = sorted(key for key in {*before.question, *now.question}
+def refuse_other_question(name: str, before: SweepEntry, now: SweepEntry, ignored: Sequence[str] = ()) -> None:
+    """Raises SweepExistsError with the keys that differ, but for those of `ignored`."""
+    differing = sorted(key for key in {*before.question, *now.question} - {*ignored}
                        if before.question.get(key) != now.question.get(key) and key not in before.swept_keys)
     lines = [f"{key}: {before.question.get(key)} there, {now.question.get(key)} here" for key in differing]
     if set(before.swept_keys) != set(now.swept_keys):

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 class EvaluateConfig:
     """What evaluate.py may be told; see conf/evaluate.yaml."""
 
+    sweep: str | None
     lora: str | None
     inner_ranks: tuple[int, ...] = bounds(1, 4096)
     images: str | None

@@ -7,7 +7,7 @@ sweep's conductor writes it (contract 6).
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,8 +46,9 @@ class SweepStudy:
 
     def reconcile(self, trials: Sequence[Trial], outcomes: Mapping[str, Outcome]) -> None:
         """Make the study say what the folders say. outcomes: of finished trials, by train_id."""
-        if self._is_of_another_space():
-            self.lost = "its choices are others now"
+        differs = self._what_differs({trial.train_id for trial in trials}, outcomes)
+        if differs:
+            self.lost = differs
             patiently(self._optuna.delete_study, study_name=self._name, storage=self.study._storage)
             self.study = self._open()
         State = self._optuna.trial.TrialState
@@ -197,6 +198,17 @@ class SweepStudy:
             "hyperband": lambda: pruners.HyperbandPruner(),
         }
         return makers.get(rule.rule, pruners.NopPruner)()
+
+    def _what_differs(self, asked: Set[str], outcomes: Mapping[str, Outcome]) -> str:
+        """Why the study can't be gone on with; empty if it can."""
+        if self._is_of_another_space():
+            return "its choices are others now"
+        for one in self._trials():
+            train_id = one.user_attrs.get("train_id", "")
+            if one.state == self._optuna.trial.TrialState.COMPLETE and train_id in asked and (
+                    train_id not in outcomes or one.values != self._values(outcomes[train_id])):
+                return "its trials are scored otherwise now"
+        return ""
 
     def _is_of_another_space(self) -> bool:
         """Optuna refuses a category that a study did not begin with."""

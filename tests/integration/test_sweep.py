@@ -87,6 +87,25 @@ def test_a_trial_of_another_sweep_is_found(finished: Path) -> None:
     assert rows_of(finished / "again")[0]["identity"] == rows_of(finished / "ranks")[0]["identity"]
 
 
+def test_a_sweep_is_scored_again_and_nothing_is_trained(finished: Path) -> None:
+    run = train("-m", "network_dim=4,8", f"sweep.results_dir={finished}", "sweep.name=rescored", *SMALL)
+    assert run.returncode == 0 and "2 already done" in run.stdout
+    before = rows_of(finished / "rescored")
+    folders = [finished / "trials" / row["identity"] for row in before]
+    files = {path: path.stat().st_mtime_ns for folder in folders for path in (folder / "checkpoints").iterdir()}
+    run = subprocess.run([sys.executable, "evaluate.py", "sweep=rescored", f"results_dir={finished}",
+                          "scoring.confirm.first_seed=2000"], cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert run.returncode == 0, run.stdout + run.stderr
+    after = rows_of(finished / "rescored")
+    assert [row["identity"] for row in after] == [row["identity"] for row in before]
+    assert [row["likeness"] for row in after] != [row["likeness"] for row in before]
+    assert "2000" in (finished / "rescored" / "sweep.yaml").read_text()
+    assert files == {path: path.stat().st_mtime_ns for folder in folders for path in (folder / "checkpoints").iterdir()}
+    for folder in folders:
+        kinds = [json.loads(line)["kind"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        assert kinds.count("train") == 12
+
+
 def test_a_name_that_stands_for_another_question_is_refused(finished: Path) -> None:
     run = train("-m", "network_dim=4,8", "seed=7", f"sweep.results_dir={finished}", "sweep.name=ranks", *SMALL)
     assert run.returncode == 2

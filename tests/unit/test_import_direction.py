@@ -81,10 +81,10 @@ def test_imports_point_one_way(room: str) -> None:
         assert not wrong, f"{path.relative_to(ROOT)} imports {sorted(wrong)}"
 
 
-@pytest.mark.parametrize("module", ["conductor.conduct", "preflight", "packing", "config", "comparison", "lock",
-                                    "search.grid", "search.study", "launch.local", "record.diary", "record.terminal",
-                                    "record.tracker", "record.wandb_sink", "evaluation.settings", "model.sources",
-                                    "identity", "worker.process"])
+@pytest.mark.parametrize("module", ["conductor.conduct", "conductor.rescore", "preflight", "packing", "config",
+                                    "comparison", "lock", "search.grid", "search.study", "launch.local",
+                                    "record.diary", "record.terminal", "record.tracker", "record.wandb_sink",
+                                    "evaluation.settings", "model.sources", "identity", "worker.process"])
 def test_no_torch_before_a_worker_starts(module: str) -> None:
     code = (f"import sys, sweep.{module}\n"
             "heavy = {'torch', 'transformers', 'diffusers', 'wandb', 'optuna', 'numpy', 'lpips'} & set(sys.modules)\n"

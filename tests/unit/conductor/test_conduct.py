@@ -51,7 +51,7 @@ def sweep(tmp_path: Path) -> Sweeper:
         launcher = stand_in or StandIn()
         cells = cells_of(lines, lambda overrides: compose("config", overrides=overrides),
                          GlobalHydra.instance().config_loader())
-        return conduct(cells, lambda config, folder: launcher)
+        return conduct(cells, lambda config, folder: launcher, command=["python", "train.py", "-m", *lines])
 
     return run
 
