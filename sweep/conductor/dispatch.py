@@ -36,7 +36,7 @@ from sweep.trial import (
 )
 
 if TYPE_CHECKING:
-    from sweep.conductor.conduct import Sweep
+    from sweep.conductor.sweep import Sweep
 
 POLL_S = 0.25
 _MOST_PROPOSALS = 8  # per pack where pack.max_trials leaves it open: more at once are proposed without having learned

@@ -21,7 +21,7 @@ from sweep.search.study import SweepStudy
 from sweep.trial import FINISHED, Trial
 
 if TYPE_CHECKING:
-    from sweep.conductor.conduct import Sweep
+    from sweep.conductor.sweep import Sweep
 
 _MAX_IN_VAIN = 50  # proposals in a row that train nothing new: then the space is taken for exhausted
 

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import torch
 
+from sweep.model.torchvision_ops import declare_missing_operators
 from sweep.pocket import WEIGHTS_DIR
 
+declare_missing_operators()  # before transformers' image processors are imported
 TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json")
 
 
