@@ -21,6 +21,7 @@ from sweep.errors import DataError, LockedError
 from sweep.files import write_bytes
 from sweep.lock import FolderLock, cache_lock
 from sweep.methods import DREAMBOOTH
+from sweep.model.base import EMBEDDED
 from sweep.randomness import derived_seed
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def with_drawn(dataset: Dataset, config: TrainConfig, base_id: str, results_dir:
     if num is None:
         return dataset
     recipe = Recipe(base_id=base_id, prompt=_prompt(data.reg_prompt, dataset), num_steps=data.reg_num_steps,
-                    guidance_scale=data.reg_guidance_scale, resolution=config.base_model.resolution,
+                    guidance_scale=_guidance_scale(config), resolution=config.base_model.resolution,
                     clip_skip=config.clip_skip, max_token_length=config.max_token_length,
                     precision="no" if config.method.name == DREAMBOOTH else config.mixed_precision)
     num_shown = sum(photo.repeats for photo in dataset.photos)
@@ -56,6 +57,11 @@ def with_drawn(dataset: Dataset, config: TrainConfig, base_id: str, results_dir:
                  + ("needed to show none twice" if num < num_shown else "enough"))
     return replace(dataset, reg_photos=tuple(used), reg_subsets=((DRAWN, 1, len(used)),), recipe=recipe,
                    skipped=(*dataset.skipped, note))
+
+
+def _guidance_scale(config: TrainConfig) -> float:
+    given = config.dataset.reg_guidance_scale
+    return given if given is not None else 3.0 if config.base_model.name in EMBEDDED else 7.0
 
 
 def _prompt(template: str, dataset: Dataset) -> str:

@@ -26,7 +26,7 @@ class DatasetConfig:
     # so many regularisation images are drawn by the base model instead; null = none
     reg_prompt: str
     reg_num_steps: int = bounds(2, 1000)
-    reg_guidance_scale: float = bounds(1, 50)
+    reg_guidance_scale: float | None = bounds(1, 50)
     holdout_dir: str | None
     # photos of the subject that are never trained on, the ceiling of likeness; null = none (leave-one-out), or the
     # pocket's own where dir is null

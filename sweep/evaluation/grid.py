@@ -58,7 +58,7 @@ class GridConfig:
     sampler: GridSampler
 
     def __post_init__(self) -> None:
-        for axis in ("prompts", "seeds", "strengths", "guidance_scales"):
+        for axis in ("prompts", "seeds", "strengths"):
             if not getattr(self, axis):
                 raise ScoringError(f"grid.{axis} is empty; a grid needs at least one value on each axis.")
 
@@ -76,7 +76,7 @@ def draw_grid(config: GridConfig, loras: Sequence[FoundLora], scorer: Scorer, fo
             typed, class_text = (prompt.replace("{subject}", words) for words in (with_trigger, without))
             cell = Cell("bare", p, seed, typed, class_text)
             blocks = []
-            for guidance in config.guidance_scales:
+            for guidance in config.guidance_scales or (scorer.scoring.sampler.guidance_scale,):
                 sampler = Sampler(name=config.sampler.name, num_steps=config.sampler.num_steps, guidance_scale=guidance,
                                   negative_prompt=config.sampler.negative_prompt)
                 images, measured = _block(config, loras, scorer, sampler, cell, on_progress)

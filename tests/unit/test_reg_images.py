@@ -72,6 +72,15 @@ def test_another_recipe_makes_other_images_and_another_trial(photo_folder: Path,
     assert one.identity != other.identity
 
 
+def test_the_pocket_bases_are_guided_less(photo_folder: Path) -> None:
+    data = dataset_config(dir=str(photo_folder), generate_reg=4)
+    plain, pocket = read_dataset(data, trigger=None, class_noun=None, repeats=None), member("x").config
+    assert pocket.base_model.name == "pocket"
+    scales = [with_drawn(plain, replace(pocket, dataset=data, base_model=base), "base", Path("nowhere")).recipe
+              for base in (pocket.base_model, replace(pocket.base_model, name="sd15"))]
+    assert [recipe.guidance_scale for recipe in scales if recipe] == [3.0, 7.0]
+
+
 def test_without_generate_reg_its_keys_mean_nothing(photo_folder: Path) -> None:
     config = member("x").config
     ids = {train_id(config, drawn(photo_folder, None, **changes), "base")

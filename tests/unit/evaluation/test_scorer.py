@@ -304,7 +304,7 @@ def test_the_confirmed_arm_has_a_copy_report(new_scorer, requests):
     assert "data:image/png;base64," in text and "alexq man" in text
 
 
-GUIDED = {**TREE["choice"], "strengths": [1.0], "guidance_scales": [7.0, 3.0], "confirm": 2}
+GUIDED = {**TREE["choice"], "strengths": [1.0], "guidance_scales": [3.0, 7.0], "confirm": 2}
 
 
 def test_guidance_is_refined_like_strength_and_the_anchors_stay_where_they_are(new_scorer, requests, drawn, results):
@@ -316,12 +316,12 @@ def test_guidance_is_refined_like_strength_and_the_anchors_stay_where_they_are(n
     scores = {score.guidance_scale: score for path in requests[0].scores_dir.glob("*.json")
               if not path.name.startswith("answer") and (score := score_from_json(read_json(path))).stage == "refine"
               and score.scoring_id == guided.scoring_id}
-    assert set(scores) == {None, 3.0}
+    assert set(scores) == {None, 7.0}
     assert scores[None].axes == before.axes, "one scale in two lists is one arm, measured once"
-    assert scores[3.0].details["nearest_prompts"] != before.details["nearest_prompts"]
-    assert scores[3.0].details["likeness_floor"] == before.details["likeness_floor"], "anchors are the sampler's own"
+    assert scores[7.0].details["nearest_prompts"] != before.details["nearest_prompts"]
+    assert scores[7.0].details["likeness_floor"] == before.details["likeness_floor"], "anchors are the sampler's own"
     assert drawn[0] == 3, "what the sampler's scale drew is not drawn again"
-    assert answer.guidance_scale == answer.score.guidance_scale and answer.guidance_scale in (None, 3.0)
+    assert answer.guidance_scale == answer.score.guidance_scale and answer.guidance_scale in (None, 7.0)
     assert answer_from_json(read_json(requests[0].scores_dir / f"answer-{guided.scoring_id}.json")) == answer
     drawn.clear()
     assert new_scorer(choice=GUIDED).finish([requests[:1]]) == [answer] and drawn == []
@@ -334,11 +334,11 @@ def test_images_of_another_guidance_are_those_of_a_sampler_of_that_guidance(base
     from sweep.network.lora_file import read_lora
 
     lora, digest = read_lora(requests[0].file, targets), sha256_of(requests[0].file)
-    rows = [Row(lora, 1.0, "photo of alexq man", 5, scale) for scale in (None, 3.0)]
+    rows = [Row(lora, 1.0, "photo of alexq man", 5, scale) for scale in (None, 7.0)]
     scoring = tiny_scoring()
     mixed = Drawer(base, targets, scoring, tmp_path / "a").draw(rows, [digest] * 2)
-    weak = tiny_scoring(sampler={**TREE["sampler"], "num_steps": 2, "guidance_scale": 3.0})
-    alone = Drawer(base, targets, weak, tmp_path / "b").draw([Row(lora, 1.0, "photo of alexq man", 5)], [digest])
+    strong = tiny_scoring(sampler={**TREE["sampler"], "num_steps": 2, "guidance_scale": 7.0})
+    alone = Drawer(base, targets, strong, tmp_path / "b").draw([Row(lora, 1.0, "photo of alexq man", 5)], [digest])
     assert (mixed[1] - alone[0]).abs().max() <= 1 / 255 and (mixed[0] - mixed[1]).abs().max() > 0.1
     names = [{path.relative_to(tmp_path / side) for path in (tmp_path / side).rglob("*.png")} for side in "ab"]
     assert names[1] < names[0], "it lies where that sampler would look for it"

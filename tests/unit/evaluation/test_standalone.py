@@ -24,7 +24,7 @@ def config(lora, results_dir, **changes):
               "inner_ranks": (), "uses": build(UsesConfig, USES, "uses"),
               "base_model": BaseModelConfig(name="pocket", path=None, resolution=64), "threads": None, "clip_skip": 1,
               "max_token_length": 75, "dataset": dataset_config(num_images=6),
-              "scoring": tiny_scoring(), "results_dir": str(results_dir), "images": None,
+              "scoring": tiny_scoring(), "results_dir": str(results_dir), "images": None, "sweep": None,
               "grid": NoGrid(name="none")}
     return EvaluateConfig(**{**values, **changes})
 
