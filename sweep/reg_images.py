@@ -46,7 +46,7 @@ def with_drawn(dataset: Dataset, config: TrainConfig, base_id: str, results_dir:
     if num is None:
         return dataset
     recipe = Recipe(base_id=base_id, prompt=_prompt(data.reg_prompt, dataset), num_steps=data.reg_num_steps,
-                    guidance_scale=_guidance_scale(config), resolution=config.base_model.resolution,
+                    guidance_scale=reg_guidance_scale(config), resolution=config.base_model.resolution,
                     clip_skip=config.clip_skip, max_token_length=config.max_token_length,
                     precision="no" if config.method.name == DREAMBOOTH else config.mixed_precision)
     num_shown = sum(photo.repeats for photo in dataset.photos)
@@ -59,9 +59,9 @@ def with_drawn(dataset: Dataset, config: TrainConfig, base_id: str, results_dir:
                    skipped=(*dataset.skipped, note))
 
 
-def _guidance_scale(config: TrainConfig) -> float:
-    given = config.dataset.reg_guidance_scale
-    return given if given is not None else 3.0 if config.base_model.name in EMBEDDED else 7.0
+def reg_guidance_scale(config: TrainConfig) -> float:
+    """SD's usual 7, unless said otherwise; at 7 the faces of the pocket bases come apart."""
+    return config.dataset.reg_guidance_scale or (3.0 if config.base_model.name in EMBEDDED else 7.0)
 
 
 def _prompt(template: str, dataset: Dataset) -> str:

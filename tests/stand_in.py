@@ -141,7 +141,8 @@ class StandIn:
     def _write(self, pack: _Running, trial: Trial, status: str, *, step: int = 0, newest: str = "",
                reason: str = "") -> None:
         write_json(trial_folder(Path(pack.spec.results_dir), trial.train_id).status, to_json(Status(
-            status=status, phase="training", step=step, num_steps=trial.num_steps, is_trained=status == DONE,
+            status=status, phase="training", step=step, num_steps=trial.num_steps,
+            is_trained=status in (DONE, PRUNED), pruned=reason if status == PRUNED else "",
             attributed_s=float(pack.done.get(trial.train_id, 0)), newest_score=newest, reason=reason)), durable=False)
 
     def _score(self, spec: PackSpec, trial: Trial, step: int) -> Score:

@@ -22,7 +22,7 @@ from sweep.lock import conductor_lock
 from sweep.preflight import Checked, Preflight, first_read
 from sweep.record.entry import SweepEntry
 from sweep.record.facts import Record
-from sweep.record.results import read_result, read_status
+from sweep.record.results import read_result
 from sweep.record.sweep_log import note
 from sweep.record.terminal import make_view, say, show_plan, show_results
 from sweep.record.tracker import Tracker, make_tracker
@@ -91,11 +91,13 @@ def _run(sweep: Sweep, entry: SweepEntry, cells: Cells, preflight: Preflight, or
     trials = sweep.trials()
     rank = {train_id: position for position, train_id in enumerate(order)}
     complete = {trial.train_id for trial in trials if sweep.is_complete(trial)}
-    todo = sorted((trial for trial in trials if trial.train_id not in complete and (
-                   sweep.trains or read_status(sweep.results_dir, trial).is_trained)),
+    todo = sorted((trial for trial in trials if trial.train_id not in complete and sweep.may_start(trial)),
                   key=lambda trial: rank.get(trial.train_id, len(rank) + trial.number))
+    ids = {trial.train_id for trial in todo} | complete
+    if left := [str(trial.number) for trial in trials if trial.train_id not in ids]:
+        say(f"not trained, and left as they are: {', '.join(left)}")
     packs = sweep.plan_packs(todo)
-    show_plan(sweep.name, trials, steps_left=sweep.steps_left,
+    show_plan(sweep.name, [trial for trial in trials if trial.train_id in ids], steps_left=sweep.steps_left,
               already_done=[t.train_id for t in trials if t.train_id in complete], num_packs=len(packs),
               estimated_s=sweep.expected_s(todo),
               room=room_said(sweep.results_dir, sweep.config.pack.max_trials, todo))

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from sweep.data.settings import OF_DRAWING
 from sweep.errors import ConfigError
 from sweep.preflight import Preflight
 from sweep.record.entry import read_entry
@@ -148,7 +149,10 @@ class Proposals:
         except ConfigError:  # what is searched now leaves out a part without which the rest can't be composed
             return False
         theirs = flat(trial.config)
-        if any(mine.get(key) != theirs.get(key) for key in {*mine, *theirs} - {"seed", "dataset.dir"}):
+        free = {"seed", "dataset.dir"}
+        if mine.get("dataset.generate_reg") is None:
+            free |= {f"dataset.{key}" for key in OF_DRAWING}
+        if any(mine.get(key) != theirs.get(key) for key in {*mine, *theirs} - free):
             return False
         return self._study.learn(settings, sweep.outcome(trial), name, trial.train_id)
 

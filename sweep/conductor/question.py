@@ -8,12 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sweep.data.settings import OF_DRAWING
 from sweep.errors import ConfigError, SweepExistsError
 from sweep.evaluation.keys import known_by
 from sweep.files import stable_hash
 from sweep.methods import LORA
 from sweep.preflight import Checked
 from sweep.record.entry import SweepEntry
+from sweep.reg_images import reg_guidance_scale
 from sweep.schema import to_tree
 from sweep.search.composer import flat
 from sweep.search.grid import Cells
@@ -37,6 +39,8 @@ def question_of(cells: Cells, first: Checked) -> dict[str, Any]:
     swept = {*cells.swept_keys, *(key.split(".")[0] for key in cells.swept_keys)}
     question = {key: value for key, value in keys.items()
                 if key not in PLACES and key not in swept and key.split(".")[0] not in swept}
+    if "dataset.reg_guidance_scale" in question:  # what null stands for: sweeps of before it was null stay the same
+        question["dataset.reg_guidance_scale"] = reg_guidance_scale(cells.config.train)
     if not swept & {"dataset", "experiment"}:
         question["photos"] = first.dataset.content
     if not swept & {"base_model", "experiment"}:
@@ -94,7 +98,9 @@ def default_name(swept_keys: Sequence[str], question: Mapping[str, Any]) -> str:
 
 def refuse_other_question(name: str, before: SweepEntry, now: SweepEntry, ignored: Sequence[str] = ()) -> None:
     """Raises SweepExistsError with the keys that differ, but for those of `ignored`."""
-    differing = sorted(key for key in {*before.question, *now.question} - {*ignored}
+    drawing = {f"dataset.{key}" for key in OF_DRAWING}
+    idle = drawing if not any(one.question.get("dataset.generate_reg") for one in (before, now)) else set()
+    differing = sorted(key for key in {*before.question, *now.question} - idle - {*ignored}
                        if before.question.get(key) != now.question.get(key) and key not in before.swept_keys)
     lines = [f"{key}: {before.question.get(key)} there, {now.question.get(key)} here" for key in differing]
     if set(before.swept_keys) != set(now.swept_keys):

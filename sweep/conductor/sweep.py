@@ -35,6 +35,7 @@ from sweep.trial import Trial, to_json, trial_folder
 
 _NUM_ROUNDS = 8  # a pack's trials are at most so many for each of its places
 
+
 @dataclass(slots=True, kw_only=True)
 class Sweep:
     """A sweep's folder: what is asked, its trials, and what is left of them."""
@@ -155,6 +156,14 @@ class Sweep:
                           num_workers=num_workers or self.config.launcher.num_workers,
                           max_length=_NUM_ROUNDS * (self.config.pack.max_trials or MOST_TRIALS))
 
+    def may_start(self, trial: Trial) -> bool:
+        """Whether a worker may be given the trial: where nothing is trained, only one that has its files."""
+        if self.trains:
+            return True
+        folder, status = trial_folder(self.results_dir, trial.train_id), read_status(self.results_dir, trial)
+        return status.is_trained and any(folder.checkpoints.glob("*.safetensors")) and (
+            not status.pruned or folder.prune.exists())
+
     def is_complete(self, trial: Trial) -> bool:
         return bool(trial.refused) or is_complete(self.results_dir, trial, self.scoring_id(trial),
                                                   counts_pruned=self.may_prune)
@@ -162,7 +171,7 @@ class Sweep:
     @property
     def may_prune(self) -> bool:
         """Whether trials of this sweep may end early; where none may, one that another sweep pruned goes on."""
-        return self.config.search.pruning.rule != "none" or self.config.early_stop is not None
+        return self.config.search.pruning.rule != "none" or self.config.early_stop is not None or not self.trains
 
     @property
     def control_path(self) -> Path:

@@ -74,6 +74,10 @@ class DatasetConfig:
                 or self.caption_dropout_every_n_epochs > 0)
 
 
+OF_DRAWING = ("reg_prompt", "reg_num_steps", "reg_guidance_scale")
+"""Keys that only say how `generate_reg` draws."""
+
+
 NEUTRAL: Mapping[str, Any] = {
     "reg_dir": None, "generate_reg": None, "reg_prompt": "photo of a {class_noun}", "reg_num_steps": 20,
     "reg_guidance_scale": 7.0, "validation_split": 0,

@@ -52,7 +52,7 @@ class Axis:
         for known, line in zip(self.values, self.lines, strict=True):
             if known == value and type(known) is type(value):
                 return line
-        return f"{self.key}={value!r}"
+        return f"{self.key}={'null' if value is None else repr(value)}"
 
 
 def read_axes(arguments: Sequence[str], loader: ConfigLoader) -> list[Axis]:

@@ -229,8 +229,7 @@ class SweepStudy:
         if not isinstance(self._config, Grid):
             return self.space.params(settings)
         known = {axis.key: self._distribution(axis) for axis in self._axes if axis.key in settings}
-        params = {key: as_param(settings[key]) for key in known
-                  if known[key]._contains(known[key].to_internal_repr(as_param(settings[key])))}
+        params = {key: as_param(settings[key]) for key in known if _holds(known[key], as_param(settings[key]))}
         return params, {key: known[key] for key in params}
 
     def _add(self, trial: Trial, outcome: Outcome | None) -> None:
@@ -293,3 +292,12 @@ class SweepStudy:
 
     def _trials(self) -> list[FrozenTrial]:
         return patiently(self.study.get_trials, deepcopy=False)
+
+
+def _holds(among: Any, value: Any) -> bool:
+    """Whether a distribution has the value; an earlier command may have named others. Optuna raises for a category that
+    it does not know."""
+    try:
+        return bool(among._contains(among.to_internal_repr(value)))
+    except ValueError:
+        return False
