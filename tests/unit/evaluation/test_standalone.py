@@ -1,6 +1,7 @@
 """evaluate.py: files that are there already, ranked, one named."""
 
 import csv
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -113,6 +114,15 @@ def test_a_grid_shows_each_file_strength_guidance_prompt_and_seed_with_its_score
     assert {(r["epoch"], r["strength"], r["guidance"], r["seed"]) for r in rows} == {
         (e, s, g, seed) for e in "12" for s in ("1.0000", "0.5000") for g in ("7.0000", "3.0000") for seed in "34"}
     assert all(row["prompt"] == "photo of alexq man with red hair, portrait" for row in rows)
+
+
+def test_a_grid_that_names_no_guidance_is_drawn_as_scores_are(tmp_path, make_lora):
+    make_lora(tmp_path / "loras" / "a.safetensors")
+    scoring = tiny_scoring(sampler={**TREE["sampler"], "num_steps": 2, "guidance_scale": 4.0})
+    grid = replace(GRID, seeds=(3,), strengths=(1.0,), guidance_scales=())
+    evaluate(config(tmp_path / "loras", tmp_path / "results", grid=grid, scoring=scoring))
+    (path,) = (tmp_path / "results").glob("evaluate-*/grid.csv")
+    assert [row["guidance"] for row in csv.DictReader(path.open())] == ["4.0000"]
 
 
 def test_files_are_scored_on_other_bases_each_with_its_own_anchors(tmp_path, make_lora, capsys):
