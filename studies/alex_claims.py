@@ -21,10 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from studies.phenomena import Finding, HoodieWatcher, finding, measured, person_of, score_at, subject_of
-from sweep.files import read_json, read_jsonl, stable_hash, write_json, write_text
+from sweep.files import read_json, stable_hash, write_json, write_text
 from sweep.pocket import WEIGHTS_DIR
+from sweep.record.facts import read_record
 from sweep.record.provenance import commit, hardware
-from sweep.trial import Trial, trial_folder
+from sweep.trial import TrialResult, trial_folder
 
 CONFIRMED, CONTRADICTED, UNDECIDED = "confirmed", "contradicted", "undecided"
 WORTH = 0.05  # of usefulness, likeness and adherence, whose unit is the way from the base to real photos
@@ -57,22 +58,22 @@ class Trials:
 
     def __init__(self, work: Path, people: Sequence[int], seeds: Sequence[int]):
         self.work, self.people, self.seeds = work, [str(person) for person in people], list(seeds)
-        self._trials = {(arm, person_of(trial), int(trial.config["seed"])): trial
-                        for arm in ARMS for trial in _trials_of(work / arm)}
+        self._results = {(arm, person_of(result.trial), int(result.trial.config["seed"])): result
+                         for arm in ARMS for result in _results_of(work / arm)}
         self._watcher: HoodieWatcher | None = None
 
     def value(self, arm: str, person: str, seed: int, measure: str, step: int | None = None) -> Value:
         """A measure of the checkpoint at this step; None = the last one."""
-        trial = self._trials.get((arm, person, seed))
-        if trial is None:
+        result = self._results.get((arm, person, seed))
+        if result is None:
             return None, f"{arm} was not trained"
-        step = trial.num_steps if step is None else step
+        step = result.trial.num_steps if step is None else step
         if measure == "hoodie_share":
-            return self._hoodie_share(trial, step)
-        return measured(score_at(trial, step, self.work), measure)
+            return self._hoodie_share(result, step)
+        return measured(score_at(result, step), measure)
 
-    def _hoodie_share(self, trial: Trial, step: int) -> Value:
-        score = score_at(trial, step, self.work)
+    def _hoodie_share(self, result: TrialResult, step: int) -> Value:
+        trial, score = result.trial, score_at(result, step)
         if score is None:
             return None, "no checkpoint at this step"
         folder = trial_folder(self.work, trial.train_id)
@@ -240,8 +241,8 @@ def _page(tree: Mapping[str, Any], answers: Sequence[Outcome],
     return [*lines, *(["", "## Left out", "", *dict.fromkeys(out)] if out else [])]
 
 
-def _trials_of(sweep_dir: Path) -> list[Trial]:
-    return [Trial(**row) for row in read_jsonl(sweep_dir / "trials.jsonl")]
+def _results_of(sweep_dir: Path) -> Sequence[TrialResult]:
+    return read_record(sweep_dir).results if (sweep_dir / "sweep.yaml").exists() else ()
 
 
 def _cell(f: Finding) -> str:

@@ -29,10 +29,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sweep.files import read_json, read_jsonl, stable_hash, write_json, write_text
+from sweep.files import read_json, stable_hash, write_json, write_text
 from sweep.pocket import WEIGHTS_DIR
+from sweep.record.facts import read_record
 from sweep.record.provenance import commit, hardware
-from sweep.trial import Score, Trial, score_from_json, trial_folder
+from sweep.trial import Score, Trial, TrialResult, trial_folder
 
 WORK = Path("results/phenomena")
 OUT = Path("results/pocket")
@@ -122,10 +123,10 @@ def sweep_command(name: str, people: Sequence[int], seeds: Sequence[int]) -> lis
             f"sweep.name={name.replace(' ', '-')}", *COMMON, *overrides]
 
 
-def trials_of(name: str, people: Sequence[int], seeds: Sequence[int]) -> list[Trial]:
-    """The sweep's trials of these people and seeds; it may hold others from an earlier call."""
-    every = [Trial(**row) for row in read_jsonl(WORK / name.replace(" ", "-") / "trials.jsonl")]
-    return [trial for trial in every if trial.config["seed"] in seeds and person_of(trial) in map(str, people)]
+def trials_of(name: str, people: Sequence[int], seeds: Sequence[int]) -> list[TrialResult]:
+    """The sweep's trials of these people and seeds, with its scores; it may hold others from an earlier call."""
+    return [result for result in read_record(WORK / name.replace(" ", "-")).results
+            if result.trial.config["seed"] in seeds and person_of(result.trial) in map(str, people)]
 
 
 def person_of(trial: Trial) -> str:
@@ -133,25 +134,19 @@ def person_of(trial: Trial) -> str:
     return Path(str(trial.config["dataset"]["dir"])).parents[1].name
 
 
-def score_at(trial: Trial, step: int, work: Path = WORK) -> Score | None:
-    """The screening score of a checkpoint; None if the trial never got there. Raises ValueError if it was scored in
-    several ways."""
-    scores = [score_from_json(read_json(path)) for path in trial_folder(work, trial.train_id).scores.glob("*.json")
-              if not path.name.startswith("answer-")]
-    found = [score for score in scores if score.stage == "screen" and score.step == step]
-    if len({score.scoring_id for score in found}) > 1:
-        raise ValueError(f"{trial.train_id} was scored in several ways at step {step}; remove {work} and start again.")
-    return found[0] if found else None
+def score_at(result: TrialResult, step: int) -> Score | None:
+    """The screening score of a checkpoint; None if the trial never got there."""
+    return next((score for score in result.scores if score.stage == "screen" and score.step == step), None)
 
 
-def score_findings(trials: Mapping[str, Sequence[Trial]]) -> list[Finding]:
+def score_findings(trials: Mapping[str, Sequence[TrialResult]]) -> list[Finding]:
     """Likeness, the hair probe, drift to the natural colour, copies and the distance to training photos."""
     points = [("aligned", "aligned", NUM_STEPS), ("aligned, 2500 steps", "aligned", 2 * NUM_STEPS),
               ("alpha 1", "alpha 1", NUM_STEPS), ("ten times the rate", "ten times the rate", NUM_STEPS),
               ("class images", "class images", 2 * NUM_STEPS)]
     findings: list[Finding] = []
     for setting, sweep, step in points:
-        scores = [(person_of(trial), score_at(trial, step)) for trial in trials[sweep]]
+        scores = [(person_of(result.trial), score_at(result, step)) for result in trials[sweep]]
         for measure in MEASURES:
             findings.append(finding(setting, measure, [(person, *measured(score, measure))
                                                        for person, score in scores]))
@@ -178,7 +173,7 @@ def measured(score: Score | None, measure: str) -> tuple[float | None, str]:
     return value, "" if value is not None else "not measured"
 
 
-def hoodie_findings(trials: Mapping[str, Sequence[Trial]]) -> list[Finding]:
+def hoodie_findings(trials: Mapping[str, Sequence[TrialResult]]) -> list[Finding]:
     """How often the judge sees the photos' hoodie on prompts that name no clothes: trained on it with and without
     captions, trained on various clothes, and the difference that captions make to each person."""
     shares: dict[str, list[tuple[str, float | None, str]]] = {"various clothes": [], "hoodie captioned": [],
@@ -186,8 +181,8 @@ def hoodie_findings(trials: Mapping[str, Sequence[Trial]]) -> list[Finding]:
     see = HoodieWatcher()
     for setting, sweep in (("various clothes", "aligned"), ("hoodie captioned", "hoodie captioned"),
                            ("hoodie uncaptioned", "hoodie uncaptioned")):
-        for trial in trials[sweep]:
-            score = score_at(trial, NUM_STEPS)
+        for result in trials[sweep]:
+            trial, score = result.trial, score_at(result, NUM_STEPS)
             if score is None:
                 shares[setting].append((person_of(trial), None, "no checkpoint at this step"))
                 continue
