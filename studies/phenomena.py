@@ -24,6 +24,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for name in SWEEPS:
             subprocess.run(sweep_command(name, asked.people, asked.seeds), check=True)
     trials = {name: trials_of(name, asked.people, asked.seeds) for name in SWEEPS}
-    write_report([*score_findings(trials), *hoodie_findings(trials)], asked.people, asked.seeds)
+    write_report([*score_findings(trials), *hoodie_findings(trials)], verdicts(trials), asked.people, asked.seeds)
 
 
 def render_people(people: Sequence[int]) -> None:
@@ -139,13 +140,25 @@ def score_at(result: TrialResult, step: int) -> Score | None:
     return next((score for score in result.scores if score.stage == "screen" and score.step == step), None)
 
 
+POINTS = {"aligned": ("aligned", NUM_STEPS), "aligned, 2500 steps": ("aligned", 2 * NUM_STEPS),
+          "alpha 1": ("alpha 1", NUM_STEPS), "ten times the rate": ("ten times the rate", NUM_STEPS),
+          "class images": ("class images", 2 * NUM_STEPS)}
+"""What is measured of which sweep, and at which step."""
+HOODIES = {"various clothes": ("aligned", NUM_STEPS), "hoodie captioned": ("hoodie captioned", NUM_STEPS),
+           "hoodie uncaptioned": ("hoodie uncaptioned", NUM_STEPS)}
+
+
+def verdicts(trials: Mapping[str, Sequence[TrialResult]]) -> dict[str, dict[str, int]]:
+    """How many trainings got which verdict, by setting, the commonest first."""
+    return {setting: dict(Counter(score.verdict for result in trials[sweep]
+                                  if (score := score_at(result, step)) is not None).most_common())
+            for setting, (sweep, step) in (POINTS | HOODIES).items() if setting != "various clothes"}
+
+
 def score_findings(trials: Mapping[str, Sequence[TrialResult]]) -> list[Finding]:
     """Likeness, the hair probe, drift to the natural colour, copies and the distance to training photos."""
-    points = [("aligned", "aligned", NUM_STEPS), ("aligned, 2500 steps", "aligned", 2 * NUM_STEPS),
-              ("alpha 1", "alpha 1", NUM_STEPS), ("ten times the rate", "ten times the rate", NUM_STEPS),
-              ("class images", "class images", 2 * NUM_STEPS)]
     findings: list[Finding] = []
-    for setting, sweep, step in points:
+    for setting, (sweep, step) in POINTS.items():
         scores = [(person_of(result.trial), score_at(result, step)) for result in trials[sweep]]
         for measure in MEASURES:
             findings.append(finding(setting, measure, [(person, *measured(score, measure))
@@ -176,13 +189,11 @@ def measured(score: Score | None, measure: str) -> tuple[float | None, str]:
 def hoodie_findings(trials: Mapping[str, Sequence[TrialResult]]) -> list[Finding]:
     """How often the judge sees the photos' hoodie on prompts that name no clothes: trained on it with and without
     captions, trained on various clothes, and the difference that captions make to each person."""
-    shares: dict[str, list[tuple[str, float | None, str]]] = {"various clothes": [], "hoodie captioned": [],
-                                                              "hoodie uncaptioned": []}
+    shares: dict[str, list[tuple[str, float | None, str]]] = {setting: [] for setting in HOODIES}
     see = HoodieWatcher()
-    for setting, sweep in (("various clothes", "aligned"), ("hoodie captioned", "hoodie captioned"),
-                           ("hoodie uncaptioned", "hoodie uncaptioned")):
+    for setting, (sweep, step) in HOODIES.items():
         for result in trials[sweep]:
-            trial, score = result.trial, score_at(result, NUM_STEPS)
+            trial, score = result.trial, score_at(result, step)
             if score is None:
                 shares[setting].append((person_of(trial), None, "no checkpoint at this step"))
                 continue
@@ -245,7 +256,8 @@ def finding(setting: str, measure: str, values: Sequence[tuple[str, float | None
     return Finding(setting, measure, mean, mean - half, mean + half, means, left_out)
 
 
-def write_report(findings: Sequence[Finding], people: Sequence[int], seeds: Sequence[int]) -> None:
+def write_report(findings: Sequence[Finding], verdicts: Mapping[str, Mapping[str, int]], people: Sequence[int],
+                 seeds: Sequence[int]) -> None:
     """phenomena.json with every person's value, phenomena.md as a table."""
     weights = json.loads((WEIGHTS_DIR / "weights.json").read_text(encoding="utf-8"))
     tree: dict[str, Any] = {
@@ -253,7 +265,7 @@ def write_report(findings: Sequence[Finding], people: Sequence[int], seeds: Sequ
                    f"--seeds {' '.join(map(str, seeds))}",
         "date": time.strftime("%Y-%m-%d", time.gmtime()), "hardware": hardware(), "commit": commit(),
         "weights": stable_hash(weights), "people": list(people), "seeds": list(seeds),
-        "interval": "90 %, t over people",
+        "interval": "90 %, t over people", "verdicts": verdicts,
         "findings": [{"setting": f.setting, "measure": f.measure, "mean": _rounded(f.mean), "low": _rounded(f.low),
                       "high": _rounded(f.high), "left_out": f.left_out,
                       "per_person": {who: _rounded(v) for who, v in f.per_person.items()}} for f in findings]}
@@ -263,6 +275,8 @@ def write_report(findings: Sequence[Finding], people: Sequence[int], seeds: Sequ
     cells = {(f.setting, f.measure): _cell(f) for f in findings}
     table = [f"| setting | {' | '.join(measures)} |", "|---" * (len(measures) + 1) + "|"]
     table += [f"| {s} | {' | '.join(cells.get((s, m), '') for m in measures)} |" for s in settings]
+    verdict_rows = [f"| {setting} | {', '.join(f'{n} {word}' for word, n in counts.items())} |\n"
+                    for setting, counts in verdicts.items()]
     reasons = [f"- {f.setting}, {f.measure}: person {who} is left out: {reason}"
                for f in findings for who, reason in f.left_out.items()]
     write_text(OUT / "phenomena.md", "# LoRA training on the pocket base\n\n"
@@ -275,7 +289,8 @@ def write_report(findings: Sequence[Finding], people: Sequence[int], seeds: Sequ
                "perceptual distance to the nearest training photo of the images, and of unseen "
                "photos of the same person; images copy if they come nearer than those. hoodie_share: of images whose "
                "prompt names no clothes, those with the photos' hoodie.\n\n"
-               + "\n".join(table) + "\n" + ("\n" + "\n".join(reasons) + "\n" if reasons else ""))
+               + "\n".join(table) + "\n\n| setting | verdicts of its trainings |\n|---|---|\n"
+               + "".join(verdict_rows) + ("\n" + "\n".join(reasons) + "\n" if reasons else ""))
 
 
 def _cell(f: Finding) -> str:

@@ -64,7 +64,7 @@ BUDGETS = (10, 20, 30)
 NUM_STARTUP = 5  # trials drawn at random before TPE learns; at conf's 10 it would be random itself up to 10
 PACK = 8  # trials that train at a time in the replay of pruning
 NUM_RESAMPLED = 2000
-# One training with its scores on one core: seconds, mean of the three in results/2026-11-21_ranks, and their steps.
+# One training with its scores on one core: seconds, mean of three that `make sweep` trained on idle cores; their steps.
 TRIAL_S, TRIAL_STEPS = 198.0, 1250
 
 
@@ -126,7 +126,7 @@ def what_is_left(results_dir: Path) -> str:
                        num_trials=left["trial"])
     seconds = left["step"] / TRIAL_STEPS * TRIAL_S if found is None else found
     num_workers = config.launcher.num_workers
-    pace = "this folder's own pace" if found is not None else "the pace of results/2026-11-21_ranks"
+    pace = "this folder's own pace" if found is not None else "the pace of make sweep"
     return (f"{num_done} of {num_trials} trainings are done; {left['step']} steps and {left['checkpoint']} checkpoints "
             f"are left: about {seconds / num_workers / 3600:.1f} hours with {num_workers} workers, at {pace}")
 
