@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sweep.data.settings import OF_DRAWING
 from sweep.record.entry import SweepEntry
 
 _STANDS_FOR = {"network_alpha": "network_dim", "conv_alpha": "conv_dim", "repeats": "the number in the folder's name"}
 """What null, or 0, is. Of other settings it is "off", or a default that conf/ names beside the key."""
 _ONLY_WITH = {"conv_alpha": "conv_dim", "multires_noise_discount": "multires_noise_iterations",
-              **{f"dataset.{key}": "dataset.generate_reg" for key in OF_DRAWING},
+              **dict.fromkeys(("dataset.reg_prompt", "dataset.reg_num_steps", "dataset.reg_guidance_scale"),
+                              "dataset.generate_reg"),
               "dataset.caption_extension": "dataset.captions", "dataset.keep_tokens_separator": "dataset.keep_tokens"}
 _INSTEAD = {"optimizer.unet_lr": "unet_lr", "optimizer.text_encoder_lr": "text_encoder_lr",
             "max_train_epochs": "max_train_steps", "repeats": "steps_per_epoch"}

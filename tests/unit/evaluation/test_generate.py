@@ -2,13 +2,14 @@
 
 import pytest
 import torch
+import yaml
 
+from sweep.command_line import CONF_DIR
 from sweep.errors import ScoringError
 from sweep.evaluation import generate as generate_module
 from sweep.evaluation.generate import Row, generate
 from sweep.evaluation.settings import Sampler
 from sweep.network.lora_file import read_lora
-from tests.unit.evaluation.evaluation_examples import SCORING
 
 SAMPLER = Sampler(name="dpmpp_2m_karras", num_steps=4, guidance_scale=7.0, negative_prompt="")
 
@@ -94,9 +95,10 @@ def test_progress_counts_images(base, targets):
     assert seen == [(2, 3), (3, 3)]
 
 
-def test_the_shipped_sampler_is_the_one_of_scores_md():
-    sampler = SCORING.sampler
-    assert (sampler.name, sampler.num_steps, sampler.guidance_scale) == ("dpmpp_2m_karras", 20, 7)
+@pytest.mark.parametrize(("file", "guidance_scale"), [("shared/real.yaml", 7), ("pocket.yaml", 3)])
+def test_the_shipped_samplers_are_that_of_scores_md_but_for_the_pockets_guidance(file, guidance_scale):
+    sampler = yaml.safe_load((CONF_DIR / "scoring" / file).read_text())["sampler"]
+    assert (sampler["name"], sampler["num_steps"], sampler["guidance_scale"]) == ("dpmpp_2m_karras", 20, guidance_scale)
 
 
 def test_euler_a_draws_its_noise_from_the_rows_own_seed(base, targets, loras):
