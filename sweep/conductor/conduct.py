@@ -86,7 +86,7 @@ def conduct(cells: Cells, launcher_of: LauncherMaker = make_launcher, *, command
 
 
 def _run(sweep: Sweep, entry: SweepEntry, cells: Cells, preflight: Preflight, order: Sequence[str],
-        launcher_of: LauncherMaker) -> list[TrialResult]:
+         launcher_of: LauncherMaker) -> list[TrialResult]:
     """Launch what is not complete, follow it, and write the record. order: train_ids in the order to run in."""
     trials = sweep.trials()
     rank = {train_id: position for position, train_id in enumerate(order)}
@@ -133,7 +133,7 @@ def _record(sweep: Sweep, complete: set[str], tracker: Tracker) -> tuple[list[Tr
     if pruned:
         saved = sum(result.trial.num_steps - result.step for result in pruned)
         note(sweep.dir, f"pruning saved {saved} of {sum(r.trial.num_steps for r in results)} steps, in "
-                       f"{len(pruned)} of {len(results)} trials")
+                        f"{len(pruned)} of {len(results)} trials")
     try:
         record = write_views(sweep.dir)
         for result in results:  # also those with which nothing was to do: a tracker chosen since lacks them

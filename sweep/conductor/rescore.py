@@ -13,7 +13,7 @@ from sweep.evaluation.settings import NoScoring
 from sweep.launch.launcher import make_launcher
 from sweep.preflight import Preflight
 from sweep.record.entry import read_entry
-from sweep.record.facts import read_trials, without_mended
+from sweep.record.facts import trials_of
 from sweep.redact import MASK
 from sweep.search.grid import Cells, cells_of
 from sweep.trial import Trial, TrialResult
@@ -46,7 +46,7 @@ def rescore(name: str, results_dir: str, overrides: Sequence[str],
                      lambda some: compose("config", overrides=some), GlobalHydra.instance().config_loader())
     if isinstance(cells.config.scoring, NoScoring):
         raise ConfigError("scoring=none measures nothing; give scoring=pocket, person, animal, object or style.")
-    trials = without_mended(read_trials(sweep_dir / "trials.jsonl").values())
+    trials = trials_of(sweep_dir)
     return conduct(_cells_that_ran(cells, trials, results_dir), launcher_of, trains=False,
                    command=["python", "train.py", "-m", *lines])
 

@@ -197,7 +197,7 @@ class Sweep:
         checkpoints = sum(math.ceil(self.num_checkpoints.get(trial.train_id, 1) * self.steps_left(trial)
                                     / max(trial.num_steps, 1)) for trial in todo)
         total_s = plan.expected_s(self.results_dir, self.rate_key, num_trials=len(todo), num_checkpoints=checkpoints,
-                             num_steps=sum(self.steps_left(trial) for trial in todo))
+                                  num_steps=sum(self.steps_left(trial) for trial in todo))
         return None if total_s is None else total_s / min(self.config.launcher.num_workers, max(len(todo), 1))
 
     def steps_left(self, trial: Trial) -> int:
