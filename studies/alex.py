@@ -1,10 +1,11 @@
 """The diary's eleven trainings again, and what the seeds claim, measured on the pocket base.
 
     python -m studies.alex eleven      one identity, one seed, the diary's full steps; writes results/alex/
-    python -m studies.alex claims      5 identities x 2 seeds, a night; writes results/alex/claims.json and claims.md
+    python -m studies.alex claims      5 identities x 2 seeds, a night; writes claims.json, claims.md and arms/ there
 
 Both only start ordinary sweeps and read what those leave behind, so a kill loses nothing: the same command goes on.
-`alex_words` sets the verdicts beside the diary's words, `alex_claims` decides about the claims.
+`alex_words` sets the verdicts beside the diary's words. `alex_arms` trains what the claims need and keeps each arm's
+figures, `alex_claims` decides.
 """
 
 from __future__ import annotations
@@ -15,27 +16,23 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from studies.alex_claims import ARMS, write_claims
+from studies.alex_arms import ARMS, keep, kept_of, read_arms, train
+from studies.alex_claims import write_claims
 from studies.alex_words import write_words
-from studies.phenomena import HOODIE
 from sweep.record.facts import read_record
 
 RESULTS = Path("results")
 NAME = "alex"
+OUT = RESULTS / NAME
 WORK = RESULTS / "alex-claims"
 # Held-out men with black hair who are not the base's average man: their d' is 4.3 to 7.4 (below 2 likeness can't be
 # known).
 PEOPLE = (31, 92, 3, 8, 84)
 SEEDS = (1, 2)
-NUM_PHOTOS = 25
 
 # A third of the epochs is kept and scored: 51 files instead of 142. Each on all prompts and four training captions.
 ELEVEN = ("experiment=glob(alex/*)", f"sweep.name={NAME}", "save_every_n_epochs=3", "scoring.screen.prompts=refine",
           "scoring.screen.num_captions=4", "tracker=none", "launcher.devices=2")
-CLAIMS = ("scoring.screen.prompts=refine", "scoring.screen.num_seeds=2", "scoring.screen.num_captions=4",
-          "scoring.choice.strengths=[1.0]", "scoring.choice.confirm=0", "scoring.choice.refine_frac=0",
-          "base_model=pocket", "dataset.holdout_dir=${dataset.dir}/../holdout", "tracker=none", "pack.max_trials=5",
-          "launcher.devices=2")  # on two cores two one-thread workers outrun one of two threads
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -46,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--report-only", action="store_true", help="read what is there; train nothing")
     parser.add_argument("--max-steps", type=int, help="to try it out: each training ends here; needs --results")
     parser.add_argument("--results", type=Path, help=f"folder of the trials (default: {RESULTS} or {WORK})")
-    parser.add_argument("--out", type=Path, default=RESULTS / NAME, help="folder of claims.json and claims.md")
+    parser.add_argument("--out", type=Path, help=f"folder of what the claims write (default: --results, else {OUT})")
     parser.add_argument("--people", type=int, nargs="+", default=PEOPLE, help="claims: held-out identities, 0 to 299")
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS, help="claims: training seeds")
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=ARMS, help="claims: train these only")
@@ -57,11 +54,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if asked.part == "eleven":
         eleven(asked.results or RESULTS, extra, trains=not asked.report_only)
         return
-    work = asked.results or WORK
-    render_people(work, asked.people)
+    work, out = asked.results or WORK, asked.out or asked.results or OUT
     for arm in asked.arms if not asked.report_only else ():
-        subprocess.run(arm_command(arm, work, asked.people, asked.seeds, extra), check=True)
-    write_claims(work, asked.out, asked.people, asked.seeds)
+        if not extra and kept_of(out, arm, asked.people, asked.seeds) is not None:
+            print(f"{arm}: its figures are kept in {out}", flush=True)
+            continue
+        train(arm, work, asked.people, asked.seeds, extra)
+        keep(arm, work, out, asked.people, asked.seeds)
+        write_claims(read_arms(out, asked.people, asked.seeds), out)
+    write_claims(read_arms(out, asked.people, asked.seeds), out)
 
 
 def eleven(results: Path, extra: Sequence[str], *, trains: bool) -> None:
@@ -76,25 +77,6 @@ def eleven(results: Path, extra: Sequence[str], *, trains: bool) -> None:
 def number_of(experiment: str) -> int:
     """alex/alex_lora11 -> 11."""
     return int(experiment.rpartition("alex_lora")[2])
-
-
-def render_people(work: Path, people: Sequence[int]) -> None:
-    """Each person's photos, once as they come and once with the same hoodie on all of them."""
-    from sweep.pocket.subject import write_subject
-
-    for person in people:
-        for kind, clothes in (("photos", None), ("hoodie", HOODIE)):
-            folder = work / "people" / str(person) / kind
-            if not (folder / "subject.json").exists():
-                write_subject(person, folder, num_photos=NUM_PHOTOS, clothes=clothes)
-
-
-def arm_command(arm: str, work: Path, people: Sequence[int], seeds: Sequence[int], extra: Sequence[str]) -> list[str]:
-    """What a user would type."""
-    kind, *overrides = ARMS[arm]
-    folders = ",".join((work / "people" / str(person) / kind / "train").as_posix() for person in people)
-    return [sys.executable, "train.py", "-m", f"dataset.dir={folders}", f"seed={','.join(map(str, seeds))}",
-            f"sweep.name={arm}", f"sweep.results_dir={work}", *CLAIMS, *overrides, *extra]
 
 
 if __name__ == "__main__":

@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from studies.alex import ELEVEN, PEOPLE, SEEDS, arm_command, number_of
-from studies.alex_claims import ARMS, CLAIMS, CONFIRMED, CONTRADICTED, UNDECIDED, Claim, Test, decide, outcomes
+from studies import alex_arms
+from studies.alex import ELEVEN, PEOPLE, SEEDS, main, number_of
+from studies.alex_arms import ARMS, arm_command, kept_of, read_arms
+from studies.alex_claims import CLAIMS, CONFIRMED, CONTRADICTED, UNDECIDED, Claim, Test, decide, outcomes
 from studies.alex_words import NEARLY, NO, NOT_COUNTED, SAID, UNKNOWN, YES, agreement, count_sentence, least_bad
 from studies.phenomena import finding
 from sweep.evaluation.verdict import VERDICTS
+from sweep.files import write_json
 from sweep.trial import AXES, Estimate, Score
 
 Test.__test__ = False  # type: ignore[attr-defined]  # a claim's, not pytest's
@@ -83,7 +86,7 @@ def test_all_tests_confirm_and_one_contradicts() -> None:
     assert decide(claim, [found(0.2), unsure]) == UNDECIDED
 
 
-class FakeTrials:
+class FakeArms:
     """Known values: an arm's measure is what `table` says plus the person's own level, which pairs cancel."""
 
     people, seeds = ("31", "92", "3", "8", "84"), (1, 2)
@@ -102,7 +105,7 @@ def test_pairs_cancel_the_persons_own_level_and_gaps_are_named() -> None:
     known = {"tutorial.likeness": 0.5, "dadaptation.likeness": 0.2, "tutorial.usefulness": 0.6,
              "regularised.usefulness": 0.6}
     table = {key.replace("_", "-"): value for key, value in known.items()}
-    answers = {answer.says: answer for answer in outcomes(FakeTrials(**table))}  # type: ignore[arg-type]
+    answers = {answer.says: answer for answer in outcomes(FakeArms(**table))}  # type: ignore[arg-type]
     assert answers["DAdaptation underfits"].outcome == CONFIRMED
     assert answers["DAdaptation underfits"].findings[0].mean == pytest.approx(0.3)
     assert answers["regularisation images are pointless"].outcome == CONFIRMED
@@ -122,3 +125,48 @@ def test_arms_are_commands_that_a_user_would_type() -> None:
     eleven = loaded("experiment=alex/alex_lora1", *ELEVEN[1:])
     assert eleven.sweep.name == "alex" and eleven.note.startswith("Alex_LoRA1: ")
     assert number_of("alex/alex_lora11") == 11
+
+
+def sweep_on_disk(folder: Path, arm: str, people: tuple[int, ...], seeds: tuple[int, ...]) -> None:
+    """Its arm's file, as `keep` writes it."""
+    runs = {f"{person} {seed}": {"num_steps": 1875, "checkpoints": {
+        "375": {"verdict": "underfit", "likeness": 0.2},
+        "1875": {"verdict": "good", "likeness": 0.5, "usefulness": "likeness is not known: no face"}}}
+        for person in people for seed in seeds}
+    write_json(alex_arms._file_of(folder, arm), {
+        "asked": alex_arms._asked(arm, people, seeds), "date": "2026-11-22", "hardware": "here", "commit": "c",
+        "runs": runs})
+
+
+def test_an_arm_is_read_by_step_and_says_why_it_does_not_know(tmp_path) -> None:
+    sweep_on_disk(tmp_path, "tutorial", (31, 92), (1, 2))
+    arms = read_arms(tmp_path, (31, 92), (1, 2))
+    assert arms.value("tutorial", "31", 2, "likeness") == (0.5, "")
+    assert arms.value("tutorial", "31", 2, "likeness", 375) == (0.2, "")
+    assert arms.value("tutorial", "31", 2, "likeness", 400) == (None, "no checkpoint at this step")
+    assert arms.value("tutorial", "31", 2, "usefulness") == (None, "likeness is not known: no face")
+    assert arms.value("tutorial", "31", 2, "bleed") == (None, "not measured")
+    assert arms.value("constant", "31", 2, "likeness") == (None, "constant was not trained")
+    assert arms.verdicts("tutorial") == ["good"] * 4 and arms.verdicts("constant") == []
+
+
+def test_an_arm_of_others_is_trained_again(tmp_path, monkeypatch) -> None:
+    sweep_on_disk(tmp_path, "tutorial", (31, 92), (1, 2))
+    assert kept_of(tmp_path, "tutorial", (31, 92), (1, 2)) is not None
+    assert kept_of(tmp_path, "tutorial", (31, 92), (1,)) is None
+    monkeypatch.setitem(ARMS, "tutorial", (*ARMS["tutorial"], "network_dim=64"))  # type: ignore[arg-type]
+    assert kept_of(tmp_path, "tutorial", (31, 92), (1, 2)) is None
+
+
+def test_what_is_kept_is_not_trained_again(tmp_path, monkeypatch, capsys) -> None:
+    sweep_on_disk(tmp_path, "tutorial", (31, 92, 3), (1,))
+    trained = []
+    monkeypatch.setattr("studies.alex.train", lambda arm, *_: trained.append(arm))
+    monkeypatch.setattr("studies.alex.keep", lambda arm, work, out, people, seeds: sweep_on_disk(
+        out, arm, people, seeds))
+    main(["claims", "--people", "31", "92", "3", "--seeds", "1", "--arms", "tutorial", "dadaptation",
+          "--out", str(tmp_path)])
+    assert trained == ["dadaptation"]
+    page = (tmp_path / "claims.md").read_text()
+    assert "DAdaptation underfits" in page and "Not trained yet: cosine" in page and "3 good" in page
+    assert "confirmed  DAdaptation" not in capsys.readouterr().out
