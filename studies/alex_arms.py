@@ -22,14 +22,14 @@ from sweep.record.provenance import commit, hardware
 from sweep.trial import TrialResult, trial_folder
 
 NUM_PHOTOS = 25
-MEASURES = ("likeness", "adherence", "diversity", "memorisation", "memo_rate", "usefulness")
+MEASURES = ("likeness", "adherence", "diversity", "memorisation", "memo_rate", "bleed", "usefulness")
 HOODIE_SHARE = "hoodie_share"
 # All on the pocket base, so that nothing differs but what a claim is about. On two cores two one-thread workers outrun
 # one of two threads.
 COMMON = ("scoring.screen.prompts=refine", "scoring.screen.num_seeds=2", "scoring.screen.num_captions=4",
-          "scoring.choice.strengths=[1.0]", "scoring.choice.confirm=0", "scoring.choice.refine_frac=0",
-          "base_model=pocket", "dataset.holdout_dir=${dataset.dir}/../holdout", "tracker=none", "pack.max_trials=5",
-          "launcher.devices=2")
+          "scoring.screen.num_class=2", "scoring.choice.strengths=[1.0]", "scoring.choice.confirm=0",
+          "scoring.choice.refine_frac=0", "base_model=pocket", "dataset.holdout_dir=${dataset.dir}/../holdout",
+          "tracker=none", "pack.max_trials=5", "launcher.devices=2", "launcher.threads=1")
 # In 32 bits: no claim is about the optimizer's 8, which take half of a training's time on a CPU. "8-bit" says what they
 # change.
 ADAMW = "optimizer=adamw"
@@ -73,11 +73,16 @@ class Arms:
         value = found.get(measure, "not measured")
         return (None, value) if isinstance(value, str) else (float(value), "")
 
+    def verdict(self, arm: str, person: str, seed: int) -> str | None:
+        """Of the last file, without its additions; None if there is none."""
+        run = self.files[arm]["runs"].get(f"{person} {seed}") if arm in self.files else None
+        last = None if run is None else run["checkpoints"].get(str(run["num_steps"]))
+        return None if last is None else str(last["verdict"]).partition(" + ")[0]
+
     def verdicts(self, arm: str) -> list[str]:
         """Of the last files."""
-        runs = self.files[arm]["runs"].values() if arm in self.files else ()
-        return [run["checkpoints"][last]["verdict"] for run in runs
-                if (last := str(run["num_steps"])) in run["checkpoints"]]
+        found = [self.verdict(arm, person, seed) for person in self.people for seed in self.seeds]
+        return [verdict for verdict in found if verdict is not None]
 
 
 def read_arms(folder: Path, people: Sequence[int], seeds: Sequence[int]) -> Arms:

@@ -22,13 +22,14 @@ from typing import Any
 
 from studies.alex_arms import ARMS, HOODIE_SHARE, Arms, Value
 from studies.phenomena import Finding, finding
+from sweep.evaluation.verdict import INVALID
 from sweep.files import write_json, write_text
 from sweep.record.provenance import commit
 
 CONFIRMED, CONTRADICTED, UNDECIDED = "confirmed", "contradicted", "undecided"
 WORTH = 0.05  # of usefulness, likeness and adherence, whose unit is the way from the base to real photos
 WORTH_SHARE = 0.1  # of a share of images
-LEVELS = ("likeness", "adherence", "diversity", "memo_rate", "usefulness")
+LEVELS = ("likeness", "adherence", "diversity", "memo_rate", "bleed", "usefulness")
 
 EPOCH = 560  # steps of "long": 14 photos x 40 repeats
 IN_RANGE, BELOW, ABOVE = (3, 4, 5, 6), (1, 2), (7, 8, 9, 10, 11, 12)  # its epochs of 1500 to 3500 steps, and the others
@@ -95,11 +96,21 @@ def _epochs(name: str, some: Sequence[int], others: Sequence[int], measure: str 
     return Test(what=f"{measure} of long: {name}", of=of)
 
 
+def _judged(arm: str, verdicts: Sequence[str]) -> Test:
+    """How far more than half of the last files get one of these verdicts."""
+    def of(arms: Arms, person: str, seed: int) -> Value:
+        verdict = arms.verdict(arm, person, seed)
+        return (None, "no verdict") if verdict is None or verdict == INVALID else (float(verdict in verdicts) - 0.5, "")
+
+    return Test(what=f"share of {arm} that is {' or '.join(verdicts)} - 0.5", of=of, worth=0.0)
+
+
 CLAIMS = (
     Claim(says="alpha 1 at dim 128 gives no likeness", source="diary, LoRA4",
           tests=(_beyond("alpha-1", "likeness", 0.25, -1), _minus("long", "alpha-1", "likeness"))),
     Claim(says="6720 steps at batch size 1 overtrain", source="diary, LoRA3",
-          tests=(_epochs("1680 steps - 6720", (3,), (12,)),)),
+          tests=(_epochs("1680 steps - 6720", (3,), (12,)),
+                 _judged("long", ("overtrained", "mildly overfit", "memorised", "low variety")))),
     Claim(says="dim 8, alpha 1 at 50 repeats copies the photos", source="diary, LoRA8",
           tests=(_beyond("dim-8", "memo_rate", 0.25, +1),)),
     Claim(says="captions keep clothes apart from the subject", source="diary and seeds/001",

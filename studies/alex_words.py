@@ -139,13 +139,24 @@ def _page(rows: Sequence[tuple[Said, Score | None, str]], results: Mapping[int, 
                  or (f"more useful than {said.better_than}" if said.better_than else "nothing to agree with"))
         lines.append(f"| {said.number} | {exact} | {', '.join(said.near)} |")
     lines += ["", "LoRA5 and LoRA6 lie on different bases: each one's usefulness is measured against its own base, and",
-              "that 6 is better than 5 compares the two figures without an interval.", ""]
-    apart = [(said, score) for said, score, how in rows if how == NO and score is not None]
+              "that 6 is better than 5 compares the two figures without an interval. Of the diary's \"1 is the only one",
+              "that has not memorised the clothes\" only LoRA1's half is counted, and it agrees unless whole pictures",
+              "come back: on photos whose clothes vary nothing tells whether clothes stick.", ""]
+    apart = [(said, score, how) for said, score, how in rows if how in (NO, NEARLY, UNKNOWN)]
     if apart:
-        lines += ["## Where they disagree", ""]
-        lines += [f"- LoRA{said.number}: the diary says \"{said.words.rstrip('.')}\", the figures say {score.verdict}"
-                  + (f" ({'; '.join(score.notes)})" if score.notes else "") + "." for said, score in apart]
+        lines += ["## Where they disagree, or nearly agree", ""]
+        lines += [f"- LoRA{said.number} ({how}): the diary says \"{said.words.rstrip('.')}\", "
+                  + ("it was not scored." if score is None else f"the figures say {score.verdict}: {_decides(score)}.")
+                  for said, score, how in apart]
     return lines
+
+
+def _decides(score: Score) -> str:
+    """The figures that verdicts are made of."""
+    axes = {name: score.axes[name].value for name in ("likeness", "adherence", "diversity")}
+    shares = {"copies": score.details.get("memo_rate"), "burn": score.details.get("burn")}
+    known = [f"{name} {value:.2f}" for name, value in (axes | shares).items() if value is not None]
+    return "; ".join([", ".join(known) or "nothing can be known", *score.notes])
 
 
 def _choice(result: TrialResult | None) -> str:

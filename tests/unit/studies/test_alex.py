@@ -9,13 +9,16 @@ import pytest
 
 from studies import alex_arms
 from studies.alex import ELEVEN, PEOPLE, SEEDS, main, number_of
-from studies.alex_arms import ARMS, arm_command, kept_of, read_arms
+from studies.alex_arms import ARMS, COMMON, arm_command, kept_of, read_arms
+from studies.alex_best import FRESH, SEARCH, SEARCH_NAME, Drawn, sentence_of
 from studies.alex_claims import CLAIMS, CONFIRMED, CONTRADICTED, UNDECIDED, Claim, Test, decide, outcomes
 from studies.alex_words import NEARLY, NO, NOT_COUNTED, SAID, UNKNOWN, YES, agreement, count_sentence, least_bad
 from studies.phenomena import finding
+from sweep.comparison import Interval
 from sweep.evaluation.verdict import VERDICTS
 from sweep.files import write_json
 from sweep.trial import AXES, Estimate, Score
+from tests.unit.test_config import loaded
 
 Test.__test__ = False  # type: ignore[attr-defined]  # a claim's, not pytest's
 SCORE = Score(score_id="s", scoring_id="i", file="f", file_sha256="h", epoch=12, step=6720, strength=1.0,
@@ -94,6 +97,9 @@ class FakeArms:
     def __init__(self, **table: float):
         self.table = table
 
+    def verdict(self, arm: str, person: str, seed: int) -> str | None:
+        return None
+
     def value(self, arm: str, person: str, seed: int, measure: str, step: int | None = None):
         if f"{arm}.{measure}" not in self.table:
             return None, f"{arm} was not trained"
@@ -115,7 +121,6 @@ def test_pairs_cancel_the_persons_own_level_and_gaps_are_named() -> None:
 
 def test_arms_are_commands_that_a_user_would_type() -> None:
     from sweep.config import RunConfig
-    from tests.unit.test_config import loaded
 
     for arm in ARMS:
         command = arm_command(arm, Path("w"), PEOPLE, SEEDS, [])
@@ -170,3 +175,40 @@ def test_what_is_kept_is_not_trained_again(tmp_path, monkeypatch, capsys) -> Non
     page = (tmp_path / "claims.md").read_text()
     assert "DAdaptation underfits" in page and "Not trained yet: cosine" in page and "3 good" in page
     assert "confirmed  DAdaptation" not in capsys.readouterr().out
+
+
+def test_a_share_of_verdicts_is_counted_over_people(tmp_path) -> None:
+    sweep_on_disk(tmp_path, "long", (31, 92, 3), (1, 2))
+    arms = read_arms(tmp_path, (31, 92, 3), (1, 2))
+    [claim] = [claim for claim in CLAIMS if claim.says.startswith("6720")]
+    assert claim.tests[1].of(arms, "31", 1) == (-0.5, "")
+    arms.files["long"]["runs"]["31 1"]["checkpoints"]["1875"]["verdict"] = "overtrained + bleeds into the class"
+    assert claim.tests[1].of(arms, "31", 1) == (0.5, "")
+    assert claim.tests[1].of(arms, "8", 1) == (None, "no verdict")
+
+
+def test_the_claims_look_at_bleed_since_usefulness_holds_it() -> None:
+    scoring = loaded("base_model=pocket", *(part for part in COMMON if part.startswith("scoring."))).scoring
+    assert scoring.screen.num_class >= 1 and "bleed" in alex_arms.MEASURES
+
+
+def rival(usefulness: float | None, lead: tuple[float, float] | None):
+    drawn = Drawn(what="LoRA3", base="pocket_rv", score=None if usefulness is None else score("good", usefulness))
+    return drawn, None if lead is None else Interval(*lead, 16)
+
+
+def test_the_searchs_lead_is_counted() -> None:
+    rivals, leads = zip(rival(0.3, (0.1, 0.2)), rival(0.4, (-0.1, 0.2)), rival(0.9, (-0.3, -0.1)), rival(None, None),
+                        strict=True)
+    assert sentence_of(rivals, leads) == ("On fresh noise the search's file is better than 1, not to be told from 1, "
+                                          "worse than 1, without a rival in 1 of the 4.")
+
+
+def test_the_search_is_a_command_and_its_noise_is_fresh() -> None:
+    from sweep.config import RunConfig
+
+    config: RunConfig = loaded(*(part for part in SEARCH if "(" not in part and ",false" not in part))
+    assert config.train.base_model.name == "pocket" and config.sweep.name == SEARCH_NAME
+    shipped = loaded().scoring
+    seeds = {stage.first_seed + i for stage in (shipped.screen, shipped.refine, shipped.confirm) for i in range(64)}
+    assert not seeds & set(range(FRESH.first_seed, FRESH.first_seed + FRESH.num_seeds + 1))
