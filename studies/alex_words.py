@@ -139,9 +139,9 @@ def _page(rows: Sequence[tuple[Said, Score | None, str]], results: Mapping[int, 
                  or (f"more useful than {said.better_than}" if said.better_than else "nothing to agree with"))
         lines.append(f"| {said.number} | {exact} | {', '.join(said.near)} |")
     lines += ["", "LoRA5 and LoRA6 lie on different bases: each one's usefulness is measured against its own base, and",
-              "that 6 is better than 5 compares the two figures without an interval. Of the diary's \"1 is the only one",
-              "that has not memorised the clothes\" only LoRA1's half is counted, and it agrees unless whole pictures",
-              "come back: on photos whose clothes vary nothing tells whether clothes stick.", ""]
+              "that 6 is better than 5 compares the two figures without an interval. Of the diary's \"1 is the only",
+              "one that has not memorised the clothes\" only LoRA1's half is counted, and it agrees unless whole",
+              "pictures come back: on photos whose clothes vary nothing tells whether clothes stick.", ""]
     apart = [(said, score, how) for said, score, how in rows if how in (NO, NEARLY, UNKNOWN)]
     if apart:
         lines += ["## Where they disagree, or nearly agree", ""]
