@@ -102,19 +102,21 @@ def all_cases(base: Base, scoring: ScoringConfig, identity: int, folder: Path,
     true = truth(base, scoring, identity, folder)
     hooded = truth(base, scoring, identity, folder, clothes=COMMON_CLOTHES)
     others = strangers(identity, num_strangers)
-    return [swap_case(true), stranger_case(true, others), place_case(true, others), mixture_case(true, others),
+    return [swap_case(true), swap_case(true, ("hat",)), swap_case(true, ("framing",)),
+            stranger_case(true, others), place_case(true, others), mixture_case(true, others),
             adherence_case(true), *(copies_case(true, (way,)) for way in COPIES),
             copies_case(true, COPIES), leak_case(hooded),
             diversity_case(true), burn_case(true)]
 
 
-def swap_case(true: Truth) -> Case:
-    """Likeness belongs to the person, whatever the picture shows beside."""
+def swap_case(true: Truth, also: Sequence[str] = ()) -> Case:
+    """Likeness belongs to the person, whatever the picture shows beside. also: as `swapped` has it."""
     people = person(true.identity, len(true.cells))
     draws = [asked_for(true.cells, people, seed) for seed in range(NUM_DRAWS)]
     plain = statistics.fmean(likeness(true, people, shots) for shots in draws)
-    changed = statistics.fmean(likeness(true, people, swapped(shots, seed)) for seed, shots in enumerate(draws))
-    return Case("likeness: every attribute swapped", true.identity, (0.0, 1.0), (plain, changed),
+    changed = statistics.fmean(likeness(true, people, swapped(shots, seed, also)) for seed, shots in enumerate(draws))
+    more = "".join(f", {name} too" for name in also)
+    return Case(f"likeness: every attribute swapped{more}", true.identity, (0.0, 1.0), (plain, changed),
                 f"differ by at most {MAX_SWAP}", abs(plain - changed) <= MAX_SWAP)
 
 
@@ -257,7 +259,7 @@ def draw(cases: Sequence[Case], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     names = list(dict.fromkeys(case.name for case in cases))
-    figure, axes = plt.subplots(5, 3, figsize=(13, 16), layout="constrained")
+    figure, axes = plt.subplots(6, 3, figsize=(13, 19), layout="constrained")
     for name, ax in zip(names, axes.flat, strict=False):
         for case in (case for case in cases if case.name == name):
             is_line = "strangers" not in name

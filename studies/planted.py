@@ -136,15 +136,17 @@ def words_of(prompt: str) -> dict[str, str]:
     return said
 
 
-def swapped(shots: Shots, seed: int) -> Shots:
-    """Every attribute another one, pose and framing kept; no sunglasses or hats, which hide the face."""
+def swapped(shots: Shots, seed: int, also: Sequence[str] = ()) -> Shots:
+    """Every attribute of SWAPPED another one, glasses on or off. also: "hat", "framing", which hide the face or make it
+    small. The pose is kept; no sunglasses, which hide the eyes, and no other style, where likeness is not measured."""
     generator = torch.Generator().manual_seed(seed)
     changed = {}
-    for name in SWAPPED:
+    for name in (*SWAPPED, *also):
         values = getattr(shots, name)
         step = torch.randint(1, len(ATTRIBUTES[name]), values.shape, generator=generator)
         changed[name] = (values + step) % len(ATTRIBUTES[name])
-    return replace(shots, **changed, noise_seed=shots.noise_seed + 1)
+    glasses = torch.tensor([1, 0, 0])[shots.glasses]  # none, glasses, sunglasses
+    return replace(shots, **changed, glasses=glasses, noise_seed=shots.noise_seed + 1)
 
 
 def disobeying(shots: Shots, share: float, seed: int) -> Shots:

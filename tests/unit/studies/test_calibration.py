@@ -26,10 +26,31 @@ def test_what_a_prompt_says_is_shown(subject) -> None:
     assert torch.equal(other.pose, shots.pose)
 
 
-@pytest.mark.parametrize("case", ["swap", "place", "copies", "burn"])
+@pytest.fixture(scope="module")
+def hooded(base, tmp_path_factory):
+    scoring = calibration.study_scoring(prompts="screen", num_seeds=1)
+    return truth(base, scoring, IDENTITY, tmp_path_factory.mktemp("hooded"), clothes=calibration.COMMON_CLOTHES)
+
+
+@pytest.mark.parametrize("case", ["swap", "stranger", "place", "mixture", "adherence", "copies", "burn"])
 def test_scores_say_what_is_true(subject, case: str) -> None:
+    others = strangers(IDENTITY, 6)
     found = {"swap": lambda: calibration.swap_case(subject),
-             "place": lambda: calibration.place_case(subject, strangers(IDENTITY, 6)),
+             "stranger": lambda: calibration.stranger_case(subject, others),
+             "place": lambda: calibration.place_case(subject, others),
+             "mixture": lambda: calibration.mixture_case(subject, others[:1]),
+             "adherence": lambda: calibration.adherence_case(subject),
              "copies": lambda: calibration.copies_case(subject, COPIES),
              "burn": lambda: calibration.burn_case(subject)}[case]()
+    assert found.holds, found
+
+
+def test_clothes_that_leak_are_ranked(hooded) -> None:
+    found = calibration.leak_case(hooded)
+    assert found.holds, found
+
+
+def test_variety_falls_with_repetition(base, tmp_path) -> None:
+    subject = truth(base, calibration.study_scoring(prompts="screen", num_seeds=2), IDENTITY, tmp_path)
+    found = calibration.diversity_case(subject)
     assert found.holds, found
