@@ -18,7 +18,7 @@ from sweep.files import write_text
 from sweep.record.command import run_command
 from sweep.record.entry import read_entry
 from sweep.record.facts import find_sweep
-from sweep.search.storage import STORAGE_VARIABLE, database_url, open_storage
+from sweep.search.storage import STORAGE_VARIABLE, database_url
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -39,15 +39,19 @@ def read_study(sweep_dir: Path, storage_file: str | None = None) -> Study:
         raise ConfigError(f"{sweep_dir.name} has no study.log. If its study lies in a database, name it by "
                           f"{STORAGE_VARIABLE} or --storage-file. Else the sweep's own command builds it from the "
                           f"trials and trains nothing again:\n  {read_entry(sweep_dir / 'sweep.yaml').command}")
-    # Not the conductor's own journal: that one cuts off half a line, which here may be one that is being written.
-    storage: Any = (optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(path)))
-                    if url is None else open_storage(sweep_dir, url))
+    # Not as the conductor opens it, which makes missing tables and cuts off half a line: here one may be being written.
     try:
+        storage: Any = (optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(path)))
+                        if url is None else optuna.storages.RDBStorage(url, skip_table_creation=True))
         return optuna.load_study(study_name=sweep_dir.name, storage=storage)
     except KeyError:
         where = f"{path}" if url is None else "The database"
         raise ConfigError(f"{where} holds no study {sweep_dir.name!r}. It may have been made elsewhere: see "
                           f"{STORAGE_VARIABLE} and --storage-file.") from None
+    except Exception as error:  # a driver's message may name the URL, and with it the password
+        raise ConfigError(f"The study of {sweep_dir.name} can't be read ({type(error).__name__}). Check that the URL "
+                          "in the variable or the file is right and its server runs; an embedded study.log is mended "
+                          "by the sweep's own command.") from None
 
 
 def write_plots(sweep_dir: Path, study: Study) -> Path:

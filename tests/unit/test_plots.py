@@ -108,6 +108,10 @@ def test_a_study_in_a_database(sweep: Callable[..., Path], tmp_path: Path, monke
     (tmp_path / "s").rename(tmp_path / "other")
     with pytest.raises(ConfigError, match="The database holds no study 'other'"):
         main([str(tmp_path / "other"), "--storage-file", str(tmp_path / "url")])
+    (tmp_path / "url").write_text("sqlite:////secret-folder/none.db")
+    with pytest.raises(ConfigError, match=r"can't be read \(\w+\)") as raised:
+        main([str(tmp_path / "other"), "--storage-file", str(tmp_path / "url")])
+    assert "secret" not in str(raised.value)
 
 
 def test_what_can_not_be_plotted_is_said(sweep: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
