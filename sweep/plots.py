@@ -46,8 +46,8 @@ def read_study(sweep_dir: Path, storage_file: str | None = None) -> Study:
         return optuna.load_study(study_name=sweep_dir.name, storage=storage)
     except KeyError:
         where = f"{path}" if url is None else "The database"
-        raise ConfigError(f"{where} holds no study {sweep_dir.name!r}. The sweep's own command builds it from its trials; "
-                          f"one that lies elsewhere is named by {STORAGE_VARIABLE} or --storage-file.") from None
+        raise ConfigError(f"{where} holds no study {sweep_dir.name!r}. The sweep's own command builds it from its "
+                          f"trials; one elsewhere is named by {STORAGE_VARIABLE} or --storage-file.") from None
     except Exception as error:  # a driver's message may name the URL, and with it the password
         raise ConfigError(f"The study of {sweep_dir.name} can't be read ({type(error).__name__}). Check that the URL "
                           "in the variable or the file is right and its server runs; an embedded study.log is mended "
