@@ -59,8 +59,8 @@ def read_axes(arguments: Sequence[str], loader: ConfigLoader) -> list[Axis]:
     """The axes of override lines, in the order of Hydra's BasicSweeper: a key that comes twice keeps its first place
     and its last value.
 
-    Differs from it in one point: a glob looks into the folders of a group too, and one that matches nothing is an error
-    (BasicSweeper runs zero jobs without a word).
+    Differs from it in globs alone: they look into the folders of a group too, what they find is ordered with numbers by
+    value, and one that matches nothing is an error (BasicSweeper runs zero jobs without a word).
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
 

@@ -164,6 +164,8 @@ class SweepStudy:
             if [d.name.lower() for d in study.directions] != directions:
                 raise ConfigError(f"search.objectives={list(self.objectives)}: this sweep was begun with others. "
                                   "Choose another sweep.name for them; what is trained is found there too.")
+            if study.metric_names != list(self.objectives):  # what dashboards and plots call the values
+                study.set_metric_names(list(self.objectives))
             study.sampler = self._sampler(len(study.get_trials(deepcopy=False)))
             study.pruner = self._pruner()
         return study

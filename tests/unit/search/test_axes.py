@@ -32,6 +32,8 @@ FILES = {
     "experiment/ab.yaml": "# @package _global_\ndefaults:\n  - override /optimizer: prodigy\nalpha: 3\n",
     "experiment/alex/one.yaml": "# @package _global_\ndim: 1\n",
     "experiment/alex/two.yaml": "# @package _global_\ndim: 2\n",
+    "numbered/lora2.yaml": "dim: 2\n",
+    "numbered/lora10.yaml": "dim: 10\n",
 }
 
 LINES = [
@@ -135,11 +137,19 @@ def test_a_scalar_costs_no_compose(loader: ConfigLoader) -> None:
 
 
 def test_a_glob_looks_into_folders(loader: ConfigLoader) -> None:
-    """The documented difference: BasicSweeper finds nothing there and runs nothing."""
+    """A documented difference: BasicSweeper finds nothing there and runs nothing."""
     [axis] = read_axes(["experiment=glob(alex/*)"], loader)
     assert axis.lines == ("experiment=alex/one", "experiment=alex/two")
     with pytest.raises(ConfigError, match=r"glob\(alix/\*\) matches nothing. Known: a, ab, alex/one, alex/two"):
         read_axes(["experiment=glob(alix/*)"], loader)
+
+
+def test_a_glob_orders_numbers_by_value(loader: ConfigLoader) -> None:
+    """The other one: BasicSweeper goes by their letters."""
+    lines = ["+numbered=glob(*)"]
+    [theirs] = BasicSweeper.split_arguments(OverridesParser.create(loader).parse_overrides(lines), None)
+    ours = override_lists(read_axes(lines, loader))
+    assert ours == [["+numbered=lora2"], ["+numbered=lora10"]] and theirs == ours[::-1]
 
 
 @pytest.mark.parametrize(("text", "low", "high", "is_whole", "is_log"), [
