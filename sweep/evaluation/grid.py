@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING
 from sweep.errors import ScoringError
 from sweep.evaluation.cells import Cell, subject_words
 from sweep.evaluation.drawing import Drawer
+from sweep.evaluation.figures import scores_of
 from sweep.evaluation.generate import OnProgress, Row
 from sweep.evaluation.lora_files import FoundLora
 from sweep.evaluation.measure import Measured, Observer
 from sweep.evaluation.page import Page, write_page
-from sweep.evaluation.settings import Sampler
+from sweep.evaluation.settings import Sampler, ScoringConfig
 from sweep.files import sha256_of, write_text
 from sweep.network.trained_file import read_trained
 from sweep.schema import bounds, one_of
@@ -80,7 +81,7 @@ def draw_grid(config: GridConfig, loras: Sequence[FoundLora], scorer: Scorer, fo
                 sampler = Sampler(name=config.sampler.name, num_steps=config.sampler.num_steps, guidance_scale=guidance,
                                   negative_prompt=config.sampler.negative_prompt)
                 images, measured = _block(config, loras, scorer, sampler, cell, on_progress)
-                blocks.append((f"guidance {guidance:g}", images, [_words(m) for m in measured]))
+                blocks.append((f"guidance {guidance:g}", images, [_words(m, scorer.scoring) for m in measured]))
                 arms = [(lora, strength) for lora in loras for strength in config.strengths]
                 rows += [_row(lora, strength, guidance, cell, m, scorer)
                          for (lora, strength), m in zip(arms, measured, strict=True)]
@@ -107,11 +108,8 @@ def _block(config: GridConfig, loras: Sequence[FoundLora], scorer: Scorer, sampl
     return list(images), list(observer.look(images, [cell] * len(rows)).images)
 
 
-def _words(image: Measured) -> str:
-    if image.is_broken:
-        return "broken"
-    face = "no face" if image.face is None else f"likeness {image.face:.2f}"
-    return f"{face}, prompt {image.clip:.2f}, nearest {image.nearest:.2f}"
+def _words(image: Measured, scoring: ScoringConfig) -> str:
+    return scores_of(image, scoring) + ("" if image.is_broken else f", nearest {image.nearest:.2f}")
 
 
 def _row(lora: FoundLora, strength: float, guidance: float, cell: Cell, image: Measured,
