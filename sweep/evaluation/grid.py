@@ -22,6 +22,7 @@ from sweep.evaluation.measure import Measured, Observer
 from sweep.evaluation.page import Page, write_page
 from sweep.evaluation.settings import Sampler, ScoringConfig
 from sweep.files import sha256_of, write_text
+from sweep.network.file_kinds import kind_of_file
 from sweep.network.trained_file import read_trained
 from sweep.schema import bounds, one_of
 
@@ -33,9 +34,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoGrid:
-    """Rank the files."""
+    """Nothing is shown beside the ranking."""
 
     name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BestGrid:
+    """The ranking's best files, drawn as the scores are, so that most of the images are there already."""
+
+    name: str
+    num_files: int = bounds(1, 100)
+    num_prompts: int = bounds(1, 100)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +74,22 @@ class GridConfig:
                 raise ScoringError(f"grid.{axis} is empty; a grid needs at least one value on each axis.")
 
 
-GRIDS: dict[str, type] = {"none": NoGrid, "plain": GridConfig, "tutorial": GridConfig}
+GRIDS: dict[str, type] = {"none": NoGrid, "best": BestGrid, "plain": GridConfig, "tutorial": GridConfig}
+
+
+def grid_of_best(config: BestGrid, scoring: ScoringConfig, loras: Sequence[FoundLora]) -> GridConfig:
+    """The first prompts that files are screened on, by the strengths and guidance scales of the choice.
+
+    loras: those that will be shown; of whole checkpoints and embeddings alone, strength 1 is: they have no other.
+    """
+    sampler, choice = scoring.sampler, scoring.choice
+    has_strengths = any(kind_of_file(lora.path) == "lora" for lora in loras)
+    prompts = scoring.prompts_of("screen")[:config.num_prompts]
+    return GridConfig(
+        name=config.name, prompts=tuple(scoring.prompts[i].text for i in prompts),
+        seeds=(scoring.screen.first_seed,), strengths=choice.strengths if has_strengths else (1.0,),
+        guidance_scales=choice.guidance_scales,
+        sampler=GridSampler(name=sampler.name, num_steps=sampler.num_steps, negative_prompt=sampler.negative_prompt))
 
 
 def draw_grid(config: GridConfig, loras: Sequence[FoundLora], scorer: Scorer, folder: Path,
