@@ -7,10 +7,10 @@ import pytest
 import yaml
 
 from sweep.errors import AdapterFileError, ConfigError, DataError, ModelError, ScoringError
-from sweep.evaluation.grid import BestGrid, GridConfig, GridSampler, NoGrid
+from sweep.evaluation.grid import GRIDS, BestGrid, GridConfig, GridSampler, NoGrid
 from sweep.evaluation.lora_files import find_loras
 from sweep.evaluation.settings import NoScoring, check_trains_on_one_base
-from sweep.evaluation.standalone import EvaluateConfig, bases_of, evaluate
+from sweep.evaluation.standalone import EvaluateConfig, bases_of, evaluate, load
 from sweep.evaluation.uses import UsesConfig
 from sweep.model.base import BaseModelConfig
 from sweep.schema import build
@@ -91,6 +91,17 @@ def test_a_folder_of_epochs_becomes_a_ranked_table_with_one_file_named(tmp_path,
     assert rows[0]["file"] == rows[2]["file"] == answer.file
     assert (folder / "answer.json").exists() and len(list((folder / "images").glob("*.png"))) >= 3
     assert set(TREE["thresholds"]) and {"likeness_low", "usefulness_high", "verdict"} <= set(rows[0])
+
+
+def test_every_grid_has_its_file_and_the_ranking_has_one_unasked():
+    from hydra import compose, initialize_config_dir
+
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        assert {path.stem for path in (ROOT / "conf" / "grid").glob("*.yaml")} == set(GRIDS)
+        for name, kind in GRIDS.items():
+            assert isinstance(load(compose("evaluate", [f"grid={name}"])).grid, kind)
+        asked = load(compose("evaluate"))
+    assert asked.ranking and isinstance(asked.grid, BestGrid)
 
 
 GRID = GridConfig(name="plain", prompts=("photo of {subject} with red hair, portrait",), seeds=(3, 4),
