@@ -1,5 +1,11 @@
 """Adherence: does the image show what the prompt asks for (scores.md, Adherence).
 
+Probes look at the whole image, where scores.md would have them look at the fitting crop. A crop is cut around a face,
+so an image without one would be judged on something else than its neighbours, and adherence would hang on likeness.
+Floor and ceiling are seen whole too, so what framing does to a probe falls on all three; where hair or glasses are too
+small to be seen, the base fails the probe as well, and it is dropped by name. Whether crops would tell more on real
+photographs is not measured.
+
 Shapes: B images, V values of an attribute, D width of an embedding, P prompts.
 """
 

@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING
 from sweep.errors import ScoringError
 from sweep.evaluation.cells import Cell, subject_words
 from sweep.evaluation.drawing import Drawer
+from sweep.evaluation.figures import scores_of
 from sweep.evaluation.generate import OnProgress, Row
 from sweep.evaluation.lora_files import FoundLora
 from sweep.evaluation.measure import Measured, Observer
 from sweep.evaluation.page import Page, write_page
-from sweep.evaluation.settings import Sampler
+from sweep.evaluation.settings import Sampler, ScoringConfig
 from sweep.files import sha256_of, write_text
+from sweep.network.file_kinds import kind_of_file
 from sweep.network.trained_file import read_trained
 from sweep.schema import bounds, one_of
 
@@ -32,9 +34,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoGrid:
-    """Rank the files."""
+    """Nothing is shown beside the ranking."""
 
     name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BestGrid:
+    """The ranking's best files, drawn as the scores are, so that most of the images are there already."""
+
+    name: str
+    num_files: int = bounds(1, 100)
+    num_prompts: int = bounds(1, 100)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +74,22 @@ class GridConfig:
                 raise ScoringError(f"grid.{axis} is empty; a grid needs at least one value on each axis.")
 
 
-GRIDS: dict[str, type] = {"none": NoGrid, "plain": GridConfig, "tutorial": GridConfig}
+GRIDS: dict[str, type] = {"none": NoGrid, "best": BestGrid, "plain": GridConfig, "tutorial": GridConfig}
+
+
+def grid_of_best(config: BestGrid, scoring: ScoringConfig, loras: Sequence[FoundLora]) -> GridConfig:
+    """The first prompts that files are screened on, by the strengths and guidance scales of the choice.
+
+    loras: those that will be shown; of whole checkpoints and embeddings alone, strength 1 is: they have no other.
+    """
+    sampler, choice = scoring.sampler, scoring.choice
+    has_strengths = any(kind_of_file(lora.path) == "lora" for lora in loras)
+    prompts = scoring.prompts_of("screen")[:config.num_prompts]
+    return GridConfig(
+        name=config.name, prompts=tuple(scoring.prompts[i].text for i in prompts),
+        seeds=(scoring.screen.first_seed,), strengths=choice.strengths if has_strengths else (1.0,),
+        guidance_scales=choice.guidance_scales,
+        sampler=GridSampler(name=sampler.name, num_steps=sampler.num_steps, negative_prompt=sampler.negative_prompt))
 
 
 def draw_grid(config: GridConfig, loras: Sequence[FoundLora], scorer: Scorer, folder: Path,
@@ -80,7 +106,7 @@ def draw_grid(config: GridConfig, loras: Sequence[FoundLora], scorer: Scorer, fo
                 sampler = Sampler(name=config.sampler.name, num_steps=config.sampler.num_steps, guidance_scale=guidance,
                                   negative_prompt=config.sampler.negative_prompt)
                 images, measured = _block(config, loras, scorer, sampler, cell, on_progress)
-                blocks.append((f"guidance {guidance:g}", images, [_words(m) for m in measured]))
+                blocks.append((f"guidance {guidance:g}", images, [_words(m, scorer.scoring) for m in measured]))
                 arms = [(lora, strength) for lora in loras for strength in config.strengths]
                 rows += [_row(lora, strength, guidance, cell, m, scorer)
                          for (lora, strength), m in zip(arms, measured, strict=True)]
@@ -107,11 +133,8 @@ def _block(config: GridConfig, loras: Sequence[FoundLora], scorer: Scorer, sampl
     return list(images), list(observer.look(images, [cell] * len(rows)).images)
 
 
-def _words(image: Measured) -> str:
-    if image.is_broken:
-        return "broken"
-    face = "no face" if image.face is None else f"likeness {image.face:.2f}"
-    return f"{face}, prompt {image.clip:.2f}, nearest {image.nearest:.2f}"
+def _words(image: Measured, scoring: ScoringConfig) -> str:
+    return scores_of(image, scoring) + ("" if image.is_broken else f", nearest {image.nearest:.2f}")
 
 
 def _row(lora: FoundLora, strength: float, guidance: float, cell: Cell, image: Measured,

@@ -39,19 +39,28 @@ def table_csv(ranked: Sequence[Score], answer: Answer) -> str:
     return buffer.getvalue()
 
 
-def show(ranked: Sequence[Score], answer: Answer, folder: Path) -> None:
-    """Print the table and one sentence that names the file."""
+def ranking_table(ranked: Sequence[Score]) -> tuple[str, list[str], list[list[str]]]:
+    """A title, the columns' names, and a row for each file."""
     header = ["", "file", "likeness", "adherence", "memorisation", "usefulness", "verdict"]
     rows = [[str(place), score.file, *(_shown(score, axis) for axis in header[2:6]), score.verdict]
             for place, score in enumerate(ranked, start=1)]
     title = f"{len(ranked)} files on {ranked[0].num_images} images each, at strength 1 (value, 90 % interval)"
-    _print_table(title, header, rows)
+    return title, header, rows
+
+
+def answer_text(answer: Answer) -> str:
+    """A sentence that names the file, and lines with the reason and what else is known of it."""
     final = answer.score
     fresh = f"; on {final.num_images} fresh images: " if final.stage == "confirm" else ": "
     by_framing = framing_words(final)
-    print(f"\nUse {answer.file} at strength {answer.at}{fresh}usefulness {_shown(final, 'usefulness')}, "
-          f"{final.verdict}.\n{answer.reason}." + (f"\nIts {by_framing}." if by_framing else "")
-          + f"\nSheets, table and answer: {folder}")
+    return (f"Use {answer.file} at strength {answer.at}{fresh}usefulness {_shown(final, 'usefulness')}, "
+            f"{final.verdict}.\n{answer.reason}." + (f"\nIts {by_framing}." if by_framing else ""))
+
+
+def show(ranked: Sequence[Score], answer: Answer) -> None:
+    """Print the table and the sentence that names the file."""
+    _print_table(*ranking_table(ranked))
+    print(f"\n{answer_text(answer)}")
 
 
 def show_images(scored: Sequence[ImageSet], ceiling: Sequence[float], folder: Path) -> None:

@@ -331,7 +331,7 @@ class Scorer:
         judgement = judge(measured, self.anchors, self.scoring, job.stage)
         write_sheet(request.images_dir / f"{job.score_id}.png", drawn, job.cells,
                     figures(measured, self.scoring, [path.name for path in photos]), f"{title}\n{in_words(judgement)}",
-                    facts(measured))
+                    facts(measured, self.scoring))
         if job.stage == "confirm":
             write_copy_report(request.images_dir / f"{job.score_id}-copies.html", drawn, job.cells, measured.images,
                               photos, self.scoring.copies.copy_distance, title)

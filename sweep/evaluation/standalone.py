@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from sweep.command_line import CONF_DIR
 from sweep.data.folder import Dataset, DatasetConfig, read_dataset
 from sweep.errors import ConfigError, ModelError, ScoringError
-from sweep.evaluation.grid import GRIDS, NoGrid, draw_grid
+from sweep.evaluation.grid import GRIDS, BestGrid, GridConfig, NoGrid, draw_grid, grid_of_best
+from sweep.evaluation.index import write_index
 from sweep.evaluation.inner_ranks import check_inner_ranks, smallest_as_good, with_inner_ranks
 from sweep.evaluation.inpainting import inpainting_base
 from sweep.evaluation.keys import photos_key, reference_photos
@@ -40,6 +41,7 @@ class EvaluateConfig:
     sweep: str | None
     lora: str | None
     inner_ranks: tuple[int, ...] = bounds(1, 4096)
+    ranking: bool
     images: str | None
     uses: UsesConfig
     base_model: BaseModelConfig = family(BASE_MODELS)
@@ -63,10 +65,10 @@ def load(cfg: DictConfig) -> EvaluateConfig:
 
 
 def evaluate(config: EvaluateConfig) -> list[Answer]:
-    """Do what the config asks for: rank LoRA files on each base and name one, draw a grid of them, or score images.
+    """Do what the config asks for: rank LoRA files on each base, name one and draw a grid of them, or score images.
 
-    Returns the answers, one for each base. Raises AdapterFileError, DataError, ModelError or ScoringError before
-    anything is drawn.
+    Returns the answers, one for each base; none without a ranking. Raises AdapterFileError, DataError, ModelError or
+    ScoringError before anything is drawn.
     """
     if isinstance(config.scoring, NoScoring):
         raise ScoringError("scoring=none measures nothing; leave it out, or give scoring=pocket, person, animal, "
@@ -76,11 +78,15 @@ def evaluate(config: EvaluateConfig) -> list[Answer]:
                           "dataset.dir=PHOTOS_OF_THE_SUBJECT, or images=FOLDER for images that exist already.")
     check_token_length(config.max_token_length)
     if config.images is not None:
-        if config.scoring.base_models or config.uses.any or not isinstance(config.grid, NoGrid):
-            raise ConfigError("images=FOLDER scores images as they are: grid, uses and scoring.base_models draw with "
-                              "LoRA files; give lora=... for these.")
+        if (config.scoring.base_models or config.uses.any or isinstance(config.grid, GridConfig)
+                or not config.ranking):
+            raise ConfigError("images=FOLDER scores images as they are: grid, ranking=false, uses and "
+                              "scoring.base_models are about LoRA files; give lora=... for these.")
         _score_images(config)
         return []
+    if not config.ranking and (config.uses.any or not isinstance(config.grid, GridConfig)):
+        raise ConfigError("ranking=false draws a grid and nothing else: it needs grid=plain or grid=tutorial, since "
+                          "grid=best shows what the ranking puts first and uses ask about the file that it names.")
     bases = bases_of(config)
     for base in bases:
         check_fits(config.scoring, base.name)
@@ -111,30 +117,50 @@ def bases_of(config: EvaluateConfig) -> list[BaseModelConfig]:
 
 
 def _on_base(config: EvaluateConfig, loras: Sequence[FoundLora], dataset: Dataset) -> Answer | None:
-    """The answer on one base; None for a grid."""
+    """The answer on one base; None without a ranking."""
     if config.scoring.base_models:
         print(f"On {config.base_model.path or config.base_model.name}:")
     scorer = _scorer(config, dataset)
     _check_readable(loras, scorer)
-    for line in scorer.notes:
+    for line in scorer.notes if config.ranking else scorer.observer.real_photos().notes:  # the latter draws nothing
         print(f"note: {line}", file=sys.stderr)
     folder = _folder(config, scorer)
     if config.inner_ranks:
         loras = with_inner_ranks(loras, config.inner_ranks, folder / "inner", scorer.targets)
-    if not isinstance(config.grid, NoGrid):
-        for page in draw_grid(config.grid, loras, scorer, folder, _on_progress()):
-            print(page)
+    if not config.ranking:
+        pages = _grid(config.grid, loras, [], scorer, folder)
+        print(f"The same on one page: {write_index(folder, [], None, pages)}")
         return None
     scores, answer = _score(loras, scorer, folder)
     ranked = rank(scores, answer)
     write_text(folder / "table.csv", table_csv(ranked, answer))
     write_json(folder / "answer.json", to_json(answer))
-    show(ranked, answer, folder)
+    show(ranked, answer)
     if config.inner_ranks and (words := smallest_as_good(scores, loras)):
         print(f"{words}.")
+    file_of = {id(score): lora for score, lora in zip(scores, loras, strict=True)}
+    pages = _grid(config.grid, loras, [file_of[id(score)] for score in ranked], scorer, folder)
+    print(f"All on one page: {write_index(folder, ranked, answer, pages)}; sheets, table and answer lie beside it.")
     if config.uses.any:
         score_uses(config.uses, chosen(loras, answer), answer, scorer, folder, _on_progress())
     return answer
+
+
+def _grid(config: Any, loras: Sequence[FoundLora], best: Sequence[FoundLora], scorer: Scorer,
+          folder: Path) -> list[Path]:
+    """Draw what the config asks for and print the pages' paths. best: the same files, best first."""
+    if isinstance(config, NoGrid):
+        return []
+    if isinstance(config, BestGrid):
+        loras = [lora for lora in loras if lora in best[:config.num_files]]
+        config = grid_of_best(config, scorer.scoring, loras)
+    progress = _on_progress()
+    pages = draw_grid(config, loras, scorer, folder, progress)
+    if progress is not None:
+        print(file=sys.stderr)
+    for page in pages:
+        print(page)
+    return pages
 
 
 def _score_images(config: EvaluateConfig) -> list[ImageSet]:

@@ -104,8 +104,8 @@ def variant(path: Path) -> str:
     return words[0].split("-")[0] if words else ""
 
 
-_EXAMPLES = {"sd15": "stable-diffusion-v1-5/stable-diffusion-v1-5", "sd2": "stabilityai/stable-diffusion-2-1",
-             "sdxl": "stabilityai/stable-diffusion-xl-base-1.0", "file": "REPOSITORY FILE.safetensors"}
+_HUB_IDS = {"sd15": "stable-diffusion-v1-5/stable-diffusion-v1-5", "sd2": "stabilityai/stable-diffusion-2-1",
+            "sdxl": "stabilityai/stable-diffusion-xl-base-1.0"}
 
 
 def _located(config: BaseModelConfig) -> Path:
@@ -117,15 +117,16 @@ def _located(config: BaseModelConfig) -> Path:
     if given is None:
         raise ModelError(f"base_model={config.name} needs base_model.path=FOLDER (a model in diffusers layout), a hub "
                          "id that lies in the hub's cache, or a .safetensors checkpoint. Nothing is downloaded without "
-                         f"being asked for; get one with, e.g.: hf download {_EXAMPLES[config.name]} "
-                         "--local-dir FOLDER")
+                         "being asked for; get one with, e.g.: hf download "
+                         f"{_HUB_IDS.get(config.name, 'REPOSITORY FILE.safetensors')} --local-dir FOLDER")
     path = Path(given).expanduser()
     if path.exists():
         return path
     if isinstance(config, PretrainedConfig) and _HUB_ID.fullmatch(given) and path.suffix != ".safetensors":
         return _from_hub(given, config)
+    hub_id = f"a hub id such as {_HUB_IDS[config.name]}, " if config.name in _HUB_IDS else ""
     raise ModelError(f"The base model {path} does not exist. Give base_model.path=FOLDER, a folder in diffusers "
-                     "layout, a hub id such as stabilityai/stable-diffusion-xl-base-1.0, or a .safetensors file.")
+                     f"layout, {hub_id}or a .safetensors file.")
 
 
 def _difference(folder: Path) -> Path:

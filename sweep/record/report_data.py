@@ -19,7 +19,7 @@ from sweep.record.how_to_use import prompt_words
 from sweep.record.notes import read_notes
 from sweep.record.pictures import Strip, photo_thumbnail, read_strip
 from sweep.record.sentences import answer_sentence, file_place, learned, results_sentence, tie_sentence, value_text
-from sweep.trial import Score, TrialResult, trial_folder
+from sweep.trial import Answer, Score, TrialResult, trial_folder
 
 PICTURE_BUDGET = 24_000_000  # bytes of images in one report; what does not fit is left out, and the report says so
 MAX_COPIES = 24  # pairs in the copy report
@@ -79,6 +79,7 @@ def _trial(result: TrialResult, choice: str, swept: Sequence[str], record: Recor
         "verdict": answer.score.verdict if answer else result.status, "file": answer.file if answer else "",
         "place": f"{record.results_dir.as_posix()}/{file_place(result)}" if answer else "",
         "strength": answer.strength if answer else None, "epoch": answer.epoch if answer else None,
+        "guidance": _guidance(answer, record) if answer else None,
         "is_scored": usefulness(result) is not None,
         "axes": {name: _axis(answer.score, name) for name in FIGURES} if answer else {},
         "words": results_sentence(result), "notes": read_notes(folder.root),
@@ -109,12 +110,13 @@ def _add_scores(data: ReportData, record: Record, named: Sequence[TrialResult], 
     for result in sorted(record.results, key=lambda r: _rank(r, named)):
         images = trial_folder(record.results_dir, result.trial.train_id).images
         for score in sorted(result.scores, key=lambda s: _STAGES.index(s.stage) if s.stage in _STAGES else 9):
-            row = _score_row(score, result)
+            row = _score_row(score, result, record)
             rows.append(row)
             strip = read_strip(images / f"{score.score_id}.png")
             if strip is None:
                 continue
             row["cells"] = [_cell_number(cell, cells, texts) for cell in strip.cells]
+            row["images"] = [cell.get("scores", "") for cell in strip.cells]
             nearest += _nearest(strip, row, len(rows) - 1)
             if len(strip.webp) * 4 // 3 > budget:
                 num_left_out += 1
@@ -132,10 +134,18 @@ def _rank(result: TrialResult, named: Sequence[TrialResult]) -> tuple[bool, floa
     return result not in named, -(estimate.value or 0.0) if estimate else 1.0, result.trial.number
 
 
-def _score_row(score: Score, result: TrialResult) -> dict[str, Any]:
+def _guidance(drawn: Score | Answer, record: Record) -> float | None:
+    """None where it is the sampler's own, of a record that does not say which that is."""
+    own = record.facts.sampler.get("guidance_scale")
+    return own if drawn.guidance_scale is None else drawn.guidance_scale
+
+
+def _score_row(score: Score, result: TrialResult, record: Record) -> dict[str, Any]:
     return {"trial": result.trial.number, "stage": score.stage, "step": score.step, "epoch": score.epoch,
-            "strength": score.strength, "file": score.file, "verdict": score.verdict,
-            "axes": {name: _axis(score, name) for name in FIGURES}, "notes": list(score.notes), "cells": []}
+            "strength": score.strength, "guidance": _guidance(score, record), "file": score.file,
+            "verdict": score.verdict,
+            "axes": {name: _axis(score, name) for name in FIGURES}, "notes": list(score.notes), "cells": [],
+            "images": []}
 
 
 def _cell_number(cell: Mapping[str, Any], known: dict[str, int], texts: list[dict[str, Any]]) -> int:

@@ -158,6 +158,39 @@ def test_columns_can_be_the_checkpoints_or_strengths_of_one_trial(page: Any) -> 
         assert tiles(page)
 
 
+def shown_scores(page: Any) -> list[str]:
+    return page.execute_script("return [...document.querySelectorAll('#grid td .under')].map((t) => t.innerText)")
+
+
+def test_each_image_has_its_own_scores_beneath(page: Any) -> None:
+    show(page, "images")
+    page.execute_script("document.getElementById('x-axis').value = 'trials';"
+                        "document.getElementById('strength').value = 2")
+    slide(page, "checkpoint", 2)
+    assert shown_scores(page)[0].startswith("likeness 0.0") and len(shown_scores(page)) == len(tiles(page))
+    assert not page.find_element("id", "guidance-label").is_displayed(), "there is one guidance only"
+
+
+def test_guidance_is_an_axis_where_there_are_several(browser: Any, tmp_path: Path) -> None:
+    sweep_dir = make_sweep(tmp_path / "results", num_trials=2, num_steps=6, guidance_scales=(3.0, 5.0))
+    browser.set_window_size(1400, 1000)
+    browser.get(write_report(read_record(sweep_dir)).as_uri())
+    show(browser, "images")
+    slide(browser, "strength", 1)
+    assert browser.find_element("id", "guidance-text").text == "7", "the sampler's own at first"
+    own = tiles(browser)
+    slide(browser, "guidance", 0)
+    other = tiles(browser)
+    assert other and set(own).isdisjoint(other)
+    assert "0.8 and guidance 3" in browser.find_element("id", "grid").text
+    browser.execute_script("document.getElementById('x-axis').value = 'guidances'")
+    slide(browser, "guidance", 0)
+    heads = browser.execute_script("return [...document.querySelectorAll('#grid thead th')].map((t) => t.innerText)")
+    assert [head.split("\n")[0] for head in heads[1:]] == ["guidance 3", "guidance 5", "guidance 7"]
+    assert len(set(tiles(browser))) >= 3 and not browser.find_element("id", "guidance-label").is_displayed()
+    assert browser.find_elements("css selector", "th[data-name='guidance']") and errors(browser) == []
+
+
 def test_a_prompt_says_what_it_is_there_for(page: Any) -> None:
     show(page, "images")
     page.execute_script("document.getElementById('strength').value = 1")

@@ -40,7 +40,7 @@ def insightface_files(config: BackendConfig) -> list[Path]:
     if len(files) < 2:
         raise ModelError(f"{folder} holds {len(files)} .onnx files; insightface needs a detector (det_10g.onnx, "
                          "scrfd_10g_bnkps.onnx) and a recogniser (w600k_r50.onnx, glintr100.onnx).")
-    return files
+    return _existing(files, config, "face")
 
 
 def transformers_folder(config: BackendConfig, role: str) -> Path:
@@ -110,10 +110,15 @@ def _existing(paths: list[Path], config: BackendConfig, role: str) -> list[Path]
     missing = [str(path) for path in paths if not path.is_file()]
     if missing:
         raise ModelError(f"scoring.backends.{role}={config.name} lacks {', '.join(missing)}.")
+    check_hash(paths, config, role)
+    return paths
+
+
+def check_hash(paths: list[Path], config: BackendConfig, role: str) -> None:
+    """Raise ModelError if the first file is not the one that the config asks for."""
     if config.sha256 is not None and (found := sha256_of(paths[0])) != config.sha256.lower():
         raise ModelError(f"{paths[0]} is not the file that scoring.backends.{role}.sha256 asks for: its SHA-256 is "
                          f"{found}, asked for was {config.sha256.lower()}.")
-    return paths
 
 
 def _needs_package(package: str, choice: str, how: str) -> None:

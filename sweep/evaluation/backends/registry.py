@@ -84,6 +84,7 @@ def _part_files(role: str, config: BackendConfig) -> list[Path]:
         if missing:
             raise ModelError(f"Scoring lacks {', '.join(missing)}. `python -m sweep.pocket.build` makes a set of "
                              "weights; scoring=none trains without scoring.")
+        files.check_hash(paths, config, role)
         return paths
     if config.name in files.MODEL_TYPES:
         return files.transformers_files(config, role)

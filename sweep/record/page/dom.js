@@ -15,6 +15,14 @@ function element(tag, attributes = {}, ...children) {
   return made;
 }
 
+// What images were drawn at. A guidance of null is the sampler's own, of a record that does not say which that is.
+const unique = (values) => [...new Set(values)].sort((a, b) => a - b);
+const grid = Object.fromEntries([["steps", "step"], ["strengths", "strength"], ["guidances", "guidance"]]
+  .map(([axis, key]) => [axis, unique(data.scores.map((score) => score[key]))]));
+const hasGuidances = grid.guidances.length > 1;
+const guidanceText = (value) => (value === null || value === undefined ? "of the sampler" : String(value));
+const spokenArm = ({ strength, guidance }) => (hasGuidances ? `${strength} and guidance ${guidanceText(guidance)}` : String(strength));
+
 const figure = (value) => (value === null || value === undefined ? "" : Number(value).toFixed(2));
 const interval = ([value, low, high]) => (value === null ? "" : low === null ? "no interval" : `${figure(low)} to ${figure(high)}`);
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();

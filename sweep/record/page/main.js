@@ -22,7 +22,7 @@ function setTheme(isDark) {
 }
 
 // In a live view the page is loaded again when the record has grown; what the reader has set comes back.
-const INPUTS = ["filter", "settings-axis", "settings-kind", "metric", "x-axis", "one", "checkpoint", "strength", "prompt-filter", "size"];
+const INPUTS = ["filter", "settings-axis", "settings-kind", "metric", "x-axis", "one", "checkpoint", "strength", "guidance", "prompt-filter", "size"];
 
 function keepState() {
   const inputs = Object.fromEntries(INPUTS.map((id) => [id, byId(id).value]));

@@ -24,13 +24,9 @@ function tileOf(score, position, size, label) {
 }
 
 const scoresOf = (number) => data.scores.filter((score) => score.trial === number && score.cells.length);
-const unique = (values) => [...new Set(values)].sort((a, b) => a - b);
 const LABELS = { prompt: "", bare: "bare trigger: ", caption: "training caption: ", class: "no trigger: " };
-const grid = { steps: [], strengths: [] };
 
 function setUpGrid() {
-  grid.steps = unique(data.scores.map((score) => score.step));
-  grid.strengths = unique(data.scores.map((score) => score.strength));
   const scored = data.trials.filter((trial) => scoresOf(trial.number).length);
   const first = scored.filter((trial) => trial.choice);
   const rest = scored.filter((trial) => !trial.choice).sort((a, b) => ((b.axes.usefulness || [0])[0] || 0) - ((a.axes.usefulness || [0])[0] || 0));
@@ -40,22 +36,28 @@ function setUpGrid() {
   byId("checkpoint").value = grid.steps.length - 1;
   byId("strength").max = Math.max(0, grid.strengths.length - 1);
   byId("strength").value = grid.strengths.length - 1;
-  for (const id of ["x-axis", "one", "checkpoint", "strength", "prompt-filter", "size"]) byId(id).addEventListener("input", drawGrid);
+  byId("guidance").max = Math.max(0, grid.guidances.length - 1);
+  byId("guidance").value = grid.guidances.indexOf((data.scores.find((score) => score.stage === "screen") || {}).guidance);
+  if (!hasGuidances) byId("x-axis").querySelector("[value=guidances]").remove();
+  for (const id of ["x-axis", "one", "checkpoint", "strength", "guidance", "prompt-filter", "size"]) byId(id).addEventListener("input", drawGrid);
 }
 
 function gridColumns() {
   const kind = byId("x-axis").value;
-  const [step, strength] = [grid.steps[byId("checkpoint").value], grid.strengths[byId("strength").value]];
+  const at = chosenArm();
   const one = Number(byId("one").value);
-  if (kind === "checkpoints") return grid.steps.map((each) => ({ title: `step ${each}`, number: one, step: each, strength }));
-  if (kind === "strengths") return grid.strengths.map((each) => ({ title: `strength ${each}`, number: one, step, strength: each }));
-  return data.trials.filter((trial) => state.picks.includes(trial.number))
-    .map((trial) => ({ title: trialName(trial), number: trial.number, step, strength }));
+  if (kind === "checkpoints") return grid.steps.map((step) => ({ ...at, title: `step ${step}`, number: one, step }));
+  if (kind === "strengths") return grid.strengths.map((strength) => ({ ...at, title: `strength ${strength}`, number: one, strength }));
+  if (kind === "guidances") return grid.guidances.map((guidance) => ({ ...at, title: `guidance ${guidanceText(guidance)}`, number: one, guidance }));
+  return data.trials.filter((trial) => state.picks.includes(trial.number)).map((trial) => ({ ...at, title: trialName(trial), number: trial.number }));
 }
 
-// The images of a column: its newest checkpoint up to the step, at the strength.
+const chosenArm = () => ({ step: grid.steps[byId("checkpoint").value], strength: grid.strengths[byId("strength").value],
+  guidance: grid.guidances[byId("guidance").value] });
+
+// The images of a column: its newest checkpoint up to the step, at the strength and the guidance.
 function chosenScores(column) {
-  const fitting = scoresOf(column.number).filter((score) => score.strength === column.strength && score.step <= column.step);
+  const fitting = scoresOf(column.number).filter((score) => score.strength === column.strength && score.guidance === column.guidance && score.step <= column.step);
   const newest = Math.max(...fitting.map((score) => score.step));
   return fitting.filter((score) => score.step === newest);
 }
@@ -66,20 +68,22 @@ function drawGrid() {
   byId("one-label").hidden = kind === "trials";
   byId("checkpoint-label").hidden = kind === "checkpoints";
   byId("strength-label").hidden = kind === "strengths";
-  const [step, strength] = [grid.steps[byId("checkpoint").value], grid.strengths[byId("strength").value]];
+  byId("guidance-label").hidden = !hasGuidances || kind === "guidances";
+  const { step, strength, guidance } = chosenArm();
   byId("checkpoint-text").textContent = step === undefined ? "" : `step ${step}`;
   byId("strength-text").textContent = strength === undefined ? "" : String(strength);
+  byId("guidance-text").textContent = guidanceText(guidance);
   const shown = gridColumns().map((column) => ({ ...column, scores: chosenScores(column) }));
   const words = byId("prompt-filter").value.toLowerCase();
   const cells = [...new Set(shown.flatMap((column) => column.scores.flatMap((score) => score.cells)))]
     .filter((cell) => data.cells[cell].text.toLowerCase().includes(words)).sort((a, b) => a - b);
   const head = element("tr", {}, element("th", { class: "prompt", scope: "col" }, "prompt (seed)"),
     ...shown.map((column) => element("th", { scope: "col" }, column.title,
-      element("span", { class: "under" }, column.scores.length ? `step ${column.scores[0].step} at ${column.strength}` : "not drawn here"))));
+      element("span", { class: "under" }, column.scores.length ? `step ${column.scores[0].step} at ${spokenArm(column)}` : "not drawn here"))));
   byId("grid").replaceChildren(element("thead", {}, head), element("tbody", {}, ...cells.map((cell) => rowOf(cell, shown, size))));
   const rest = data.pictures_left_out ? ` ${data.pictures_left_out} sheets did not fit into this file; they lie in the trials' images folders.` : "";
   byId("images-hint").textContent = !data.scores.some((score) => score.cells.length) ? "No images were scored."
-    : `${cells.length} prompts, ${shown.length} columns. Checkpoints are screened at strength 1, the best are drawn at the others too.${rest}`;
+    : `${cells.length} prompts, ${shown.length} columns. Checkpoints are screened at strength 1, the best are drawn at the others too. Beneath each image stand its own raw scores: likeness is the cosine to the reference photos, and a probe's figure the probability of what the prompt asks for.${rest}`;
 }
 
 function rowOf(cell, shown, size) {
@@ -87,7 +91,9 @@ function rowOf(cell, shown, size) {
   const title = `${LABELS[kind] ?? `${kind}: `}${text} (${seed})`;
   return element("tr", {}, element("th", { class: "prompt", scope: "row" }, title), ...shown.map((column) => {
     const score = column.scores.find((each) => each.cells.includes(cell) && each.picture) || column.scores.find((each) => each.cells.includes(cell));
-    return element("td", {}, tileOf(score, score ? score.cells.indexOf(cell) : -1, size, `${column.title}: ${title}`));
+    const position = score ? score.cells.indexOf(cell) : -1;
+    return element("td", {}, tileOf(score, position, size, `${column.title}: ${title}`),
+      score && score.images[position] ? element("span", { class: "under" }, score.images[position]) : null);
   }));
 }
 
@@ -107,7 +113,7 @@ function drawCopies() {
     const cell = data.cells[score.cells[pair.tile]];
     return element("figure", { class: pair.is_copy ? "pair copy" : "pair" },
       element("div", { class: "two" }, tileOf(score, pair.tile, 120, `image of trial ${pair.trial}: ${cell.text}`), photoOf(pair.photo)),
-      element("figcaption", {}, `${pair.is_copy ? "Copy. " : ""}Distance ${figure(pair.distance)}, trial ${pair.trial}, step ${score.step} at ${score.strength}: ${cell.text}`,
+      element("figcaption", {}, `${pair.is_copy ? "Copy. " : ""}Distance ${figure(pair.distance)}, trial ${pair.trial}, step ${score.step} at ${spokenArm(score)}: ${cell.text}`,
         photos[pair.photo] ? element("span", { class: "under" }, `${photos[pair.photo].name}: ${photos[pair.photo].caption}`) : null));
   }));
   byId("attract-title").hidden = !attract.length;

@@ -7,6 +7,7 @@ const columns = [
   ...data.axes.map((name) => ({ name, value: (t) => (t.axes[name] || [null])[0], axis: true, number: true })),
   { name: "verdict", value: (t) => t.verdict, words: true },
   { name: "strength", value: (t) => t.strength, number: true },
+  ...(hasGuidances ? [{ name: "guidance", value: (t) => t.guidance, number: true }] : []),
   { name: "minutes", value: (t) => t.minutes, number: true },
   { name: "file", value: (t) => t.file, words: true },
 ];

@@ -5,6 +5,7 @@ import importlib.util
 
 import pytest
 import torch
+import yaml
 
 from sweep.errors import ModelError, ScoringError
 from sweep.evaluation.backends.interface import squared_distances
@@ -14,8 +15,9 @@ from sweep.pocket.subject import subject_shots
 from sweep.pocket.world import held_out_people
 from sweep.schema import build
 from tests.unit.evaluation import small_models
-from tests.unit.evaluation.evaluation_examples import TREE
+from tests.unit.evaluation.evaluation_examples import ROOT, TREE
 
+REAL = yaml.safe_load((ROOT / "conf" / "scoring" / "shared" / "real.yaml").read_text())
 NONE = {"name": "none", "path": None, "sha256": None, "download": False}
 MEMBERS = [("face", "pocket"), ("face", "dlib"), ("face", "insightface"), ("prompt", "pocket"), ("prompt", "clip"),
            ("prompt", "siglip"), ("subject", "dino"), ("subject", "clip"), ("subject", "pocket"),
@@ -41,12 +43,14 @@ def weights(tmp_path_factory):
     return path_of
 
 
-def configured(role, name, path, **changes):
-    """The pocket's scoring with another member in one role."""
+def configured(role, name, path, *, face_confidence=None, **changes):
+    """The pocket's scoring with another member in one role, a face recogniser for photographs at their confidence."""
     backends = {**TREE["backends"], role: {"name": name, "path": path, "sha256": None, "download": False, **changes}}
     if role == "subject":
         backends["face"] = NONE
-    return build(ScoringConfig, {**TREE, "backends": backends}, "scoring")
+    if face_confidence is None:
+        face_confidence = (REAL if name in ("dlib", "insightface") else TREE)["face_confidence"]
+    return build(ScoringConfig, {**TREE, "backends": backends, "face_confidence": face_confidence}, "scoring")
 
 
 def needs(package: str) -> None:
@@ -175,8 +179,7 @@ def test_several_faces_come_largest_first(name, member):
 
 
 def test_dlib_on_a_real_photograph(member):
-    """Found and embedded; crops and flips are near, other faces far; the face that its detector sees on the suit (score
-    .117 at upsample 1) is not kept."""
+    """Found and embedded; crops and flips are near, other faces far."""
     backend, photo = member("face", "dlib"), astronaut()
     [faces] = backend.faces(photo)
     assert len(faces) == 1
@@ -191,6 +194,25 @@ def test_dlib_on_a_real_photograph(member):
     far = [float(me @ found.embeddings_FD[0]) for found in backend.faces(framed) if len(found)]
     assert len(far) >= 3
     assert min(near) > 0.95 > 0.93 > max(far)
+
+
+def test_the_face_that_dlib_sees_on_the_suit_is_not_kept():
+    """Its detector gives it .117, where the shipped confidence is .25."""
+    for package in PACKAGES["dlib"]:
+        needs(package)
+    import dlib
+
+    from sweep.data.dlib_models import UPSAMPLE
+    from sweep.evaluation.backends.faces import pixels_of
+
+    photo = astronaut()
+    _, confidences, _ = dlib.get_frontal_face_detector().run(pixels_of(photo[0]), UPSAMPLE, 0.1)
+    assert min(confidences) == pytest.approx(0.117, abs=0.002) and REAL["face_confidence"] == 0.25
+    unsure, shipped = (load_backends(configured("face", "dlib", None, face_confidence=confidence)).face.faces(photo)[0]
+                       for confidence in (0.1, REAL["face_confidence"]))
+    assert [len(unsure), len(shipped)] == [2, 1]
+    suit = next(box for box in unsure.boxes_F4 if not torch.equal(box, shipped.boxes_F4[0]))
+    assert float(suit[1]) > float(shipped.boxes_F4[0, 3]), "beneath the face"
 
 
 def test_lpips_vectors_give_the_packages_own_distance(member, people):
@@ -220,14 +242,10 @@ def test_texts_have_features_of_their_own(name, member):
     assert float(features[0] @ features[1]) < 1 - 1e-6 and backend.logit_scale > 0
 
 
-@pytest.mark.parametrize(("role", "name"), [m for m in MEMBERS if m[1] not in ("perceptual", "dlib")])
+@pytest.mark.parametrize(("role", "name"), [m for m in MEMBERS if m[1] != "perceptual"])  # the same again
 def test_a_wrong_hash_is_named(role, name, weights):
-    if name == "pocket":
-        return  # its files are the package's own
     for package in PACKAGES.get(name, ()):
         needs(package)
-    if name == "insightface":
-        pytest.skip("a folder of several files has no single hash")
     with pytest.raises(ModelError, match=r"is not the file that scoring.backends.\w+.sha256 asks for: its SHA-256 is"):
         backend_identities(configured(role, name, weights(name), sha256="00" * 32))
 

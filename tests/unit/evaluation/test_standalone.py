@@ -7,10 +7,10 @@ import pytest
 import yaml
 
 from sweep.errors import AdapterFileError, ConfigError, DataError, ModelError, ScoringError
-from sweep.evaluation.grid import GridConfig, GridSampler, NoGrid
+from sweep.evaluation.grid import GRIDS, BestGrid, GridConfig, GridSampler, NoGrid
 from sweep.evaluation.lora_files import find_loras
 from sweep.evaluation.settings import NoScoring, check_trains_on_one_base
-from sweep.evaluation.standalone import EvaluateConfig, bases_of, evaluate
+from sweep.evaluation.standalone import EvaluateConfig, bases_of, evaluate, load
 from sweep.evaluation.uses import UsesConfig
 from sweep.model.base import BaseModelConfig
 from sweep.schema import build
@@ -26,7 +26,7 @@ def config(lora, results_dir, **changes):
               "base_model": BaseModelConfig(name="pocket", path=None, resolution=64), "threads": None, "clip_skip": 1,
               "max_token_length": 75, "dataset": dataset_config(num_images=6),
               "scoring": tiny_scoring(), "results_dir": str(results_dir), "images": None, "sweep": None,
-              "grid": NoGrid(name="none")}
+              "grid": NoGrid(name="none"), "ranking": True}
     return EvaluateConfig(**{**values, **changes})
 
 
@@ -93,6 +93,17 @@ def test_a_folder_of_epochs_becomes_a_ranked_table_with_one_file_named(tmp_path,
     assert set(TREE["thresholds"]) and {"likeness_low", "usefulness_high", "verdict"} <= set(rows[0])
 
 
+def test_every_grid_has_its_file_and_the_ranking_has_one_unasked():
+    from hydra import compose, initialize_config_dir
+
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        assert {path.stem for path in (ROOT / "conf" / "grid").glob("*.yaml")} == set(GRIDS)
+        for name, kind in GRIDS.items():
+            assert isinstance(load(compose("evaluate", [f"grid={name}"])).grid, kind)
+        asked = load(compose("evaluate"))
+    assert asked.ranking and isinstance(asked.grid, BestGrid)
+
+
 GRID = GridConfig(name="plain", prompts=("photo of {subject} with red hair, portrait",), seeds=(3, 4),
                   strengths=(1.0, 0.5), guidance_scales=(7.0, 3.0),
                   sampler=GridSampler(name="euler_a", num_steps=2, negative_prompt=""))
@@ -103,7 +114,7 @@ def test_a_grid_shows_each_file_strength_guidance_prompt_and_seed_with_its_score
 
     for epoch in (1, 2):
         make_lora(tmp_path / "loras" / f"a-{epoch:06d}.safetensors", seed=epoch)
-    assert evaluate(config(tmp_path / "loras", tmp_path / "results", grid=GRID)) == []
+    assert evaluate(config(tmp_path / "loras", tmp_path / "results", grid=GRID, ranking=False)) == []
     pages = [line for line in capsys.readouterr().out.splitlines() if line.endswith(".png")]
     assert len(pages) == 2 and pages[0].endswith("grid-1-seed3.png")
     with Image.open(pages[0]) as page:
@@ -114,13 +125,68 @@ def test_a_grid_shows_each_file_strength_guidance_prompt_and_seed_with_its_score
     assert {(r["epoch"], r["strength"], r["guidance"], r["seed"]) for r in rows} == {
         (e, s, g, seed) for e in "12" for s in ("1.0000", "0.5000") for g in ("7.0000", "3.0000") for seed in "34"}
     assert all(row["prompt"] == "photo of alexq man with red hair, portrait" for row in rows)
+    index = (folder / "index.html").read_text()
+    assert [name in index for name in ("grid-1-seed3.png", "grid-1-seed4.png", "<table>")] == [True, True, False]
+    assert not (folder / "table.csv").exists() and not (tmp_path / "results" / "cache" / "anchors").exists()
+
+
+def test_the_rankings_best_are_shown_beside_it_in_images_that_are_there_already(tmp_path, make_lora, capsys,
+                                                                               monkeypatch):
+    from sweep.evaluation import drawing
+
+    for epoch in (1, 2, 3):
+        make_lora(tmp_path / "loras" / f"a&{epoch:06d}.safetensors", seed=epoch)
+    drawn = []
+    generate = drawing.generate
+    monkeypatch.setattr(drawing, "generate", lambda base, targets, rows, *rest, **named: drawn.extend(rows) or generate(
+        base, targets, rows, *rest, **named))
+    evaluate(config(tmp_path / "loras", tmp_path / "results"))
+    num_ranked = len(drawn)
+    [answer] = evaluate(config(tmp_path / "loras", tmp_path / "results",
+                               grid=BestGrid(name="best", num_files=2, num_prompts=2)))
+    new = drawn[num_ranked:]
+    assert 0 < len(new) <= 2 * 2, "of two files, two strengths and two prompts those at strength 1 are there"
+    assert all(row.strength == 0.5 for row in new)
+    (folder,) = (tmp_path / "results").glob("evaluate-*")
+    rows = list(csv.DictReader((folder / "grid.csv").open()))
+    best = [row["file"] for row in csv.DictReader((folder / "table.csv").open())][:2]
+    assert len(rows) == 8 and {row["file"] for row in rows} == set(best) and answer.file in best
+    index = (folder / "index.html").read_text()
+    assert "a&0" not in index and f"Use {answer.file} at strength".replace("&", "&amp;") in index
+    assert index.count("<img") == 2 and index.count("<tr>") == 4
+    assert str(folder / "index.html") in capsys.readouterr().out
+
+
+def test_a_sheet_knows_each_images_own_scores(tmp_path, make_lora):
+    """The report prints them."""
+    from sweep.record.pictures import read_tiles
+
+    make_lora(tmp_path / "a.safetensors")
+    evaluate(config(tmp_path / "a.safetensors", tmp_path / "results"))
+    (folder,) = (tmp_path / "results").glob("evaluate-*")
+    cells = [cell for path in (folder / "images").glob("*.png") for cell, _ in read_tiles(path)]
+    assert len(cells) > 10 and all(cell["scores"].split()[0] in ("likeness", "no", "broken") for cell in cells)
+    of_red_hair = [cell["scores"] for cell in cells if cell["text"] == "photo of alexq man with red hair, close-up"]
+    assert of_red_hair and all("hair red 0." in scores or scores == "broken" for scores in of_red_hair)
+
+
+def test_a_grid_alone_must_be_one_that_needs_no_ranking(tmp_path, make_lora):
+    lora = make_lora(tmp_path / "a.safetensors")
+    for grid in (NoGrid(name="none"), BestGrid(name="best", num_files=2, num_prompts=1)):
+        with pytest.raises(ConfigError, match="needs grid=plain or grid=tutorial"):
+            evaluate(config(lora, tmp_path, grid=grid, ranking=False))
+    used = build(UsesConfig, {**USES, "inpaint": {**USES["inpaint"], "num_pictures": 3}}, "uses")
+    with pytest.raises(ConfigError, match="uses ask about the file that it names"):
+        evaluate(config(lora, tmp_path, grid=GRID, ranking=False, uses=used))
+    with pytest.raises(ConfigError, match="ranking=false"):
+        evaluate(config(None, tmp_path, images=str(tmp_path), ranking=False))
 
 
 def test_a_grid_that_names_no_guidance_is_drawn_as_scores_are(tmp_path, make_lora):
     make_lora(tmp_path / "loras" / "a.safetensors")
     scoring = tiny_scoring(sampler={**TREE["sampler"], "num_steps": 2, "guidance_scale": 4.0})
     grid = replace(GRID, seeds=(3,), strengths=(1.0,), guidance_scales=())
-    evaluate(config(tmp_path / "loras", tmp_path / "results", grid=grid, scoring=scoring))
+    evaluate(config(tmp_path / "loras", tmp_path / "results", grid=grid, scoring=scoring, ranking=False))
     (path,) = (tmp_path / "results").glob("evaluate-*/grid.csv")
     assert [row["guidance"] for row in csv.DictReader(path.open())] == ["4.0000"]
 

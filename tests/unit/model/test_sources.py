@@ -169,6 +169,14 @@ def test_a_damaged_folder_is_named(tmp_path: Path, folders, family: str, damage:
         find_base(config(folder))
 
 
+@pytest.mark.parametrize(("name", "hub_id"), [
+    ("sd15", "stable-diffusion-v1-5/stable-diffusion-v1-5"), ("sdxl", "stabilityai/stable-diffusion-xl-base-1.0")])
+def test_a_path_that_is_not_there_is_answered_with_a_hub_id_of_the_family_asked_for(tmp_path: Path, name: str,
+                                                                                    hub_id: str) -> None:
+    with pytest.raises(ModelError, match=f"a hub id such as {hub_id}, or"):
+        find_base(config(tmp_path / "nothing", name=name))
+
+
 def test_places_that_hold_no_base(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="does not exist. Give base_model.path=FOLDER"):
         find_base(config(tmp_path / "nothing"))

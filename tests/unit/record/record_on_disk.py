@@ -26,10 +26,12 @@ NUM_PHOTOS = 6
 
 
 def make_sweep(results_dir: Path, *, num_trials: int = 6, num_checkpoints: int = 3, num_steps: int = 120,
-               num_sheets: int | None = None, name: str = "alex", real_configs: bool = False) -> Path:
+               num_sheets: int | None = None, name: str = "alex", real_configs: bool = False,
+               guidance_scales: tuple[float, ...] = ()) -> Path:
     """Write a sweep over network_dim, unet_lr and seed; returns its folder. Captions and names are hostile.
 
     num_sheets: so many trials get images; None = all. real_configs: trials have a whole config, composed from conf/.
+    guidance_scales: the last checkpoint is refined at each of them too, beside the sampler's own 7, at strength 0.8.
     """
     sweep_dir = results_dir / name
     photos = _photos(results_dir)
@@ -45,7 +47,8 @@ def make_sweep(results_dir: Path, *, num_trials: int = 6, num_checkpoints: int =
                       config={**base, "network_dim": dim, "unet_lr": rate, "seed": seed})
         trials.append(trial)
         append_jsonl(sweep_dir / "trials.jsonl", to_json(trial))
-        _fill(results_dir, trial, num_checkpoints, has_images=num_sheets is None or number <= num_sheets)
+        _fill(results_dir, trial, num_checkpoints, guidance_scales,
+              has_images=num_sheets is None or number <= num_sheets)
     add_facts(sweep_dir, Facts(scoring_ids={t.train_id: "s1" for t in trials}, photos={"p": photos},
                                photos_of={t.train_id: "p" for t in trials}, copy_distance=0.25,
                                sampler={"name": "dpmpp_2m_karras", "num_steps": 20, "guidance_scale": 7.0,
@@ -76,7 +79,8 @@ def _photos(results_dir: Path) -> list[dict[str, str]]:
     return rows
 
 
-def _fill(results_dir: Path, trial: Trial, num_checkpoints: int, *, has_images: bool) -> None:
+def _fill(results_dir: Path, trial: Trial, num_checkpoints: int, guidance_scales: tuple[float, ...], *,
+          has_images: bool) -> None:
     folder = trial_folder(results_dir, trial.train_id)
     if trial.number % 9 == 0:
         write_json(folder.status, to_json(Status(status=DIVERGED, phase="", step=7, num_steps=trial.num_steps,
@@ -96,6 +100,8 @@ def _fill(results_dir: Path, trial: Trial, num_checkpoints: int, *, has_images: 
         append_jsonl(folder.metrics, {"kind": "score", "step": score.step, "epoch": score.epoch,
                                       "score": to_json(score), "attributed_s": 61.0})
     scores += [_score(trial, folder.checkpoints, num_checkpoints - 1, num_checkpoints, "refine", s) for s in (0.8, 0.6)]
+    scores += [dataclasses.replace(scores[-2], score_id=f"{scores[-2].score_id}g{scale:g}", guidance_scale=scale)
+               for scale in guidance_scales]
     final = _score(trial, folder.checkpoints, num_checkpoints - 1, num_checkpoints, "confirm", 0.8)
     for score in (*scores, final):
         write_json(folder.scores / f"{score.score_id}.json", to_json(score))
@@ -136,6 +142,7 @@ def _sheet(path: Path, score: Score, trial: Trial) -> None:
     shade = torch.linspace(0, 1, len(cells)).view(-1, 1, 1, 1).expand(-1, 3, 64, 64).clone()
     shade[:, trial.number % 3] *= score.strength
     shade[:, :, :8 * score.epoch] = 0.9
-    facts: list[dict[str, Any]] = [{"nearest": 0.6 - 0.06 * p - 0.001 * trial.number, "nearest_photo": p % NUM_PHOTOS,
-                                    "is_broken": False} for p in range(len(cells))]
+    facts: list[dict[str, Any]] = [{"scores": f"likeness 0.{p}{trial.number}, hair red 0.9{p}", "is_broken": False,
+                                    "nearest": 0.6 - 0.06 * p - 0.001 * trial.number, "nearest_photo": p % NUM_PHOTOS}
+                                   for p in range(len(cells))]
     write_sheet(path, shade, cells, ["a line"] * len(cells), "title", facts)

@@ -30,7 +30,8 @@ def test_each_stage_has_its_seconds_and_images_and_the_rest_is_called_what_it_is
 def test_the_diary_says_it_of_the_sweep_and_of_each_trial(tmp_path: Path) -> None:
     write_json(trial_folder(tmp_path, "id0001").anchors_cost("s1"), {"elapsed_s": 30.0, "num_images": 24})
     text = write_diary(tmp_path / "alex", entry(), [scored()]).read_text()
-    assert "What it cost: training 0.6 minutes, anchors 0.5 (24 images), screening 0.2 (16 images)" in text
+    assert ("What it cost: training 0.6 minutes, anchors 0.5 (24 images, 91 % of training), screening 0.2 (16 images, "
+            "36 % of training)") in text
     assert "its share of the packs it was in: training and anchors 1.1 minutes, screening 0.2 (16 images)" in text
 
 

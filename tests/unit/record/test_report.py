@@ -64,6 +64,21 @@ def test_images_of_every_stage_come_with_their_prompts(sweep_dir: Path) -> None:
     assert "prompt 0" in data.tree["cells"][first["cells"][0]]["text"]
 
 
+def test_each_image_has_its_own_scores(sweep_dir: Path) -> None:
+    data = report_data(read_record(sweep_dir))
+    for score in (score for score in data.tree["scores"] if score["trial"] == 3):
+        assert score["images"] == [f"likeness 0.{p}3, hair red 0.9{p}" for p in range(len(score["cells"]))]
+
+
+def test_images_of_another_guidance_are_told_apart_from_the_samplers_own(tmp_path: Path) -> None:
+    sweep_dir = make_sweep(tmp_path / "results", num_trials=1, guidance_scales=(3.0,))
+    tree = report_data(read_record(sweep_dir)).tree
+    refined = [(score["strength"], score["guidance"]) for score in tree["scores"] if score["stage"] == "refine"]
+    assert sorted(refined) == [(0.6, 7.0), (0.8, 3.0), (0.8, 7.0)]
+    assert {score["guidance"] for score in tree["scores"] if score["stage"] == "screen"} == {7.0}
+    assert tree["trials"][0]["guidance"] == 7.0
+
+
 def test_a_budget_leaves_pictures_out_and_says_so(sweep_dir: Path) -> None:
     whole, small = (report_data(read_record(sweep_dir), picture_budget=n) for n in (10**9, 9_000))
     assert 0 < len(small.pictures) < len(whole.pictures)
