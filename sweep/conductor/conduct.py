@@ -8,13 +8,14 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from sweep.conductor.conclusion import conclude
 from sweep.conductor.dispatch import Dispatch
 from sweep.conductor.plan import remember_costs, remember_sizes, room_said
 from sweep.conductor.proposals import Proposals
 from sweep.conductor.question import check_results_dir, checked_name, default_name, question_of
 from sweep.conductor.sweep import Sweep
 from sweep.data.check.headline import headlines
-from sweep.errors import ConfigError, TrialsFailedError
+from sweep.errors import ConfigError
 from sweep.evaluation.backends.registry import backend_identities
 from sweep.evaluation.settings import NoScoring
 from sweep.launch.launcher import Launcher, make_launcher
@@ -33,7 +34,7 @@ from sweep.search.grid import Cells
 from sweep.search.settings import Sampled
 from sweep.search.study import SweepStudy
 from sweep.train_config import train_from_tree
-from sweep.trial import DONE, FAILED, FINISHED, PRUNED, TrialResult
+from sweep.trial import DONE, FINISHED, PRUNED, TrialResult
 
 LauncherMaker = Callable[[Any, Path], Launcher]
 
@@ -45,7 +46,8 @@ def conduct(cells: Cells, launcher_of: LauncherMaker = make_launcher, *, command
     launcher_of: (launcher config, sweep's folder) -> launcher.
     command: what asks for this sweep; None = what was typed.
     trains: False = what is trained is scored, however it was scored before, and nothing else is begun.
-    Raises SweepError for what a user can mend, and TrialsFailedError after the record is written.
+    Raises SweepError for what a user can mend, and TrialsFailedError after the record is written if a trial failed or
+    diverged.
     """
     config = cells.config
     results_dir = Path(config.sweep.results_dir)
@@ -75,13 +77,7 @@ def conduct(cells: Cells, launcher_of: LauncherMaker = make_launcher, *, command
         sweep.take_in(checked)
         sweep.keep_own_notes(cells)
         results = _run(sweep, entry, cells, preflight, _in_order(cells, checked), launcher_of)
-    failed = [result for result in results if result.status == FAILED]
-    if failed:
-        numbers = ", ".join(str(result.trial.number) for result in failed)
-        raise TrialsFailedError(
-            f"{len(failed)} of {len(results)} trials failed: {numbers}. Each one's reason stands above and in "
-            f"{sweep.dir / 'diary.md'}, its traceback in its train.log. The same command tries them again:\n"
-            f"  {sweep.command}")
+    conclude(sweep, results)
     return results
 
 

@@ -369,6 +369,32 @@ def test_a_failed_trial_is_a_row_and_the_rest_goes_on(sweep: Sweeper, capsys: An
     assert [r.status for r in sweep("network_dim=4,8", stand_in=StandIn())] == [DONE, DONE]
 
 
+def test_a_diverged_trial_is_no_success_and_is_not_tried_again(sweep: Sweeper, capsys: Any) -> None:
+    with pytest.raises(TrialsFailedError, match="1 of 3 trials diverged: 2. The same command leaves them") as error:
+        sweep("network_dim=4,8,16", stand_in=StandIn(diverges={2: "diverged: the loss was not finite at step 7"}))
+    assert "trials failed" not in str(error.value) and "train.py" not in str(error.value)
+    assert "trial 2 diverged: the loss was not finite at step 7" in capsys.readouterr().out
+    again = StandIn()
+    with pytest.raises(TrialsFailedError, match="1 of 3 trials diverged: 2"):
+        sweep("network_dim=4,8,16", stand_in=again)
+    assert again.started == []
+
+
+def test_the_last_words_tell_what_failed_from_what_diverged(sweep: Sweeper) -> None:
+    said = r"(?s)1 of 3 trials failed: 1\..*train\.py.*1 of 3 trials diverged: 3\."
+    with pytest.raises(TrialsFailedError, match=said):
+        sweep("network_dim=4,8,16", stand_in=StandIn(fails={1: "full"}, diverges={3: "diverged: NaN"}))
+
+
+def test_refused_cells_stand_in_the_last_words_and_are_no_failure(sweep: Sweeper, capsys: Any) -> None:
+    results = sweep("optimizer=adamw,prodigy", "unet_lr=5e-5", "text_encoder_lr=5e-5,1e-5,2e-5")
+    assert [result.status for result in results] == [DONE] * 4 + [REFUSED] * 2
+    said = capsys.readouterr().out
+    last = said[said.rindex("2 of 6 cells were refused before the start"):]
+    assert "diary.md" in last and last.count("with optimizer=prodigy") == 2
+    assert "\n  5: unet_lr=5e-05 and text_encoder_lr=1e-05" in last and "\n  6: unet_lr=5e-05" in last
+
+
 @pytest.mark.parametrize(("arguments", "message"), [
     (("unet_lr=interval(1e-5,1e-3)",), "search=tpe"),
     (("search=tpe", "search.num_trials=3"), "nothing to search over"),
