@@ -34,6 +34,7 @@ from sweep.trial import (
     to_json,
     trial_folder,
 )
+from sweep.trial_log import say
 
 if TYPE_CHECKING:
     from sweep.conductor.sweep import Sweep
@@ -233,8 +234,9 @@ class Dispatch:
             self._waiting[:0] = [[trial] for trial in again] + ([unplaced] if unplaced else [])
 
     def _fail(self, trial: Trial, status: Status, reason: str) -> None:
-        write_json(trial_folder(self._sweep.results_dir, trial.train_id).status,
-                   to_json(replace(status, status=FAILED, phase="", reason=without_secrets(reason))))
+        folder = trial_folder(self._sweep.results_dir, trial.train_id)
+        say(folder, f"failed: {reason}")  # its worker is gone and could not
+        write_json(folder.status, to_json(replace(status, status=FAILED, phase="", reason=without_secrets(reason))))
         self._tell(trial)
 
     def _stands(self, packs: Iterable[_Pack]) -> dict[str, Progress]:

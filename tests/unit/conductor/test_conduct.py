@@ -227,6 +227,8 @@ def test_a_lost_worker_is_tried_again_and_its_companions_go_on(tmp_path: Path, s
         rows = list(csv.DictReader(file))
     assert [row["status"] for row in rows] == ["done", "failed", "done"]
     assert "exit code -9" in rows[1]["reason"] and "tried 3 times" in rows[1]["reason"]
+    [log] = tmp_path.glob("trials/*/train.log")
+    assert log.parent.name == rows[1]["identity"] and "exit code -9; it was tried 3 times" in log.read_text()
     again = sweep("network_dim=4,8,16")
     assert [result.status for result in again] == [DONE] * 3
 
