@@ -33,7 +33,6 @@ from sweep.redact import command_without_secrets
 from sweep.search.grid import Cells
 from sweep.search.settings import Sampled
 from sweep.search.study import SweepStudy
-from sweep.train_config import train_from_tree
 from sweep.trial import DONE, FINISHED, PRUNED, TrialResult
 
 LauncherMaker = Callable[[Any, Path], Launcher]
@@ -60,7 +59,7 @@ def conduct(cells: Cells, launcher_of: LauncherMaker = make_launcher, *, command
         raise ConfigError(first.trial.refused)
     question = question_of(cells, first)
     name = checked_name(config.sweep.name) or default_name(cells.swept_keys, question)
-    for line in headlines([(one.dataset, train_from_tree(one.trial.config), one.trial.num_steps)
+    for line in headlines([(one.dataset, one.config, one.trial.num_steps)
                            for one in checked or [first] if one.dataset.photos]):
         say(line)
     backends = {} if isinstance(config.scoring, NoScoring) else backend_identities(config.scoring)

@@ -388,6 +388,20 @@ def test_the_last_words_tell_what_failed_from_what_diverged(sweep: Sweeper) -> N
         sweep("network_dim=4,8,16", stand_in=StandIn(fails={1: "full"}, diverges={3: "diverged: NaN"}))
 
 
+def test_cells_that_make_no_config_are_rows_of_the_record(tmp_path: Path, sweep: Sweeper) -> None:
+    results = sweep("optimizer=adamw,prodigy", "optimizer.d_coef=0.5,2")
+    assert [result.status for result in results] == [REFUSED, REFUSED, DONE, DONE]
+    with (tmp_path / "s" / "trials.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["optimizer.d_coef"], row["status"]) for row in rows] == [
+        ("0.5", "refused"), ("2", "refused"), ("0.5", "done"), ("2", "done")]
+    assert "optimizer.d_coef is a key of optimizer=prodigy alone" in rows[0]["reason"]
+    assert "d_coef is a key of" in (tmp_path / "s" / "diary.md").read_text()
+    assert "optimizer=prodigy alone" in (tmp_path / "s" / "report.html").read_text()
+    assert [result.status for result in sweep("optimizer=adamw,prodigy", "optimizer.d_coef=0.5,2,3")] == [
+        REFUSED, REFUSED, DONE, DONE, REFUSED, DONE]
+
+
 def test_refused_cells_stand_in_the_last_words_and_are_no_failure(sweep: Sweeper, capsys: Any) -> None:
     results = sweep("optimizer=adamw,prodigy", "unet_lr=5e-5", "text_encoder_lr=5e-5,1e-5,2e-5")
     assert [result.status for result in results] == [DONE] * 4 + [REFUSED] * 2

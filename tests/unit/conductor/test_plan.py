@@ -31,7 +31,7 @@ def trial(config: Any, train_id: str = "a", **changes: Any) -> Trial:
 def checked(config: Any, one: Trial, num_checkpoints: int) -> Checked:
     train = config.train
     dataset = read_dataset(train.dataset, trigger=train.trigger, class_noun=train.class_noun, repeats=None)
-    return Checked(trial=one, dataset=dataset, base_id="", num_checkpoints=num_checkpoints)
+    return Checked(trial=one, config=train, dataset=dataset, base_id="", num_checkpoints=num_checkpoints)
 
 
 def test_a_plan_counts_every_confirmation(config, tmp_path: Path) -> None:
