@@ -13,6 +13,7 @@ from sweep.conductor.dispatch import Dispatch
 from sweep.conductor.plan import remember_costs, remember_sizes, room_said
 from sweep.conductor.proposals import Proposals
 from sweep.conductor.question import check_results_dir, checked_name, default_name, question_of
+from sweep.conductor.search_plan import check_search, show_search_plan
 from sweep.conductor.sweep import Sweep
 from sweep.data.check.headline import headlines
 from sweep.errors import ConfigError
@@ -66,9 +67,13 @@ def conduct(cells: Cells, launcher_of: LauncherMaker = make_launcher, *, command
     sweep = Sweep(name=name, dir=results_dir / name, config=config, backends=backends, trains=trains,
                   command=command_without_secrets(command or ["python", *sys.argv]),
                   num_checkpoints={one.trial.train_id: one.num_checkpoints for one in checked})
+    check_search(cells, sweep.dir)
     if config.plan:
         sweep.entry(cells, first, question)  # a name that stands for another question is refused
-        sweep.show_plan(checked)
+        if isinstance(config.search, Sampled):
+            show_search_plan(sweep, cells, preflight, first)
+        else:
+            sweep.show_plan(checked)
         return []
     with conductor_lock(sweep.dir):
         entry = sweep.entry(cells, first, question)

@@ -272,13 +272,43 @@ def test_a_plan_says_packs_images_and_what_is_known_of_files(sweep: Sweeper, cap
                "pack.max_trials=4")
     sweep(*command, "plan=true")
     said = capsys.readouterr().out
-    assert "packs: 6 trials\n" in said and "GB" not in said
+    assert "packs: 6 trials\n" in said and "LoRA files: about 0.01" in said
+    assert "minutes: not known before a first trial has run here" in said
     assert "scoring: about" in said and "24 LoRA files" in said
     sweep(*command[1:], "network_dim=4")
     capsys.readouterr()
     sweep(*command, "plan=true", "sweep.name=other")
     assert "2 already done" in (said := capsys.readouterr().out)
     assert "LoRA files: about 0 GB" in said, "the stand-in's files are empty"
+
+
+def test_a_plan_says_which_cells_are_duplicates(sweep: Sweeper, capsys: Any) -> None:
+    sweep("network_dim=8,32", "network_alpha=4,8,4,8", "plan=true")
+    said = capsys.readouterr().out
+    assert ": 4 trials, 0 already done" in said and "4 duplicates merged: " in said
+
+
+def test_a_plan_of_a_search_is_an_estimate_of_all_its_trials(tmp_path: Path, sweep: Sweeper, capsys: Any) -> None:
+    command = ("search=tpe", "unet_lr=tag(log,interval(1e-5,1e-3))", "network_dim=8,16,128", "max_train_steps=100",
+               "save_every_n_steps=50", "search.num_trials=6", "search.gpu_hours=1", "pack.max_trials=3",
+               "search.pruning.rule=none")
+    assert sweep(*command, "plan=true") == [] and not (tmp_path / "s").exists()
+    said = capsys.readouterr().out
+    assert "an estimate, as if each trial were like unet_lr=1e-4 network_dim=16: 100 steps, 4 LoRA files" in said
+    assert "to do: about 6 trials, 0 are there, 600 steps, 24 LoRA files\n" in said
+    assert "packs: up to 3 trials at a time on each of 1 worker, refilled" in said
+    assert "scoring: about" in said and "LoRA files: about 0.02" in said
+    assert "minutes: not known before a first trial has run here" in said
+    assert "1 GPU-hours are enough for: not known before a first trial has run here" in said
+    sweep(*command)
+    write_json(tmp_path / "cache" / "rates.json", {
+        f"pocket 64px auto scoring=pocket {unit}": spent_s for unit, spent_s in (
+            ("step", 5), ("checkpoint", 100), ("trial", 300))})
+    capsys.readouterr()
+    sweep(*command[:5], "search.num_trials=20", "search.gpu_hours=1", "plan=true")
+    said = capsys.readouterr().out
+    assert "to do: about 3 trials, 6 are there, 300 steps, 12 LoRA files, about 60 min" in said
+    assert "1 GPU-hours are enough for about 3 trials more, so they end it before search.num_trials=20" in said
 
 
 class Interrupted(StandIn):
@@ -418,11 +448,15 @@ def test_refused_cells_stand_in_the_last_words_and_are_no_failure(sweep: Sweeper
     (("search=tpe", "network_dim=4,8", "search.start_from=nowhere"), "one of: seeds"),
     (("search=tpe", "network_dim=4,8", "search.warm_start=[nowhere]"), "which is no sweep in"),
     (("search=tpe", "network_dim=4,8", "search.storage_file=postgresql://me:secret@host/db"), "not the URL"),
+    (("network_dim=4,8", "search.storage_file=/nowhere/url"), "search.storage_file=/nowhere/url: No such file"),
 ])
-def test_what_cannot_be_searched(sweep: Sweeper, arguments: tuple[str, ...], message: str) -> None:
+@pytest.mark.parametrize("is_plan", [False, True], ids=["run", "plan"])
+def test_what_cannot_be_searched(tmp_path: Path, sweep: Sweeper, arguments: tuple[str, ...], message: str,
+                                 is_plan: bool) -> None:
     with pytest.raises(ConfigError, match=message) as error:
-        sweep(*arguments)
+        sweep(*arguments, f"plan={str(is_plan).lower()}")
     assert "secret" not in str(error.value)
+    assert not (tmp_path / "s").exists(), "nothing is begun"
 
 
 def test_trials_that_were_trained_before_are_shown_to_a_tracker_chosen_later(tmp_path: Path, sweep: Sweeper) -> None:
