@@ -96,7 +96,8 @@ class Sweep:
 
     def keep_own_notes(self, cells: Cells) -> None:
         """Where experiments have words of their own, they stand beside their trials."""
-        for cell in cells.cells if _have_own_notes(cells) else ():
+        own = [cell for cell in cells.cells if not cell.refused] if _have_own_notes(cells) else []
+        for cell in own:
             for trial in self.known.values():
                 folder = trial_folder(self.results_dir, trial.train_id).root
                 if trial.settings == dict(cell.settings) and cell.config.note not in ("", *read_notes(folder)):
