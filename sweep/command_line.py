@@ -99,7 +99,7 @@ def explained(error: Exception, known: Known) -> str:
         group = match[1].partition(".")[0]
         if options:
             return (f"{match[1]} is a key of {' and '.join(f'{group}={option}' for option in options)} alone. Choose "
-                    "that option; a sweep over options that have it and options that have not takes two commands.")
+                    "that option, or leave the key out.")
     return text
 
 

@@ -34,6 +34,7 @@ class Checked:
     """A cell that has been looked at. dataset: without photos where they can't be used; the trial is then refused."""
 
     trial: Trial
+    config: TrainConfig
     dataset: Dataset
     base_id: str
     num_checkpoints: int
@@ -74,6 +75,8 @@ class Preflight:
 
     def _check(self, cell: Cell, number: int) -> Checked:
         config = cell.config.train
+        if cell.refused:
+            return _unread(cell, number, cell.refused)
         try:
             _check_combination(cell.config)
             base_id = self._base(config)
@@ -86,7 +89,7 @@ class Preflight:
         refused = refusal(config) or self._unfit(config) or _unnamed(config, dataset)
         trial = Trial(number=number, train_id=train_id(config, dataset, base_id), settings=dict(cell.settings),
                       config=to_tree(config), num_steps=steps, refused=refused)
-        return Checked(trial=trial, dataset=dataset, base_id=base_id, ignored=ignored(config),
+        return Checked(trial=trial, config=config, dataset=dataset, base_id=base_id, ignored=ignored(config),
                        num_checkpoints=_num_checkpoints(config, plan.steps_per_epoch, steps))
 
     def _dataset(self, config: TrainConfig) -> Dataset:
@@ -126,12 +129,12 @@ def first_read(checked: Sequence[Checked]) -> Checked:
 
 
 def _unread(cell: Cell, number: int, reason: str) -> Checked:
-    """A cell that is refused before its photos are known. It is known by its settings."""
-    tree = to_tree(cell.config.train)
-    trial = Trial(number=number, train_id=stable_hash(["refused", tree]), settings=dict(cell.settings), config=tree,
-                  num_steps=0, refused=reason)
+    """A cell that is refused before its photos are known. It is known by its settings, as there may be no config."""
+    tree = {} if cell.refused else to_tree(cell.config.train)
+    trial = Trial(number=number, train_id=stable_hash(["refused", tree or to_tree(cell.settings)]),
+                  settings=dict(cell.settings), config=tree, num_steps=0, refused=reason)
     nothing = Dataset(photos=(), holdout=(), trigger="", class_noun="", skipped=())
-    return Checked(trial=trial, dataset=nothing, base_id="", num_checkpoints=0)
+    return Checked(trial=trial, config=cell.config.train, dataset=nothing, base_id="", num_checkpoints=0)
 
 
 def _unnamed(config: TrainConfig, dataset: Dataset) -> str:

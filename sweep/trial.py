@@ -103,7 +103,7 @@ class Trial:
     number: int  # from 1, in the order of the grid
     train_id: str
     settings: Mapping[str, Any]  # the swept keys alone
-    config: Mapping[str, Any]  # the whole training config as a plain tree
+    config: Mapping[str, Any]  # the whole training config as a plain tree; empty if its settings make none
     num_steps: int
     refused: str = ""  # why it can't work, if it can't
 

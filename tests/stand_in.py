@@ -20,6 +20,7 @@ from sweep.schema import build_family
 from sweep.train_config import train_from_tree
 from sweep.trial import (
     AXES,
+    DIVERGED,
     DONE,
     FAILED,
     PRUNED,
@@ -51,15 +52,17 @@ def peak(trial: Trial, done: float) -> float:
 class StandIn:
     """num_steps_per_poll: how many checkpoints every running trial gets from one poll to the next; 0 = all at once.
 
-    fails: numbers of trials -> reason; dies: numbers -> how often the worker dies of it; is_stillborn: it always dies,
-    before it has opened a trial.
+    fails, diverges: numbers of trials -> reason; dies: numbers -> how often the worker dies of it; is_stillborn: it
+    always dies, before it has opened a trial.
     """
 
     def __init__(self, num_slots: int = 1, *, curve: Curve = peak, num_checkpoints: int = 4, is_gradual: bool = False,
-                 fails: Mapping[int, str] | None = None, dies: dict[int, int] | None = None, pause_s: float = 0.0,
-                 is_stillborn: bool = False):
+                 fails: Mapping[int, str] | None = None, diverges: Mapping[int, str] | None = None,
+                 dies: dict[int, int] | None = None, pause_s: float = 0.0, is_stillborn: bool = False):
         self._num_slots, self._curve, self._num_checkpoints = num_slots, curve, num_checkpoints
-        self._is_gradual, self._fails, self._dies, self._pause_s = is_gradual, fails or {}, dies or {}, pause_s
+        self._is_gradual, self._dies, self._pause_s = is_gradual, dies or {}, pause_s
+        self._ends = {number: (status, reason) for status, some in ((FAILED, fails), (DIVERGED, diverges))
+                      for number, reason in (some or {}).items()}
         self._is_stillborn = is_stillborn
         self._packs: dict[Path, _Running] = {}
         self.started: list[tuple[int, ...]] = []
@@ -107,8 +110,9 @@ class StandIn:
                 for member in pack.live:
                     self._write(pack, member, RUNNING)
                 return "the worker process ended with exit code -9"
-            if trial.number in self._fails:
-                self._write(pack, trial, FAILED, reason=self._fails[trial.number])
+            if trial.number in self._ends:
+                status, reason = self._ends[trial.number]
+                self._write(pack, trial, status, reason=reason)
                 pack.live.remove(trial)
                 continue
             self._checkpoint(pack, trial)

@@ -8,13 +8,15 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from sweep.conductor.conclusion import conclude
 from sweep.conductor.dispatch import Dispatch
 from sweep.conductor.plan import remember_costs, remember_sizes, room_said
 from sweep.conductor.proposals import Proposals
 from sweep.conductor.question import check_results_dir, checked_name, default_name, question_of
+from sweep.conductor.search_plan import check_search, show_search_plan
 from sweep.conductor.sweep import Sweep
 from sweep.data.check.headline import headlines
-from sweep.errors import ConfigError, TrialsFailedError
+from sweep.errors import ConfigError
 from sweep.evaluation.backends.registry import backend_identities
 from sweep.evaluation.settings import NoScoring
 from sweep.launch.launcher import Launcher, make_launcher
@@ -32,8 +34,7 @@ from sweep.redact import command_without_secrets
 from sweep.search.grid import Cells
 from sweep.search.settings import Sampled
 from sweep.search.study import SweepStudy
-from sweep.train_config import train_from_tree
-from sweep.trial import DONE, FAILED, FINISHED, PRUNED, TrialResult
+from sweep.trial import DONE, FINISHED, PRUNED, TrialResult
 
 LauncherMaker = Callable[[Any, Path], Launcher]
 
@@ -45,7 +46,8 @@ def conduct(cells: Cells, launcher_of: LauncherMaker = make_launcher, *, command
     launcher_of: (launcher config, sweep's folder) -> launcher.
     command: what asks for this sweep; None = what was typed.
     trains: False = what is trained is scored, however it was scored before, and nothing else is begun.
-    Raises SweepError for what a user can mend, and TrialsFailedError after the record is written.
+    Raises SweepError for what a user can mend, and TrialsFailedError after the record is written if a trial failed or
+    diverged.
     """
     config = cells.config
     results_dir = Path(config.sweep.results_dir)
@@ -58,16 +60,20 @@ def conduct(cells: Cells, launcher_of: LauncherMaker = make_launcher, *, command
         raise ConfigError(first.trial.refused)
     question = question_of(cells, first)
     name = checked_name(config.sweep.name) or default_name(cells.swept_keys, question)
-    for line in headlines([(one.dataset, train_from_tree(one.trial.config), one.trial.num_steps)
+    for line in headlines([(one.dataset, one.config, one.trial.num_steps)
                            for one in checked or [first] if one.dataset.photos]):
         say(line)
     backends = {} if isinstance(config.scoring, NoScoring) else backend_identities(config.scoring)
     sweep = Sweep(name=name, dir=results_dir / name, config=config, backends=backends, trains=trains,
                   command=command_without_secrets(command or ["python", *sys.argv]),
                   num_checkpoints={one.trial.train_id: one.num_checkpoints for one in checked})
+    check_search(cells, sweep.dir)
     if config.plan:
         sweep.entry(cells, first, question)  # a name that stands for another question is refused
-        sweep.show_plan(checked)
+        if isinstance(config.search, Sampled):
+            show_search_plan(sweep, cells, preflight, first)
+        else:
+            sweep.show_plan(checked)
         return []
     with conductor_lock(sweep.dir):
         entry = sweep.entry(cells, first, question)
@@ -75,13 +81,7 @@ def conduct(cells: Cells, launcher_of: LauncherMaker = make_launcher, *, command
         sweep.take_in(checked)
         sweep.keep_own_notes(cells)
         results = _run(sweep, entry, cells, preflight, _in_order(cells, checked), launcher_of)
-    failed = [result for result in results if result.status == FAILED]
-    if failed:
-        numbers = ", ".join(str(result.trial.number) for result in failed)
-        raise TrialsFailedError(
-            f"{len(failed)} of {len(results)} trials failed: {numbers}. Each one's reason stands above and in "
-            f"{sweep.dir / 'diary.md'}, its traceback in its train.log. The same command tries them again:\n"
-            f"  {sweep.command}")
+    conclude(sweep, results)
     return results
 
 

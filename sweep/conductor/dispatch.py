@@ -34,12 +34,12 @@ from sweep.trial import (
     to_json,
     trial_folder,
 )
+from sweep.trial_log import say
 
 if TYPE_CHECKING:
     from sweep.conductor.sweep import Sweep
 
 POLL_S = 0.25
-_MOST_PROPOSALS = 8  # per pack where pack.max_trials leaves it open: more at once are proposed without having learned
 _FIRST_POLL_S = 0.002  # after something ended, the next look comes at once and then ever later
 
 
@@ -97,18 +97,13 @@ class Dispatch:
         """Start packs in free places; a search is asked only for what can start now."""
         while self._launcher.num_free:
             if not self._waiting and self._proposals is not None:
-                self._waiting = self._sweep.plan_packs(self._ask(self._most), num_workers=1)
+                self._waiting = self._sweep.plan_packs(self._ask(self._sweep.most_proposals), num_workers=1)
             if not self._waiting:
                 break
             self._start(self._waiting.pop(0))
         if self._proposals is not None or self._sweep.may_prune:
             for pack in self._running.values():
                 self._refill(pack)
-
-    @property
-    def _most(self) -> int:
-        """Trials per pack that a search asks for."""
-        return self._sweep.config.pack.max_trials or _MOST_PROPOSALS
 
     def _ask(self, num_trials: int) -> list[Trial]:
         assert self._proposals is not None
@@ -123,7 +118,7 @@ class Dispatch:
         if any(self._is_suspect(trial) for trial in pack.trials):
             return
         num_live = sum(trial.train_id not in self._told for trial in pack.trials)
-        for _ in range(self._most - num_live):
+        for _ in range(self._sweep.most_proposals - num_live):
             trial = self._joining(pack.trials[0])
             if trial is None:
                 return
@@ -153,7 +148,7 @@ class Dispatch:
         config = self._sweep.config
         device, threads = self._launcher.device_of_next()
         # A search fills its places as it goes on.
-        num_places = places(pack, config.pack.max_trials) if self._proposals is None else self._most
+        num_places = places(pack, config.pack.max_trials) if self._proposals is None else self._sweep.most_proposals
         spec = PackSpec(trials=tuple(pack), scoring=to_tree(config.scoring), results_dir=str(self._sweep.results_dir),
                         device=device, threads=threads, control=str(self._sweep.control_path),
                         max_trials=num_places, fits_memory=config.pack.max_trials is None, validate=config.validate,
@@ -233,8 +228,9 @@ class Dispatch:
             self._waiting[:0] = [[trial] for trial in again] + ([unplaced] if unplaced else [])
 
     def _fail(self, trial: Trial, status: Status, reason: str) -> None:
-        write_json(trial_folder(self._sweep.results_dir, trial.train_id).status,
-                   to_json(replace(status, status=FAILED, phase="", reason=without_secrets(reason))))
+        folder = trial_folder(self._sweep.results_dir, trial.train_id)
+        say(folder, f"failed: {reason}")  # its worker is gone and could not
+        write_json(folder.status, to_json(replace(status, status=FAILED, phase="", reason=without_secrets(reason))))
         self._tell(trial)
 
     def _stands(self, packs: Iterable[_Pack]) -> dict[str, Progress]:

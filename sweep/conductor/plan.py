@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from sweep.conductor.file_size import counted_bytes
 from sweep.config import RunConfig
 from sweep.evaluation.cells import most_images
 from sweep.evaluation.settings import NoScoring, ScoringConfig
@@ -59,20 +61,31 @@ def remember_costs(results_dir: Path, key: str, done: Sequence[TrialResult]) -> 
 
 def plan_lines(results_dir: Path, todo: Sequence[Checked], packs: Sequence[Sequence[Trial]],
                scoring: ScoringConfig | NoScoring) -> list[str]:
-    """Lines of the plan; what isn't known is left out."""
+    """Lines of the plan: packs where they are known, images to draw, how large the files will be."""
     if not todo:
         return []
     sizes = " + ".join(str(len(pack)) for pack in packs[:12]) + (" + ..." if len(packs) > 12 else "")
-    lines = [f"packs: {sizes} trials"]
+    lines = [f"packs: {sizes} trials"] if packs else []
     if not isinstance(scoring, NoScoring):
-        num_images = sum(most_images(scoring, one.dataset, one.num_checkpoints) for one in todo)
+        alike = Counter((id(one.dataset), one.num_checkpoints) for one in todo)
+        datasets = {id(one.dataset): one.dataset for one in todo}
+        num_images = sum(num * most_images(scoring, datasets[key], num_checkpoints)
+                         for (key, num_checkpoints), num in alike.items())
         lines.append(f"scoring: about {num_images} images")
-    num_bytes = [rates.expected(results_dir, _bytes_key(one.trial), _size(one.trial) * one.num_checkpoints)
-                 for one in todo]
-    known = [each for each in num_bytes if each is not None]
-    if len(known) == len(num_bytes):
-        lines.append(f"{file_word([one.trial for one in todo])}s: about {sum(known) / 1e9:.2g} GB")
-    return lines
+    return [*lines, _file_sizes(results_dir, todo)]
+
+
+def _file_sizes(results_dir: Path, todo: Sequence[Checked]) -> str:
+    """By earlier files of the same kind; before the first, counted from the base's layers where their shapes tell."""
+    remembered = rates.all_of(results_dir)
+    num_bytes = 0.0
+    for one in todo:
+        rate = remembered.get(_bytes_key(one.trial))
+        each = counted_bytes(one.config) if rate is None else rate * _size(one.trial)
+        if each is None:
+            return "GB: not known before the first file here"
+        num_bytes += each * one.num_checkpoints
+    return f"{file_word([one.trial for one in todo])}s: about {num_bytes / 1e9:.2g} GB"
 
 
 def room_said(results_dir: Path, asked: int | None, todo: Sequence[Trial]) -> str:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from sweep.conductor.search_plan import warm_folders
 from sweep.data.settings import OF_DRAWING
 from sweep.errors import ConfigError
 from sweep.preflight import Preflight
@@ -39,9 +40,6 @@ class Proposals:
         self._same_as: dict[str, list[int]] = {}  # proposals that wait for a running trial's result
         self._spent_s: dict[str, float] = {}  # by train_id, of those on which this start spends nothing more
         self._ended: set[str] = set()  # whose result is told; a failed one is not tried again before the next start
-        if not cells.axes:
-            raise ConfigError(f"search={config.name} has nothing to search over. Add intervals or choices, e.g. "
-                              "'unet_lr=tag(log, interval(1e-5,1e-3))', or search.space in a file.")
         if len(config.objectives) > 1 and config.pruning.rule != "none":
             note(sweep.dir, f"several objectives ({', '.join(config.objectives)}): no trial is pruned, as Optuna can't "
                             "rank unfinished ones; there is no single best trial, see the Pareto front")
@@ -119,16 +117,9 @@ class Proposals:
 
     def _warm_start(self) -> None:
         """Trials of earlier sweeps are observations if they differ in nothing but what is searched and the seed."""
-        sweep, names = self._sweep, self._config.warm_start
+        sweep = self._sweep
         fixed = read_entry(sweep.dir / "sweep.yaml").question
-        folders = sorted(path.parent for path in sweep.results_dir.glob("*/sweep.yaml") if path.parent != sweep.dir)
-        if "auto" not in names:
-            missing = sorted(set(names) - {folder.name for folder in folders})
-            if missing:
-                raise ConfigError(f"search.warm_start names {', '.join(missing)}, which is no sweep in "
-                                  f"{sweep.results_dir}. There are: {', '.join(f.name for f in folders) or 'none'}.")
-            folders = [folder for folder in folders if folder.name in names]
-        for folder in folders:
+        for folder in warm_folders(sweep.dir, self._config.warm_start):
             question = read_entry(folder / "sweep.yaml").question
             if any(question.get(key) != fixed.get(key) for key in ("photos", "base", "scoring")):
                 note(sweep.dir, f"learns nothing from {folder.name}: its photos, base or scoring are others")

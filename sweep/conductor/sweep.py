@@ -11,6 +11,7 @@ from typing import Any
 
 from sweep.conductor import plan
 from sweep.conductor.question import refuse_other_question
+from sweep.conductor.search_plan import NOT_KNOWN
 from sweep.config import RunConfig
 from sweep.data.folder import read_dataset
 from sweep.evaluation.keys import dataset_key, scoring_id
@@ -29,10 +30,10 @@ from sweep.record.terminal import say, show_plan
 from sweep.schema import to_tree
 from sweep.search.grid import Cells
 from sweep.search.outcome import Outcome, outcome_of, screened_rows
-from sweep.search.settings import Sampled
 from sweep.train_config import train_from_tree
 from sweep.trial import Trial, to_json, trial_folder
 
+_MOST_PROPOSALS = 8  # per pack where pack.max_trials leaves it open: more at once are proposed without having learned
 _NUM_ROUNDS = 8  # a pack's trials are at most so many for each of its places
 
 
@@ -95,7 +96,8 @@ class Sweep:
 
     def keep_own_notes(self, cells: Cells) -> None:
         """Where experiments have words of their own, they stand beside their trials."""
-        for cell in cells.cells if _have_own_notes(cells) else ():
+        own = [cell for cell in cells.cells if not cell.refused] if _have_own_notes(cells) else []
+        for cell in own:
             for trial in self.known.values():
                 folder = trial_folder(self.results_dir, trial.train_id).root
                 if trial.settings == dict(cell.settings) and cell.config.note not in ("", *read_notes(folder)):
@@ -120,13 +122,7 @@ class Sweep:
         return without_mended(self.known.values())
 
     def show_plan(self, checked: Sequence[Checked]) -> None:
-        """Say what would run; nothing is written."""
-        search = self.config.search
-        if isinstance(search, Sampled):
-            limits = {"trials": search.num_trials, "GPU-hours": search.gpu_hours, "hours": search.wall_hours}
-            said = " or ".join(f"{limit:g} {unit}" for unit, limit in limits.items() if limit is not None)
-            say(f"search {self.name}: {search.name} proposes trials until {said or 'it is stopped'}")
-            return
+        """Say what a grid would run; nothing is written."""
         todo = [one for one in checked if not self.is_complete(one.trial)]
         waiting = [one.trial for one in todo]
         ids = {trial.train_id for trial in waiting}
@@ -137,6 +133,11 @@ class Sweep:
                   room=plan.room_said(self.results_dir, self.config.pack.max_trials, waiting))
         for line in plan.plan_lines(self.results_dir, todo, packs, self.config.scoring):
             say(line)
+        if todo and self.expected_s(waiting) is None:
+            say(f"minutes: {NOT_KNOWN}")
+        if merged := [words for one in checked for words in one.merged]:
+            say(f"{len(merged)} duplicate{'s' if len(merged) > 1 else ''} merged: {merged[0]}"
+                f"{', and so on' if len(merged) > 1 else ''}")
 
     def outcome(self, trial: Trial) -> Outcome:
         """What the study is told of a finished trial."""
@@ -172,6 +173,11 @@ class Sweep:
     def may_prune(self) -> bool:
         """Whether trials of this sweep may end early; where none may, one that another sweep pruned goes on."""
         return self.config.search.pruning.rule != "none" or self.config.early_stop is not None or not self.trains
+
+    @property
+    def most_proposals(self) -> int:
+        """Trials per pack that a search asks for."""
+        return self.config.pack.max_trials or _MOST_PROPOSALS
 
     @property
     def control_path(self) -> Path:

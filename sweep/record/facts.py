@@ -107,6 +107,9 @@ def read_trials(path: Path) -> dict[str, Trial]:
 
 
 def without_mended(trials: Collection[Trial]) -> list[Trial]:
-    """Without those that were refused and can run now: mended photos give a trial another train_id."""
-    able = [trial.config for trial in trials if not trial.refused]
-    return [trial for trial in trials if not (trial.refused and trial.config in able)]
+    """Without those that were refused and can run now: what is mended, photos or a file of settings, gives a trial
+    another train_id."""
+    able = [trial for trial in trials if not trial.refused]
+    configs, settings = [trial.config for trial in able], [trial.settings for trial in able]
+    return [trial for trial in trials if not trial.refused or not (
+        trial.config in configs if trial.config else trial.settings in settings)]

@@ -9,17 +9,18 @@ from sweep.files import read_json, write_json
 
 def expected(results_dir: Path, key: str, num_units: int) -> float | None:
     """Seconds (or what else was remembered) of so many units; None before the first measurement."""
-    rate = _rates(results_dir).get(key)
+    rate = all_of(results_dir).get(key)
     return None if rate is None else rate * num_units
 
 
 def remember(results_dir: Path, key: str, spent: float, num_units: int) -> None:
     """Take the newest measurement for the truth: machines change."""
     if num_units > 0:
-        write_json(_path(results_dir), {**_rates(results_dir), key: spent / num_units})
+        write_json(_path(results_dir), {**all_of(results_dir), key: spent / num_units})
 
 
-def _rates(results_dir: Path) -> dict[str, float]:
+def all_of(results_dir: Path) -> dict[str, float]:
+    """What each unit cost, by key."""
     try:
         rates: dict[str, float] = read_json(_path(results_dir))
         return rates

@@ -255,7 +255,8 @@ def show_results(entry: SweepEntry, results: Sequence[TrialResult], sweep_dir: P
         say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip(), stream)
     for result in results:
         if result.status != DONE and result.reason:
-            say(f"trial {result.trial.number} {result.status}: {' '.join(result.reason.split())}", stream)
+            reason = " ".join(result.reason.split()).removeprefix(f"{result.status}: ")
+            say(f"trial {result.trial.number} {result.status}: {reason}", stream)
     say("", stream)
     say(answer_sentence(entry, results, sweep_dir.parent.as_posix()).replace("`", ""), stream)
     say(f"diary: {sweep_dir / 'diary.md'}", stream)

@@ -59,8 +59,9 @@ def read_axes(arguments: Sequence[str], loader: ConfigLoader) -> list[Axis]:
     """The axes of override lines, in the order of Hydra's BasicSweeper: a key that comes twice keeps its first place
     and its last value.
 
-    Differs from it in globs alone: they look into the folders of a group too, what they find is ordered with numbers by
-    value, and one that matches nothing is an error (BasicSweeper runs zero jobs without a word).
+    Differs from it in globs alone: one looks into the folders of a group too, one that matches nothing is an error
+    (BasicSweeper runs zero jobs without a word), and what it finds is in the order of its numbers: sd2, sd15, where
+    BasicSweeper has sd15, sd2. A diary's alex_lora1 to alex_lora11 come as they were numbered.
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
 

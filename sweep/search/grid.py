@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -22,10 +23,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """One point of the grid. settings: the swept keys with their values here."""
+    """One point of the grid.
+
+    settings: the swept keys with their values here.
+    refused: why they make no config, if they don't; `config` is then another cell's.
+    """
 
     settings: Mapping[str, Any]
     config: RunConfig
+    refused: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +41,7 @@ class Cells:
     cells: of a grid, all of them; of a search, none yet.
     order: the positions of `cells` in the order in which they should run.
     fixed: the composed config without the swept overrides; the sweep's name stands for it.
-    config: the same, typed; of a sweep that has cells, the first one's.
+    config: the same, typed; of a sweep that has cells, the first one's that works.
     axes: what is swept.
     cell_at: the cell with given values of some of the axes; what the rest is set to then is the fixed config's. Raises
         ConfigError for values that can't stand together.
@@ -53,33 +59,25 @@ class Cells:
 def cells_of(arguments: Sequence[str], compose: Callable[[list[str]], DictConfig], loader: ConfigLoader) -> Cells:
     """What sweep overrides (`a=1,2`, `choice`, `range`, `glob`, `interval`) ask for, under `search`.
 
-    Raises ConfigError naming every cell that can't work, and for a swept key that is not the trials' own.
+    A cell whose settings make no config is refused, and the others go on. Raises ConfigError naming each cell's reason
+    if none works, and for a swept key that is not the trials' own.
     """
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
-
     axes = read_axes(arguments, loader)
     fixed = [line for axis in axes if not axis.is_swept for line in axis.lines]
-    tree = plain_tree(compose(fixed))
+    composer = Composer(compose, loader, fixed)
+    tree = _fixed_tree(axes, composer, fixed)
     spaces = tree.get("search", {}).get("space") or {}
     named = {axis.key for axis in axes}  # the command line has the last word on what it names
     axes += space_axes({key: text for key, text in spaces.items() if key not in named}, loader)
     swept = tuple(axis for axis in axes if axis.is_swept)
-    composer = Composer(compose, loader, fixed)
 
-    def composed(settings: Mapping[str, Any]) -> Cell:
+    def cell_at(settings: Mapping[str, Any]) -> Cell:
         lines = [line for axis in axes for line in
                  ([axis.line_of(settings[axis.key])] if axis.key in settings else () if axis.is_swept else axis.lines)]
         return Cell(settings=dict(settings), config=composer.config(lines))
 
-    def cell_at(settings: Mapping[str, Any]) -> Cell:
-        try:
-            return composed(settings)
-        except (HydraException, OmegaConfBaseException) as error:  # e.g. a setting that another option does not have
-            raise ConfigError(str(error).partition("\n")[0]) from error
-
     if tree.get("search", {}).get("name") != "grid":
-        config = composed({}).config
+        config = cell_at({}).config
         return Cells(cells=(), order=(), swept_keys=tuple(axis.key for axis in swept), fixed=tree, config=config,
                      axes=tuple(_whole_where_needed(axis, config) for axis in swept), cell_at=cell_at)
     intervals = [axis.key for axis in swept if not axis.lines]
@@ -90,8 +88,8 @@ def cells_of(arguments: Sequence[str], compose: Callable[[list[str]], DictConfig
     cells = _all_cells(axes, composer)
     sizes = [len(axis.lines) for axis in swept]
     return Cells(cells=cells, order=tuple(covering_order(sizes)) if sizes else (0,),
-                 swept_keys=tuple(axis.key for axis in swept), fixed=tree, config=cells[0].config, axes=swept,
-                 cell_at=cell_at)
+                 swept_keys=tuple(axis.key for axis in swept), fixed=tree, axes=swept, cell_at=cell_at,
+                 config=next(cell.config for cell in cells if not cell.refused))
 
 
 def override_lists(axes: Sequence[Axis]) -> list[list[str]]:
@@ -114,20 +112,39 @@ def one_cell(cfg: DictConfig) -> Cells:
                  cell_at=only)
 
 
+def _fixed_tree(axes: Sequence[Axis], composer: Composer, fixed: Sequence[str]) -> dict[str, Any]:
+    """What all cells share, composed. A setting that the default option lacks and a swept one has (optimizer.d_coef=2
+    with optimizer=adamw,prodigy) can't be composed without a cell: then the first that works stands for what is fixed.
+    """
+    try:
+        return composer.tree(fixed)
+    except ConfigError:
+        for lines in override_lists(axes) if any(axis.is_swept for axis in axes) else ():
+            with contextlib.suppress(ConfigError):
+                return composer.tree(lines)
+        raise
+
+
 def _all_cells(axes: Sequence[Axis], composer: Composer) -> tuple[Cell, ...]:
-    cells, problems = [], []
+    found: list[tuple[dict[str, Any], RunConfig | None, str]] = []
     values = [[(axis, value) for value in axis.values] if axis.is_swept else [(axis, None)] for axis in axes]
     for lines, chosen in zip(override_lists(axes), itertools.product(*values), strict=True):
         settings = {axis.key: value for axis, value in chosen if axis.is_swept}
         try:
-            cells.append(Cell(settings=settings, config=composer.config(lines)))
+            found.append((settings, composer.config(lines), ""))
         except ConfigError as error:
-            swept = " ".join(line for line, (axis, _) in zip(lines, chosen, strict=True) if axis.is_swept)
-            problems.append(f"{swept}: {error}" if swept else str(error))
-    if problems:
-        raise ConfigError("\n".join(dict.fromkeys(problems)))
+            found.append((settings, None, str(error)))
+    works = next((config for _, config, _ in found if config is not None), None)
+    if works is None:
+        raise ConfigError("\n".join(dict.fromkeys(f"{_spoken(settings)}{reason}" for settings, _, reason in found)))
+    cells = tuple(Cell(settings=settings, config=config or works, refused=reason)
+                  for settings, config, reason in found)
     _check_one_sweep(cells)
-    return tuple(cells)
+    return cells
+
+
+def _spoken(settings: Mapping[str, Any]) -> str:
+    return "".join(f"{key}={value} " for key, value in settings.items()).rstrip() + ": " if settings else ""
 
 
 def _whole_where_needed(axis: Axis, config: RunConfig) -> Axis:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +51,10 @@ class Space:
                 settings[axis.key] = point[axis.key]
         return settings
 
+    def middle(self) -> dict[str, Any]:
+        """A point in the middle of each axis, conditions heeded."""
+        return self.inside({axis.key: _middle(axis) for axis in self.axes})
+
     def _applies(self, key: str, settings: Mapping[str, Any]) -> bool:
         return all(self._standing(other, settings) in allowed for other, allowed in self._when.get(key, {}).items())
 
@@ -67,6 +72,16 @@ class Space:
             return chosen
         return next(value for value in axis.values
                     if as_param(value) == chosen and type(as_param(value)) is type(chosen))
+
+
+def _middle(axis: Axis) -> Any:
+    span = axis.span
+    if span is None:
+        return axis.values[len(axis.values) // 2]
+    value = math.sqrt(span.low * span.high) if span.is_log else (span.low + span.high) / 2
+    if span.step is not None:
+        value = span.low + span.step * round((value - span.low) / span.step)
+    return round(value) if span.is_whole else float(f"{value:.3g}")
 
 
 def distribution(axis: Axis) -> BaseDistribution:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import traceback
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from sweep.reg_images import with_drawn
 from sweep.stopping import STOP_ASKED, Stopped, is_stop_asked
 from sweep.train_config import TrainConfig, train_from_tree
 from sweep.trial import FAILED, RUNNING, PackSpec, Status, Trial, TrialFolder, status_from_json, to_json, trial_folder
+from sweep.trial_log import say
 
 if TYPE_CHECKING:
     from sweep.evaluation.scorer import ScoreRequest
@@ -53,12 +53,12 @@ class TrialRun:
 
     def fail(self, error: BaseException) -> None:
         """A failed trial is a row with its reason; the traceback goes into its log."""
-        self.say("".join(traceback.format_exception(error)))
+        say(self.folder, "".join(traceback.format_exception(error)))
         self.update(status=FAILED, phase="", reason=_reason(error))
 
     def say(self, text: str) -> None:
         """Add to the trial's log."""
-        _say(self.folder, text)
+        say(self.folder, text)
 
 
 def open_trial(trial: Trial, spec: PackSpec, *, waits: bool = True) -> TrialRun | None:
@@ -91,7 +91,7 @@ def _locked(folder: TrialFolder, owner: str) -> FolderLock:
             return trial_lock(folder.root, owner)
         except LockedError as error:
             if not has_said:
-                _say(folder, f"waiting: {error}")
+                say(folder, f"waiting: {error}")
                 has_said = True
             if is_stop_asked(Path(owner)):
                 raise Stopped from None
@@ -112,6 +112,7 @@ def _opened(trial: Trial, folder: TrialFolder, lock: FolderLock, results_dir: Pa
         if config.dataset.generate_reg is not None:
             dataset = with_drawn(dataset, config, base_identity(config.base_model, results_dir), results_dir)
     except Exception as error:
+        say(folder, "".join(traceback.format_exception(error)))
         reason = without_secrets(_reason(error))
         write_json(folder.status, to_json(replace(status, status=FAILED, phase="", reason=reason)))
         return None
@@ -127,11 +128,6 @@ def attributed_s(folder: TrialFolder) -> float:
 
 def _reason(error: BaseException) -> str:
     return str(error) if isinstance(error, SweepError) else f"{type(error).__name__}: {error}"
-
-
-def _say(folder: TrialFolder, text: str) -> None:
-    with folder.log.open("a", encoding="utf-8") as log:
-        log.write(f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {without_secrets(text.rstrip())}\n")
 
 
 def _status_before(trial: Trial, folder: TrialFolder) -> Status:

@@ -227,6 +227,8 @@ def test_a_lost_worker_is_tried_again_and_its_companions_go_on(tmp_path: Path, s
         rows = list(csv.DictReader(file))
     assert [row["status"] for row in rows] == ["done", "failed", "done"]
     assert "exit code -9" in rows[1]["reason"] and "tried 3 times" in rows[1]["reason"]
+    [log] = tmp_path.glob("trials/*/train.log")
+    assert log.parent.name == rows[1]["identity"] and "exit code -9; it was tried 3 times" in log.read_text()
     again = sweep("network_dim=4,8,16")
     assert [result.status for result in again] == [DONE] * 3
 
@@ -270,13 +272,43 @@ def test_a_plan_says_packs_images_and_what_is_known_of_files(sweep: Sweeper, cap
                "pack.max_trials=4")
     sweep(*command, "plan=true")
     said = capsys.readouterr().out
-    assert "packs: 6 trials\n" in said and "GB" not in said
+    assert "packs: 6 trials\n" in said and "LoRA files: about 0.01" in said
+    assert "minutes: not known before a first trial has run here" in said
     assert "scoring: about" in said and "24 LoRA files" in said
     sweep(*command[1:], "network_dim=4")
     capsys.readouterr()
     sweep(*command, "plan=true", "sweep.name=other")
     assert "2 already done" in (said := capsys.readouterr().out)
     assert "LoRA files: about 0 GB" in said, "the stand-in's files are empty"
+
+
+def test_a_plan_says_which_cells_are_duplicates(sweep: Sweeper, capsys: Any) -> None:
+    sweep("network_dim=8,32", "network_alpha=4,8,4,8", "plan=true")
+    said = capsys.readouterr().out
+    assert ": 4 trials, 0 already done" in said and "4 duplicates merged: " in said
+
+
+def test_a_plan_of_a_search_is_an_estimate_of_all_its_trials(tmp_path: Path, sweep: Sweeper, capsys: Any) -> None:
+    command = ("search=tpe", "unet_lr=tag(log,interval(1e-5,1e-3))", "network_dim=8,16,128", "max_train_steps=100",
+               "save_every_n_steps=50", "search.num_trials=6", "search.gpu_hours=1", "pack.max_trials=3",
+               "search.pruning.rule=none")
+    assert sweep(*command, "plan=true") == [] and not (tmp_path / "s").exists()
+    said = capsys.readouterr().out
+    assert "an estimate, as if each trial were like unet_lr=1e-4 network_dim=16: 100 steps, 4 LoRA files" in said
+    assert "to do: about 6 trials, 0 are there, 600 steps, 24 LoRA files\n" in said
+    assert "packs: up to 3 trials at a time on each of 1 worker, refilled" in said
+    assert "scoring: about" in said and "LoRA files: about 0.02" in said
+    assert "minutes: not known before a first trial has run here" in said
+    assert "1 GPU-hours are enough for: not known before a first trial has run here" in said
+    sweep(*command)
+    write_json(tmp_path / "cache" / "rates.json", {
+        f"pocket 64px auto scoring=pocket {unit}": spent_s for unit, spent_s in (
+            ("step", 5), ("checkpoint", 100), ("trial", 300))})
+    capsys.readouterr()
+    sweep(*command[:5], "search.num_trials=20", "search.gpu_hours=1", "plan=true")
+    said = capsys.readouterr().out
+    assert "to do: about 3 trials, 6 are there, 300 steps, 12 LoRA files, about 60 min" in said
+    assert "1 GPU-hours are enough for about 3 trials more, so they end it before search.num_trials=20" in said
 
 
 class Interrupted(StandIn):
@@ -369,6 +401,46 @@ def test_a_failed_trial_is_a_row_and_the_rest_goes_on(sweep: Sweeper, capsys: An
     assert [r.status for r in sweep("network_dim=4,8", stand_in=StandIn())] == [DONE, DONE]
 
 
+def test_a_diverged_trial_is_no_success_and_is_not_tried_again(sweep: Sweeper, capsys: Any) -> None:
+    with pytest.raises(TrialsFailedError, match="1 of 3 trials diverged: 2. The same command leaves them") as error:
+        sweep("network_dim=4,8,16", stand_in=StandIn(diverges={2: "diverged: the loss was not finite at step 7"}))
+    assert "trials failed" not in str(error.value) and "train.py" not in str(error.value)
+    assert "trial 2 diverged: the loss was not finite at step 7" in capsys.readouterr().out
+    again = StandIn()
+    with pytest.raises(TrialsFailedError, match="1 of 3 trials diverged: 2"):
+        sweep("network_dim=4,8,16", stand_in=again)
+    assert again.started == []
+
+
+def test_the_last_words_tell_what_failed_from_what_diverged(sweep: Sweeper) -> None:
+    said = r"(?s)1 of 3 trials failed: 1\..*train\.py.*1 of 3 trials diverged: 3\."
+    with pytest.raises(TrialsFailedError, match=said):
+        sweep("network_dim=4,8,16", stand_in=StandIn(fails={1: "full"}, diverges={3: "diverged: NaN"}))
+
+
+def test_cells_that_make_no_config_are_rows_of_the_record(tmp_path: Path, sweep: Sweeper) -> None:
+    results = sweep("optimizer=adamw,prodigy", "optimizer.d_coef=0.5,2")
+    assert [result.status for result in results] == [REFUSED, REFUSED, DONE, DONE]
+    with (tmp_path / "s" / "trials.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["optimizer.d_coef"], row["status"]) for row in rows] == [
+        ("0.5", "refused"), ("2", "refused"), ("0.5", "done"), ("2", "done")]
+    assert "optimizer.d_coef is a key of optimizer=prodigy alone" in rows[0]["reason"]
+    assert "d_coef is a key of" in (tmp_path / "s" / "diary.md").read_text()
+    assert "optimizer=prodigy alone" in (tmp_path / "s" / "report.html").read_text()
+    assert [result.status for result in sweep("optimizer=adamw,prodigy", "optimizer.d_coef=0.5,2,3")] == [
+        REFUSED, REFUSED, DONE, DONE, REFUSED, DONE]
+
+
+def test_refused_cells_stand_in_the_last_words_and_are_no_failure(sweep: Sweeper, capsys: Any) -> None:
+    results = sweep("optimizer=adamw,prodigy", "unet_lr=5e-5", "text_encoder_lr=5e-5,1e-5,2e-5")
+    assert [result.status for result in results] == [DONE] * 4 + [REFUSED] * 2
+    said = capsys.readouterr().out
+    last = said[said.rindex("2 of 6 cells were refused before the start"):]
+    assert "diary.md" in last and last.count("with optimizer=prodigy") == 2
+    assert "\n  5: unet_lr=5e-05 and text_encoder_lr=1e-05" in last and "\n  6: unet_lr=5e-05" in last
+
+
 @pytest.mark.parametrize(("arguments", "message"), [
     (("unet_lr=interval(1e-5,1e-3)",), "search=tpe"),
     (("search=tpe", "search.num_trials=3"), "nothing to search over"),
@@ -376,11 +448,15 @@ def test_a_failed_trial_is_a_row_and_the_rest_goes_on(sweep: Sweeper, capsys: An
     (("search=tpe", "network_dim=4,8", "search.start_from=nowhere"), "one of: seeds"),
     (("search=tpe", "network_dim=4,8", "search.warm_start=[nowhere]"), "which is no sweep in"),
     (("search=tpe", "network_dim=4,8", "search.storage_file=postgresql://me:secret@host/db"), "not the URL"),
+    (("network_dim=4,8", "search.storage_file=/nowhere/url"), "search.storage_file=/nowhere/url: No such file"),
 ])
-def test_what_cannot_be_searched(sweep: Sweeper, arguments: tuple[str, ...], message: str) -> None:
+@pytest.mark.parametrize("is_plan", [False, True], ids=["run", "plan"])
+def test_what_cannot_be_searched(tmp_path: Path, sweep: Sweeper, arguments: tuple[str, ...], message: str,
+                                 is_plan: bool) -> None:
     with pytest.raises(ConfigError, match=message) as error:
-        sweep(*arguments)
+        sweep(*arguments, f"plan={str(is_plan).lower()}")
     assert "secret" not in str(error.value)
+    assert not (tmp_path / "s").exists(), "nothing is begun"
 
 
 def test_trials_that_were_trained_before_are_shown_to_a_tracker_chosen_later(tmp_path: Path, sweep: Sweeper) -> None:

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pytest
 
+from sweep.conductor.file_size import counted_bytes
 from sweep.conductor.plan import expected_s, plan_lines, remember_costs, remember_sizes
 from sweep.config import compose
 from sweep.data.folder import read_dataset
@@ -31,7 +32,7 @@ def trial(config: Any, train_id: str = "a", **changes: Any) -> Trial:
 def checked(config: Any, one: Trial, num_checkpoints: int) -> Checked:
     train = config.train
     dataset = read_dataset(train.dataset, trigger=train.trigger, class_noun=train.class_noun, repeats=None)
-    return Checked(trial=one, dataset=dataset, base_id="", num_checkpoints=num_checkpoints)
+    return Checked(trial=one, config=train, dataset=dataset, base_id="", num_checkpoints=num_checkpoints)
 
 
 def test_a_plan_counts_every_confirmation(config, tmp_path: Path) -> None:
@@ -100,5 +101,32 @@ def test_file_sizes_are_remembered_for_what_they_depend_on(config, tmp_path: Pat
     def lines(asked: Trial) -> list[str]:
         return plan_lines(tmp_path, [checked(config, asked, 1)], [[asked]], config.scoring)
 
-    assert any("LoRA files" in line for line in lines(one))
-    assert not any("LoRA files" in line for line in lines(other))
+    assert "LoRA files: about 1e-06 GB" in lines(one)
+    assert "LoRA files: about 1e-06 GB" not in lines(other)
+
+
+@pytest.mark.parametrize("overrides", [
+    (), ("network_dim=16", "save_precision=fp32"), ("text_encoder_lr=0",), ("unet_lr=0",),
+    ("network=locon", "conv_dim=4"), ("network_dim=3", "conv_dim=5", "text_encoder_lr=0")], ids=" ".join)
+def test_a_files_size_is_counted_from_headers_as_the_network_is_built(tmp_path: Path, overrides) -> None:
+    import math
+
+    from sweep.identity import base_identity
+    from sweep.model.loading import load_base
+    from sweep.network.spec import spec_of
+    from sweep.network.targets import find_layers
+
+    train = compose(list(overrides)).train
+    targets = {target.key: target for target in find_layers(load_base(
+        train.base_model, base_identity(train.base_model, tmp_path)))}
+    num = sum(layer.form.dim * (math.prod(targets[key].weight_shape[1:]) + targets[key].out_features)
+              for key, layer in spec_of(train).layers(list(targets.values())).items())
+    assert counted_bytes(train) == num * (4 if train.save_precision == "fp32" else 2) > 0
+
+
+@pytest.mark.parametrize("overrides", [("network=loha",), ("network.preset=attention",), ("method=dreambooth",)])
+def test_what_headers_do_not_tell_is_said_to_be_not_known(config, tmp_path: Path, overrides: tuple[str, ...]) -> None:
+    train = compose(["dataset.num_images=4", *overrides]).train
+    assert counted_bytes(train) is None
+    one = replace(checked(config, trial(config, **to_tree(train)), 1), config=train)
+    assert "GB: not known before the first file here" in plan_lines(tmp_path, [one], [[one.trial]], config.scoring)

@@ -1,4 +1,5 @@
-"""Our cells against those of Hydra's BasicSweeper: the same overrides, in the same order, of the same content."""
+"""Our cells against those of Hydra's BasicSweeper: the same overrides, in the same order, of the same content; and the
+documented difference, globs."""
 
 from __future__ import annotations
 
@@ -20,6 +21,7 @@ from sweep.search.grid import override_lists
 
 FILES = {
     "config.yaml": "defaults:\n  - _self_\n  - optimizer: adamw\n  - db: null\n  - experiment: null\n"
+                   "  - base: null\n"
                    "dim: 8\nalpha: ${dim}\nrate: ${optimizer.rate}\ntext: hello\nflag: false\nlist: [1, 2]\n"
                    "tree: {x: 1, y: {z: 2}}\nfree: {}\nnothing: null\n",
     "optimizer/adamw.yaml": "name: adamw\nrate: 0.1\n",
@@ -32,8 +34,9 @@ FILES = {
     "experiment/ab.yaml": "# @package _global_\ndefaults:\n  - override /optimizer: prodigy\nalpha: 3\n",
     "experiment/alex/one.yaml": "# @package _global_\ndim: 1\n",
     "experiment/alex/two.yaml": "# @package _global_\ndim: 2\n",
-    "numbered/lora2.yaml": "dim: 2\n",
-    "numbered/lora10.yaml": "dim: 10\n",
+    "base/sd2.yaml": "kind: 2\n",
+    "base/sd15.yaml": "kind: 15\n",
+    "base/sd1.yaml": "kind: 1\n",
 }
 
 LINES = [
@@ -144,12 +147,15 @@ def test_a_glob_looks_into_folders(loader: ConfigLoader) -> None:
         read_axes(["experiment=glob(alix/*)"], loader)
 
 
-def test_a_glob_orders_numbers_by_value(loader: ConfigLoader) -> None:
-    """The other one: BasicSweeper goes by their letters."""
-    lines = ["+numbered=glob(*)"]
+@pytest.mark.parametrize("glob", ["base=glob(*)", "base=glob(sd*,exclude=sd1)"])
+def test_a_globs_numbered_names_come_by_their_numbers(loader: ConfigLoader, glob: str) -> None:
+    """The other documented difference: BasicSweeper sorts them as words. The cells are the same ones."""
+    lines = [glob, "dim=1,2"]
     [theirs] = BasicSweeper.split_arguments(OverridesParser.create(loader).parse_overrides(lines), None)
     ours = override_lists(read_axes(lines, loader))
-    assert ours == [["+numbered=lora2"], ["+numbered=lora10"]] and theirs == ours[::-1]
+    assert ours != theirs and sorted(ours) == sorted(theirs)
+    found = list(dict.fromkeys(base for base, _ in ours))
+    assert found == [name for name in ("base=sd1", "base=sd2", "base=sd15") if name in found] and len(found) > 1
 
 
 @pytest.mark.parametrize(("text", "low", "high", "is_whole", "is_log"), [

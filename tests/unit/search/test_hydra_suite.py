@@ -7,6 +7,8 @@ own launcher. What can't apply:
   batches.
 - IntegrationTestSuite: checks hydra.job.*, hydra.sweep.dir and the working directory of jobs; ours has neither jobs in
   its process nor folders of Hydra's, and doesn't change the directory.
+- ConfigSourceTestSuite: asks a ConfigSource, which finds and reads config files, about a tree of files of its own; ours
+  is Hydra's own file source, so the suite would test Hydra.
 """
 
 from __future__ import annotations
