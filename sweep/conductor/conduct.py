@@ -10,7 +10,7 @@ from typing import Any
 
 from sweep.conductor.dispatch import Dispatch
 from sweep.conductor.plan import remember_costs, remember_sizes, room_said
-from sweep.conductor.proposals import Proposals
+from sweep.conductor.proposals import Proposals, check_search
 from sweep.conductor.question import check_results_dir, checked_name, default_name, question_of
 from sweep.conductor.sweep import Sweep
 from sweep.data.check.headline import headlines
@@ -51,6 +51,7 @@ def conduct(cells: Cells, launcher_of: LauncherMaker = make_launcher, *, command
     results_dir = Path(config.sweep.results_dir)
     check_results_dir(results_dir)
     check_use(config.use)
+    check_search(cells)
     preflight = Preflight(results_dir)
     checked = preflight.check(cells.cells) if cells.cells else []
     first = first_read(checked or [preflight.look(cells.cell_at({}))])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sweep.data.settings import OF_DRAWING
 from sweep.errors import ConfigError
+from sweep.evaluation.settings import NoScoring
 from sweep.preflight import Preflight
 from sweep.record.entry import read_entry
 from sweep.record.facts import trials_of
@@ -27,6 +28,26 @@ if TYPE_CHECKING:
 _MAX_IN_VAIN = 50  # proposals in a row that train nothing new: then the space is taken for exhausted
 
 
+def check_search(cells: Cells) -> None:
+    """Refuse what a search can't begin with, and what needs scores where there are none.
+
+    Raises ConfigError.
+    """
+    config, search = cells.config, cells.config.search
+    is_search = isinstance(search, Sampled)
+    if isinstance(config.scoring, NoScoring):
+        needs = [f"search={search.name}"] if is_search else []
+        needs += [f"search.pruning.rule={search.pruning.rule}"] if search.pruning.rule != "none" else []
+        needs += [f"early_stop={config.early_stop}"] if config.early_stop is not None else []
+        if needs:
+            without = "leave it out" if not is_search else "run a grid (search=grid, which is the default)"
+            raise ConfigError(f"{' and '.join(needs)} with scoring=none: trials are compared by their scores, and none "
+                              f"would have any. Choose a scoring (pocket, person, animal, object, style), or {without}.")
+    if is_search and not cells.axes:
+        raise ConfigError(f"search={search.name} has nothing to search over. Add intervals or choices, e.g. "
+                          "'unet_lr=tag(log, interval(1e-5,1e-3))', or search.space in a file.")
+
+
 class Proposals:
     """Asks the study for trials that are new."""
 
@@ -39,9 +60,6 @@ class Proposals:
         self._same_as: dict[str, list[int]] = {}  # proposals that wait for a running trial's result
         self._spent_s: dict[str, float] = {}  # by train_id, of those on which this start spends nothing more
         self._ended: set[str] = set()  # whose result is told; a failed one is not tried again before the next start
-        if not cells.axes:
-            raise ConfigError(f"search={config.name} has nothing to search over. Add intervals or choices, e.g. "
-                              "'unet_lr=tag(log, interval(1e-5,1e-3))', or search.space in a file.")
         if len(config.objectives) > 1 and config.pruning.rule != "none":
             note(sweep.dir, f"several objectives ({', '.join(config.objectives)}): no trial is pruned, as Optuna can't "
                             "rank unfinished ones; there is no single best trial, see the Pareto front")

@@ -383,6 +383,21 @@ def test_what_cannot_be_searched(sweep: Sweeper, arguments: tuple[str, ...], mes
     assert "secret" not in str(error.value)
 
 
+@pytest.mark.parametrize(("arguments", "named"), [
+    (("search=tpe", "network_dim=4,8", "search.pruning.rule=none"), "search=tpe with scoring=none"),
+    (("search=random", "network_dim=4,8"), "search=random and search.pruning.rule=paired with"),
+    (("network_dim=4,8", "search.pruning.rule=median"), "search.pruning.rule=median with"),
+    (("early_stop=2",), "early_stop=2 with"),
+])
+@pytest.mark.parametrize("plan", ["true", "false"])
+def test_what_needs_scores_is_refused_without_them(tmp_path: Path, sweep: Sweeper, arguments: tuple[str, ...],
+                                                   named: str, plan: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        sweep(*arguments, "scoring=none", f"plan={plan}")
+    assert not (tmp_path / "s").exists(), "before anything starts"
+    assert sweep("network_dim=4,8", "scoring=none", f"plan={plan}") is not None
+
+
 def test_trials_that_were_trained_before_are_shown_to_a_tracker_chosen_later(tmp_path: Path, sweep: Sweeper) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
