@@ -13,12 +13,14 @@ from sweep.preflight import Preflight
 from sweep.record.entry import read_entry
 from sweep.record.facts import trials_of
 from sweep.record.results import is_complete, read_status
-from sweep.record.sweep_log import note
+from sweep.record.sweep_log import note, notes
+from sweep.schema import to_tree
 from sweep.search.composer import flat
 from sweep.search.grid import Cells
 from sweep.search.outcome import Outcome
 from sweep.search.settings import Sampled
-from sweep.search.starts import read_starts
+from sweep.search.space import standing
+from sweep.search.starts import fitting, read_starts
 from sweep.search.study import SweepStudy
 from sweep.trial import FINISHED, Trial
 
@@ -42,10 +44,12 @@ def check_search(cells: Cells) -> None:
         if needs:
             without = "leave it out" if not is_search else "run a grid (search=grid, which is the default)"
             raise ConfigError(f"{' and '.join(needs)} with scoring=none: trials are compared by their scores, and none "
-                              f"would have any. Choose a scoring (pocket, person, animal, object, style), or {without}.")
+                              f"would have any. Choose scoring=pocket, person, animal, object or style, or {without}.")
     if is_search and not cells.axes:
         raise ConfigError(f"search={search.name} has nothing to search over. Add intervals or choices, e.g. "
                           "'unet_lr=tag(log, interval(1e-5,1e-3))', or search.space in a file.")
+    if is_search and search.start_from is not None:
+        read_starts(search.start_from)
 
 
 class Proposals:
@@ -67,8 +71,7 @@ class Proposals:
         if config.warm_start:
             self._warm_start()
         if is_new and config.start_from is not None:
-            points = read_starts(config.start_from)
-            note(sweep.dir, f"tries {study.enqueue(points)} of {len(points)} points of {config.start_from} first")
+            self._try_first(config.start_from)
 
     def next(self) -> Trial | None:
         """A new trial; None if a budget is spent or the space holds nothing new."""
@@ -135,6 +138,17 @@ class Proposals:
             self._spent_s[trial.train_id] = spent_s
         return spent_s
 
+    def _try_first(self, name: str) -> None:
+        points = read_starts(name)
+        kept, left_out = fitting(points, self._study.space, self._composed, self._cells.typed)
+        self._study.enqueue(kept)
+        notes(self._sweep.dir, [f"tries {len(kept)} of {len(points)} points of {name} first",
+                                *(f"{name}: leaves out {line}" for line in left_out)])
+
+    def _composed(self, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+        tree: Mapping[str, Any] = to_tree(self._cells.cell_at(settings).config.train)
+        return tree
+
     def _warm_start(self) -> None:
         """Trials of earlier sweeps are observations if they differ in nothing but what is searched and the seed."""
         sweep, names = self._sweep, self._config.warm_start
@@ -178,10 +192,7 @@ class Proposals:
         """A trained config in terms of what is searched; a group stands as its option's name."""
         found: dict[str, Any] = {}
         for axis in self._cells.axes:
-            node: Any = config
-            for part in axis.key.split("."):
-                node = node.get(part) if isinstance(node, Mapping) else None
-            node = node.get("name") if isinstance(node, Mapping) else node
-            if node is not None:
-                found[axis.key] = node
+            value = standing(axis.key, config)
+            if value is not None:
+                found[axis.key] = value
         return self._study.space.inside(found)

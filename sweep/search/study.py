@@ -111,13 +111,11 @@ class SweepStudy:
                     patiently(asked.report, one.usefulness, one.step)
             return bool(patiently(asked.should_prune))
 
-    def enqueue(self, points: Sequence[Mapping[str, Any]]) -> int:
-        """Points to try first; returns how many the space holds a part of."""
-        inside = [point for given in points if (point := self.space.inside(given))]
-        for point in inside:
+    def enqueue(self, points: Sequence[Mapping[str, Any]]) -> None:
+        """Points of the space to try first; what they leave open is drawn."""
+        for point in points:
             params = {key: as_param(value) for key, value in point.items()}
             patiently(self.study.enqueue_trial, params, skip_if_exists=True)
-        return len(inside)
 
     def learn(self, settings: Mapping[str, Any], outcome: Outcome, sweep: str, train_id: str) -> bool:
         """Take in a trial of an earlier sweep, once; False if the space does not hold it."""

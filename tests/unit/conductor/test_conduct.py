@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -145,7 +146,8 @@ def test_every_sampler(sweep: Sweeper, name: str) -> None:
 def test_a_condition_a_start_and_a_finite_space(tmp_path: Path, sweep: Sweeper) -> None:
     results = sweep("search=random", "optimizer=adamw,prodigy", "network_dim=8,32", "unet_lr=choice(1e-4,1e-3)",
                     "text_encoder_lr=choice(1e-4)", "search.when={unet_lr:{optimizer:[adamw]},"
-                    "text_encoder_lr:{optimizer:[adamw]}}", "search.start_from=seeds", "search.num_trials=50")
+                    "text_encoder_lr:{optimizer:[adamw]}}", "search.start_from=seeds", "network_alpha=16",
+                    "scheduler=cosine_with_restarts", "search.num_trials=50")
     kinds = sorted((r.trial.settings["optimizer"], r.trial.settings["network_dim"], r.trial.settings.get("unet_lr"))
                    for r in results)
     assert len(kinds) == 6, "adamw 2 x 2, prodigy 2 without a rate of its own"
@@ -153,7 +155,28 @@ def test_a_condition_a_start_and_a_finite_space(tmp_path: Path, sweep: Sweeper) 
     assert all(r.trial.config["unet_lr"] == 1.0 for r in results if r.trial.settings["optimizer"] == "prodigy")
     assert results[0].trial.settings == {"optimizer": "adamw", "network_dim": 32, "unet_lr": 1e-4,
                                          "text_encoder_lr": 1e-4}, "the seeds' own point comes first"
-    assert "proposals in a row" in log_of(tmp_path)
+    log = log_of(tmp_path)
+    assert "proposals in a row" in log and "tries 2 of 7 points of seeds first" in log
+    assert all(f"seeds: leaves out point {n}: " in log for n in (3, 4, 5, 6, 7))
+    assert "point 6: network=loha there, lora here" in log
+
+
+def test_the_tutorials_point_is_tried_by_the_search_of_the_docs(tmp_path: Path, sweep: Sweeper) -> None:
+    """Its adamw8bit gives way to the typed optimizer, its alpha to the typed one."""
+    command = (CONF_DIR.parent / "docs" / "alex.md").read_text().partition("sweep.name=alex-search ")[2]
+    words = shlex.split(command.partition("```")[0].replace("\\\n", " "))
+    results = sweep(*words, "search.num_trials=1", "pack.max_trials=1", "dataset.num_images=4")
+    assert "tries 1 of 1 points of tutorial first" in log_of(tmp_path)
+    assert results[0].trial.settings == {"unet_lr": 1e-4, "network_dim": 128, "max_train_epochs": 5,
+                                         "dataset.captions": True}
+    assert (results[0].trial.config["optimizer"]["name"], results[0].trial.config["network_alpha"]) == ("adamw", 128)
+
+
+def test_a_typo_in_a_starting_point_is_refused_before_anything_starts(tmp_path: Path, sweep: Sweeper) -> None:
+    (tmp_path / "mine.yaml").write_text("- {netwrk_dim: 8}")
+    with pytest.raises(ConfigError, match='Did you mean "network_dim"'):
+        sweep(*SEARCH, f"search.start_from={tmp_path / 'mine.yaml'}", "plan=true")
+    assert not (tmp_path / "s").exists()
 
 
 def test_pruning_frees_a_place_and_says_what_it_saved(tmp_path: Path, sweep: Sweeper) -> None:
