@@ -51,6 +51,8 @@ class SweepStudy:
             self.lost = differs
             patiently(self._optuna.delete_study, study_name=self._name, storage=self.study._storage)
             self.study = self._open()
+        elif self.is_new and outcomes and isinstance(self._config, Sampled):  # a grid may find another sweep's trials
+            self.lost = self.lost or "it was not there"
         State = self._optuna.trial.TrialState
         here: dict[str, FrozenTrial] = {}
         asked = {trial.train_id for trial in trials}
@@ -118,7 +120,7 @@ class SweepStudy:
             patiently(self.study.enqueue_trial, params, skip_if_exists=True)
 
     def learn(self, settings: Mapping[str, Any], outcome: Outcome, sweep: str, train_id: str) -> bool:
-        """Take in a trial of an earlier sweep, once; False if the space does not hold it."""
+        """Take in a trial of an earlier sweep, once; False if the space does not hold it. For a sampler of LEARNERS."""
         params, distributions = self.space.params(settings)
         if set(params) != {axis.key for axis in self.space.axes if axis.key in settings} or not params:
             return False
@@ -127,9 +129,7 @@ class SweepStudy:
         values = self._values(outcome)
         if outcome.state != "complete" or values is None:
             return False
-        patiently(self.study.add_trial, self._optuna.trial.create_trial(
-            values=values, params=params, distributions=distributions, constraints=self._constraints(outcome),
-            user_attrs={"sweep": sweep, "of": train_id}))
+        self._finish(self._create(params, distributions, {"sweep": sweep, "of": train_id}), outcome)
         return True
 
     @property
@@ -232,16 +232,22 @@ class SweepStudy:
 
     def _add(self, trial: Trial, outcome: Outcome | None) -> None:
         """A trial that the study has not proposed itself, or has lost."""
-        State = self._optuna.trial.TrialState
         params, distributions = self._params(trial.settings)
         attrs = {"train_id": trial.train_id, "trial": trial.number}
-        frozen = self._optuna.trial.create_trial(state=State.RUNNING, params=params, distributions=distributions,
-                                                 user_attrs=attrs)
-        storage = self.study._storage  # add_trial does not say which number it gave, and counting takes ever longer
-        trial_id = patiently(storage.create_new_trial, self.study._study_id, template_trial=frozen)
-        self._numbers[trial.train_id] = patiently(storage.get_trial_number_from_id, trial_id)
+        self._numbers[trial.train_id] = self._create(params, distributions, attrs)
         if outcome is not None:
             self.tell(trial, outcome)
+
+    def _create(self, params: dict[str, Any], distributions: dict[str, Any], attrs: dict[str, Any]) -> int:
+        """Optuna's number of a running trial that its sampler has not proposed."""
+        frozen = self._optuna.trial.create_trial(state=self._optuna.trial.TrialState.RUNNING, params=params,
+                                                 distributions=distributions, user_attrs=attrs)
+        storage = self.study._storage  # add_trial does not say which number it gave, and counting takes ever longer
+        trial_id = patiently(storage.create_new_trial, self.study._study_id, template_trial=frozen)
+        sampler = self.study.sampler
+        if isinstance(sampler, self._optuna.samplers.BaseGASampler):  # it breeds from trials of a generation alone
+            patiently(sampler.get_trial_generation, self.study, storage.get_trial(trial_id))
+        return int(patiently(storage.get_trial_number_from_id, trial_id))
 
     def _finish(self, number: int, outcome: Outcome) -> None:
         State = self._optuna.trial.TrialState

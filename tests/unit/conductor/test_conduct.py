@@ -232,6 +232,48 @@ def test_a_warm_start_leaves_out_what_cannot_be_composed_any_more(tmp_path: Path
     assert "learns from 0 of 2 trials of earlier" in log_of(tmp_path)
 
 
+def generations(folder: Path) -> list[tuple[int | None, optuna.trial.FrozenTrial]]:
+    """Of the trials of an NSGA-II study."""
+    sampler, study = optuna.samplers.NSGAIISampler(population_size=4), study_of(folder)
+    found = {trial.number: number for number in range(20) for trial in sampler.get_population(study, number)}
+    return [(found.get(trial.number), trial) for trial in study.trials]
+
+
+def test_nsga2_breeds_from_an_earlier_sweep_and_from_a_study_that_was_lost(tmp_path: Path, sweep: Sweeper) -> None:
+    sweep("unet_lr=2e-4,3e-4,4e-4,5e-4", "network_dim=32", "sweep.name=earlier")
+    command = ("search=nsga2", "search.population_size=4", "unet_lr=interval(1e-6,1)", "network_dim=choice(8,32,128)",
+               "pack.max_trials=1", "search.pruning.rule=none")
+    sweep(*command, "search.warm_start=[earlier]", "search.num_trials=4")
+    assert "learns from 4 of 4 trials of earlier" in log_of(tmp_path)
+    first = generations(tmp_path)
+    assert [generation for generation, trial in first if "of" in trial.user_attrs] == [0] * 4
+    bred = [trial for generation, trial in first if generation == 1]
+    assert bred and any(trial.params["unet_lr"] < 0.01 for trial in bred), "the earlier sweep's rates are inherited"
+    (tmp_path / "s" / "study.log").unlink()
+    sweep(*command, "search.num_trials=8")
+    again = generations(tmp_path)
+    told = [generation for generation, trial in again if "train_id" in trial.user_attrs]
+    assert told[:4] == [0] * 4 and len(told) == 8 and all(generation for generation in told[4:])
+
+
+@pytest.mark.parametrize("name", ["cmaes", "random", "qmc"])
+def test_a_sampler_that_can_learn_nothing_from_an_earlier_sweep_says_so(tmp_path: Path, sweep: Sweeper,
+                                                                       name: str) -> None:
+    sweep("unet_lr=1e-5,1e-4,1e-3", "sweep.name=earlier")
+    command = (f"search={name}", "unet_lr=interval(1e-5,1e-3)", "search.warm_start=[earlier]",
+               "search.min_diversity=0.1")
+    sweep(*command, "search.num_trials=2")
+    log = log_of(tmp_path)
+    assert f"learns nothing from earlier: search={name} uses no trial" in log and "learns from" not in log
+    assert len([trial for trial in study_of(tmp_path).trials if "of" in trial.user_attrs]) == 0
+    assert f"search={name} proposes without looking at min_diversity" in log and "the search goes on" not in log
+    (tmp_path / "s" / "study.log").unlink()
+    sweep(*command, "search.num_trials=3")
+    log = log_of(tmp_path)
+    assert ("begins its distribution anew" in log) == (name == "cmaes")
+    assert f"what {name} proposes from here may differ" in log
+
+
 def test_a_proposal_that_has_failed_before_is_answered_at_once(tmp_path: Path, sweep: Sweeper) -> None:
     with pytest.raises(TrialsFailedError):
         sweep("search=random", "network_dim=choice(8,32)", "search.num_trials=3", "pack.max_trials=1",
