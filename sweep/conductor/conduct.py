@@ -21,7 +21,7 @@ from sweep.launch.launcher import Launcher, make_launcher
 from sweep.lock import conductor_lock
 from sweep.preflight import Checked, Preflight, first_read
 from sweep.record.entry import SweepEntry
-from sweep.record.facts import Record
+from sweep.record.facts import Record, with_breaches
 from sweep.record.results import read_result
 from sweep.record.sweep_log import note
 from sweep.record.terminal import make_view, say, show_plan, show_results
@@ -33,7 +33,7 @@ from sweep.search.grid import Cells
 from sweep.search.settings import Sampled
 from sweep.search.study import SweepStudy
 from sweep.train_config import train_from_tree
-from sweep.trial import DONE, FAILED, FINISHED, PRUNED, TrialResult
+from sweep.trial import DONE, FAILED, FINISHED, TrialResult
 
 LauncherMaker = Callable[[Any, Path], Launcher]
 
@@ -125,16 +125,12 @@ def _run(sweep: Sweep, entry: SweepEntry, cells: Cells, preflight: Preflight, or
 
 def _record(sweep: Sweep, complete: set[str], tracker: Tracker) -> tuple[list[TrialResult], Record]:
     """Write every view of what the folders say. complete: trials with which nothing was to do."""
-    results = [read_result(sweep.results_dir, trial, sweep.scoring_id(trial)) for trial in sweep.trials()]
+    results = list(with_breaches((read_result(sweep.results_dir, trial, sweep.scoring_id(trial))
+                                  for trial in sweep.trials()), sweep.limits))
     mine = [result for result in results if result.trial.train_id not in complete]
     done = [result for result in mine if result.status == DONE]
     remember_costs(sweep.results_dir, sweep.rate_key, done)
     remember_sizes(sweep.results_dir, done)
-    pruned = [result for result in results if result.status == PRUNED]
-    if pruned:
-        saved = sum(result.trial.num_steps - result.step for result in pruned)
-        note(sweep.dir, f"pruning saved {saved} of {sum(r.trial.num_steps for r in results)} steps, in "
-                        f"{len(pruned)} of {len(results)} trials")
     try:
         record = write_views(sweep.dir)
         for result in results:  # also those with which nothing was to do: a tracker chosen since lacks them

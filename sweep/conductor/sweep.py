@@ -113,7 +113,11 @@ class Sweep:
                     for key, some in photos.items()},
             photos_of={one.trial.train_id: one.dataset.identity for one in able},
             copy_distance=scoring.copies.copy_distance if is_scored else None,
-            sampler=to_tree(scoring.sampler) if is_scored else {})
+            sampler=to_tree(scoring.sampler) if is_scored else {}, limits=self.limits)
+
+    @property
+    def limits(self) -> dict[str, float]:
+        return self.config.search.limits if isinstance(self.config.search, Sampled) else {}
 
     def trials(self) -> list[Trial]:
         """All trials ever asked of this sweep, in the order of their numbers."""

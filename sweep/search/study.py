@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweep.errors import ConfigError
+from sweep.limits import excess
 from sweep.search.axes import Axis
 from sweep.search.outcome import Outcome, Screened
 from sweep.search.settings import Grid, Sampled
@@ -273,16 +274,7 @@ class SweepStudy:
 
     def _constraints(self, outcome: Outcome) -> dict[str, float]:
         """At most 0 where a trial is feasible."""
-        if not isinstance(self._config, Sampled):
-            return {}
-        limits = {"max_memorisation": ("memorisation", self._config.max_memorisation, 1),
-                  "min_diversity": ("diversity", self._config.min_diversity, -1)}
-        found: dict[str, float] = {}
-        for name, (axis, limit, sign) in limits.items():
-            value = outcome.axes.get(axis)
-            if limit is not None and value is not None:
-                found[name] = sign * (value - limit)
-        return found
+        return excess(self._config.limits, outcome.axes) if isinstance(self._config, Sampled) else {}
 
     def _asked(self, number: int) -> optuna.Trial:
         return self._optuna.Trial(self.study, self._trial_id(number))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import shlex
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from sweep.files import read_json, write_json
 from sweep.record.results import read_status
 from sweep.search.grid import cells_of
 from sweep.search.storage import _journal
-from sweep.trial import DONE, PRUNED, REFUSED, Status, Trial, TrialResult
+from sweep.trial import DONE, PRUNED, REFUSED, Estimate, PackSpec, Score, Status, Trial, TrialResult
 from tests.stand_in import StandIn
 from tests.unit.evaluation.evaluation_examples import TREE
 
@@ -68,6 +70,10 @@ def study_of(folder: Path) -> optuna.Study:
 
 def log_of(folder: Path) -> str:
     return (folder / "s" / "sweep.log").read_text()
+
+
+def diary_of(folder: Path) -> str:
+    return (folder / "s" / "diary.md").read_text()
 
 
 def test_a_grid_is_a_study_and_covers_its_space_early(tmp_path: Path, sweep: Sweeper) -> None:
@@ -143,6 +149,35 @@ def test_every_sampler(sweep: Sweeper, name: str) -> None:
     assert all(1e-6 <= result.trial.config["unet_lr"] <= 1e-2 for result in results)
 
 
+def test_gpu_hours_end_a_search(sweep: Sweeper) -> None:
+    """A trial of the stand-in costs 4 s: of 18 s, the fifth is the last that begins before they are spent."""
+    command = (*SEARCH, "search.num_trials=null", "search.pruning.rule=none", "pack.max_trials=1")
+    assert len(sweep(*command, f"search.gpu_hours={18 / 3600}")) == 5
+    again = StandIn()
+    assert len(sweep(*command, f"search.gpu_hours={18 / 3600}", stand_in=again)) == 5 and not again.started
+    assert len(sweep(*command, f"search.gpu_hours={24 / 3600}")) == 6, "what the first start spent counts"
+
+
+def test_wall_hours_end_a_search_and_count_from_each_start(sweep: Sweeper) -> None:
+    command = (*SEARCH, "search.num_trials=null", "search.pruning.rule=none", "pack.max_trials=1")
+    slow = StandIn(pause_s=0.5)
+    started_s = time.monotonic()
+    results = sweep(*command, f"search.wall_hours={1.2 / 3600}", stand_in=slow)
+    assert time.monotonic() - started_s >= 1.2 and 1 <= len(results) <= 3, "one pause each, none begun after the time"
+    assert {result.status for result in results} == {DONE}
+    assert len(sweep(*command, f"search.wall_hours={0.5 / 3600}", stand_in=slow)) > len(results)
+
+
+def test_a_space_of_the_config_is_searched_and_the_command_line_has_the_last_word(sweep: Sweeper) -> None:
+    space = 'search.space={unet_lr:"tag(log,interval(1e-5,1e-4))",network_dim:"choice(4,8)",repeats:"range(1,4)"}'
+    results = sweep("search=random", space, "network_dim=16", "search.num_trials=5")
+    assert len(results) == 5 and len({result.trial.settings["unet_lr"] for result in results}) > 1
+    assert all(1e-5 <= result.trial.config["unet_lr"] <= 1e-4 for result in results)
+    assert {result.trial.config["repeats"] for result in results} <= {1, 2, 3}
+    assert {result.trial.config["network_dim"] for result in results} == {16}
+    assert all(set(result.trial.settings) == {"unet_lr", "repeats"} for result in results)
+
+
 def test_a_condition_a_start_and_a_finite_space(tmp_path: Path, sweep: Sweeper) -> None:
     results = sweep("search=random", "optimizer=adamw,prodigy", "network_dim=8,32", "unet_lr=choice(1e-4,1e-3)",
                     "text_encoder_lr=choice(1e-4)", "search.when={unet_lr:{optimizer:[adamw]},"
@@ -179,7 +214,7 @@ def test_a_typo_in_a_starting_point_is_refused_before_anything_starts(tmp_path: 
     assert not (tmp_path / "s").exists()
 
 
-def test_pruning_frees_a_place_and_says_what_it_saved(tmp_path: Path, sweep: Sweeper) -> None:
+def test_pruning_frees_a_place_and_says_what_it_saved(tmp_path: Path, sweep: Sweeper, capsys: Any) -> None:
     stand_in = StandIn(is_gradual=True, num_checkpoints=10)
     results = sweep(*SEARCH, "search.num_trials=12", "max_train_steps=100", stand_in=stand_in)
     assert len(results) == 12
@@ -189,7 +224,13 @@ def test_pruning_frees_a_place_and_says_what_it_saved(tmp_path: Path, sweep: Swe
     assert best.status == DONE
     assert len(stand_in.started) < 6, "trials joined a running pack"
     saved = sum(100 - result.step for result in pruned)
-    assert f"pruning saved {saved} of 1200 steps, in {len(pruned)} of 12 trials" in log_of(tmp_path)
+    sentence = f"Pruning saved {saved} of 1200 steps, in {len(pruned)} of 12 trials.\n"
+    assert sentence in diary_of(tmp_path) and sentence in capsys.readouterr().out
+    results = sweep(*SEARCH, "search.num_trials=14", "max_train_steps=100", stand_in=stand_in)
+    pruned = [result for result in results if result.status == PRUNED]
+    saved = sum(100 - result.step for result in pruned)
+    assert [line for line in diary_of(tmp_path).splitlines() if " steps, in " in line] == [
+        f"Pruning saved {saved} of 1400 steps, in {len(pruned)} of 14 trials."], "of all trials of an extended sweep"
     states = {trial.user_attrs.get("trial"): trial.state.name for trial in study_of(tmp_path).trials}
     assert all(states[result.trial.number] == "PRUNED" for result in pruned)
 
@@ -201,10 +242,11 @@ def test_optunas_own_pruners(sweep: Sweeper, rule: str) -> None:
     assert any(result.status == PRUNED and rule in result.reason for result in results)
 
 
-def test_a_grid_with_early_stop(sweep: Sweeper) -> None:
+def test_a_grid_with_early_stop(tmp_path: Path, sweep: Sweeper) -> None:
     falling = StandIn(is_gradual=True, num_checkpoints=10, curve=lambda trial, done: 0.9 - abs(done - 0.3))
     [one] = sweep("max_train_steps=100", "early_stop=2", stand_in=falling)
     assert one.status == PRUNED and one.step in (60, 70) and "has fallen from 0.90 to 0.70" in one.reason
+    assert f"\nearly_stop saved {100 - one.step} of 100 steps, in 1 of 1 trials.\n" in diary_of(tmp_path)
 
 
 def test_several_objectives(tmp_path: Path, sweep: Sweeper) -> None:
@@ -222,6 +264,38 @@ def test_constraints_and_warm_start(tmp_path: Path, sweep: Sweeper) -> None:
     trials = study_of(tmp_path).trials
     assert sum(trial.user_attrs.get("sweep") == "earlier" for trial in trials) == 6
     assert all(trial.values[0] - 0.5 == pytest.approx(trial.constraints["max_memorisation"]) for trial in trials)
+
+
+def test_diversity_has_a_limit_and_the_file_is_chosen_among_trials_within_it(tmp_path: Path, sweep: Sweeper,
+                                                                            capsys: Any) -> None:
+    """The most useful trial has too little variety."""
+    class Alike(StandIn):
+        def _score(self, spec: PackSpec, trial: Trial, step: int) -> Score:
+            score = super()._score(spec, trial, step)
+            low = 0.2 if trial.config["network_dim"] == 32 else 0.8
+            few = Estimate(value=low, low=low, high=low, raw=low, n=8)
+            return replace(score, axes={**score.axes, "diversity": few})
+
+    command = ("search=tpe", "network_dim=choice(8,32)", "search.num_trials=2", "search.pruning.rule=none")
+    results = sweep(*command, "search.min_diversity=0.5", stand_in=Alike())
+    of_dim = {result.trial.settings["network_dim"]: result for result in results}
+    told = {trial.user_attrs["trial"]: trial.constraints["min_diversity"] for trial in study_of(tmp_path).trials
+            if "trial" in trial.user_attrs}
+    assert told == {of_dim[8].trial.number: pytest.approx(-0.3), of_dim[32].trial.number: pytest.approx(0.3)}
+    said = capsys.readouterr().out
+    breach = "diversity 0.20 with search.min_diversity=0.5"
+    for text in (diary_of(tmp_path).replace("`", ""), said):
+        named = next(line for line in text.splitlines() if line.startswith("Use "))
+        assert f"(trial {of_dim[8].trial.number}, " in named
+        assert named.endswith(f"Left out, as it breaks a limit: trial {of_dim[32].trial.number}, {breach}.")
+    assert f"trial {of_dim[32].trial.number} breaks a limit: {breach}" in said
+    assert f"It breaks a limit: {breach}." in diary_of(tmp_path)
+    with (tmp_path / "s" / "trials.csv").open() as file:
+        assert [row["network_dim"] for row in csv.DictReader(file) if row["choice"] == "best"] == ["8"]
+    sweep(*command, "search.min_diversity=0.9", stand_in=Alike())
+    assert "Every trial breaks a limit: " in diary_of(tmp_path) and "(trial" in diary_of(tmp_path)
+    sweep(*command, stand_in=Alike())
+    assert "breaks a limit" not in diary_of(tmp_path), "the last command has no limit"
 
 
 def test_a_warm_start_leaves_out_what_cannot_be_composed_any_more(tmp_path: Path, sweep: Sweeper) -> None:
