@@ -31,7 +31,7 @@ from sweep.search.grid import Cells
 from sweep.search.outcome import Outcome, outcome_of, screened_rows
 from sweep.search.settings import Sampled
 from sweep.train_config import train_from_tree
-from sweep.trial import Trial, to_json, trial_folder
+from sweep.trial import DONE, Trial, to_json, trial_folder
 
 _NUM_ROUNDS = 8  # a pack's trials are at most so many for each of its places
 
@@ -145,8 +145,11 @@ class Sweep:
     def outcome(self, trial: Trial) -> Outcome:
         """What the study is told of a finished trial."""
         scoring = self.scoring_id(trial)
-        rows = read_jsonl(trial_folder(self.results_dir, trial.train_id).metrics) if scoring is not None else ()
-        return outcome_of(read_result(self.results_dir, trial, scoring), screened_rows(list(rows), scoring))
+        result = read_result(self.results_dir, trial, scoring)
+        if scoring is None or result.status == DONE:  # its answer says it all
+            return outcome_of(result)
+        rows = read_jsonl(trial_folder(self.results_dir, trial.train_id).metrics)
+        return outcome_of(result, screened_rows(list(rows), scoring))
 
     def plan_packs(self, todo: Sequence[Trial], num_workers: int | None = None) -> list[list[Trial]]:
         """Packs of what is left; trials that were interrupted together go on together."""

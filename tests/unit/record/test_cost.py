@@ -42,7 +42,7 @@ def test_without_scores_it_is_all_training() -> None:
 def test_what_ended_early_is_counted_by_who_ended_it() -> None:
     whole, refused = result(1, (0.8, 0.7, 0.9)), result(2, status=REFUSED)
     pruned = dataclasses.replace(result(3, status=PRUNED, reason="ended early at step 40: behind trial 1"), step=40)
-    stopped = dataclasses.replace(result(4, status=PRUNED, reason="ended early at step 90: early_stop=2: it has fallen"),
+    stopped = dataclasses.replace(result(4, status=PRUNED, reason="ended early at step 90: early_stop=2: fallen"),
                                   step=90)
     assert saved_words([whole, refused, pruned, stopped]) == (
         "Pruning saved 60 of 300 steps, in 1 of 3 trials; early_stop saved 10 of 300 steps, in 1 of 3 trials.")
