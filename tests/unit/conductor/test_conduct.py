@@ -298,10 +298,12 @@ def test_diversity_has_a_limit_and_the_file_is_chosen_among_trials_within_it(tmp
     assert "breaks a limit" not in diary_of(tmp_path), "the last command has no limit"
 
 
-def test_a_warm_start_leaves_out_what_cannot_be_composed_any_more(tmp_path: Path, sweep: Sweeper) -> None:
+def test_a_warm_start_leaves_out_what_cannot_be_composed_any_more(tmp_path: Path, sweep: Sweeper,
+                                                                  monkeypatch: pytest.MonkeyPatch) -> None:
     """The earlier optimizer is no choice now; its own setting is, and says nothing to the others."""
+    monkeypatch.setattr("sweep.conductor.proposals._MAX_IN_VAIN", 2)  # none can be composed
     sweep("optimizer=prodigy", "optimizer.d_coef=0.5,2", "sweep.name=earlier")
-    sweep("search=tpe", "optimizer=choice(adamw,lion)", "optimizer.d_coef=interval(0.1,3)", "search.num_trials=1",
+    sweep("search=nsga2", "optimizer=choice(adamw,lion)", "optimizer.d_coef=interval(0.1,3)", "search.num_trials=1",
           "search.warm_start=[auto]")
     assert "learns from 0 of 2 trials of earlier" in log_of(tmp_path)
 
