@@ -119,6 +119,7 @@ class TrialResult:
     answer: Answer | None
     scores: tuple[Score, ...]
     reason: str = ""  # why it failed, diverged or was refused
+    breach: str = ""  # which of the sweep's limits its answer breaks, in words
 
 
 def spoken_arm(strength: float, guidance_scale: float | None) -> str:

@@ -13,7 +13,7 @@ from sweep.conductor.dispatch import Dispatch
 from sweep.conductor.plan import remember_costs, remember_sizes, room_said
 from sweep.conductor.proposals import Proposals
 from sweep.conductor.question import check_results_dir, checked_name, default_name, question_of
-from sweep.conductor.search_plan import check_search, show_search_plan
+from sweep.conductor.search_plan import check_search, show_search_plan, warm_folders
 from sweep.conductor.sweep import Sweep
 from sweep.data.check.headline import headlines
 from sweep.errors import ConfigError
@@ -23,7 +23,7 @@ from sweep.launch.launcher import Launcher, make_launcher
 from sweep.lock import conductor_lock
 from sweep.preflight import Checked, Preflight, first_read
 from sweep.record.entry import SweepEntry
-from sweep.record.facts import Record
+from sweep.record.facts import Record, with_breaches
 from sweep.record.results import read_result
 from sweep.record.sweep_log import note
 from sweep.record.terminal import make_view, say, show_plan, show_results
@@ -34,7 +34,7 @@ from sweep.redact import command_without_secrets
 from sweep.search.grid import Cells
 from sweep.search.settings import Sampled
 from sweep.search.study import SweepStudy
-from sweep.trial import DONE, FINISHED, PRUNED, TrialResult
+from sweep.trial import DONE, FINISHED, TrialResult
 
 LauncherMaker = Callable[[Any, Path], Launcher]
 
@@ -53,6 +53,7 @@ def conduct(cells: Cells, launcher_of: LauncherMaker = make_launcher, *, command
     results_dir = Path(config.sweep.results_dir)
     check_results_dir(results_dir)
     check_use(config.use)
+    check_search(cells)
     preflight = Preflight(results_dir)
     checked = preflight.check(cells.cells) if cells.cells else []
     first = first_read(checked or [preflight.look(cells.cell_at({}))])
@@ -67,7 +68,8 @@ def conduct(cells: Cells, launcher_of: LauncherMaker = make_launcher, *, command
     sweep = Sweep(name=name, dir=results_dir / name, config=config, backends=backends, trains=trains,
                   command=command_without_secrets(command or ["python", *sys.argv]),
                   num_checkpoints={one.trial.train_id: one.num_checkpoints for one in checked})
-    check_search(cells, sweep.dir)
+    if isinstance(config.search, Sampled):
+        warm_folders(sweep.dir, config.search.warm_start)
     if config.plan:
         sweep.entry(cells, first, question)  # a name that stands for another question is refused
         if isinstance(config.search, Sampled):
@@ -124,16 +126,12 @@ def _run(sweep: Sweep, entry: SweepEntry, cells: Cells, preflight: Preflight, or
 
 def _record(sweep: Sweep, complete: set[str], tracker: Tracker) -> tuple[list[TrialResult], Record]:
     """Write every view of what the folders say. complete: trials with which nothing was to do."""
-    results = [read_result(sweep.results_dir, trial, sweep.scoring_id(trial)) for trial in sweep.trials()]
+    results = list(with_breaches((read_result(sweep.results_dir, trial, sweep.scoring_id(trial))
+                                  for trial in sweep.trials()), sweep.limits))
     mine = [result for result in results if result.trial.train_id not in complete]
     done = [result for result in mine if result.status == DONE]
     remember_costs(sweep.results_dir, sweep.rate_key, done)
     remember_sizes(sweep.results_dir, done)
-    pruned = [result for result in results if result.status == PRUNED]
-    if pruned:
-        saved = sum(result.trial.num_steps - result.step for result in pruned)
-        note(sweep.dir, f"pruning saved {saved} of {sum(r.trial.num_steps for r in results)} steps, in "
-                        f"{len(pruned)} of {len(results)} trials")
     try:
         record = write_views(sweep.dir)
         for result in results:  # also those with which nothing was to do: a tracker chosen since lacks them

@@ -64,11 +64,12 @@ class Dispatch:
         self._running: dict[Path, _Pack] = {}
         self._told: set[str] = set()
         self._num_lost: dict[str, int] = {}  # how often a trial's worker died
-        self._screened: dict[str, list[Screened]] = {}
+        self._screened: dict[str, list[Screened]] = {}  # what pruning looks at; of ended trials if they are rivals
         self._newest: dict[str, str] = {}
         self._before: dict[str, Status] = {}  # how trials stood before they were started (again)
         self._wait_s = POLL_S
-        if sweep.may_prune:  # new trials are compared with those of earlier runs too
+        self._has_rivals = sweep.config.search.pruning.rule == "paired" and len(study.objectives) == 1
+        if self._has_rivals:  # new trials are compared with those of earlier runs too
             for trial in sweep.trials():
                 if not trial.refused and read_status(sweep.results_dir, trial).status in FINISHED:
                     rows = read_jsonl(trial_folder(sweep.results_dir, trial.train_id).metrics)
@@ -242,7 +243,7 @@ class Dispatch:
             newest = read_score(results_dir, trial.train_id, status.newest_score) if status.newest_score else None
             stands[trial.train_id] = Progress(status=status.status, step=status.step, num_steps=trial.num_steps,
                                               phase=status.phase, latest=newest)
-            if newest is not None and self._newest.get(trial.train_id) != newest.score_id:
+            if newest is not None and self._sweep.may_prune and self._newest.get(trial.train_id) != newest.score_id:
                 self._newest[trial.train_id] = newest.score_id
                 rows = read_jsonl(trial_folder(results_dir, trial.train_id).metrics)
                 self._screened[trial.train_id] = screened_rows(list(rows), self._sweep.scoring_id(trial))
@@ -252,6 +253,8 @@ class Dispatch:
 
     def _tell(self, trial: Trial) -> None:
         self._told.add(trial.train_id)
+        if not self._has_rivals:
+            self._screened.pop(trial.train_id, None)
         outcome = self._sweep.outcome(trial)
         if self._proposals is not None:
             self._proposals.tell(trial, outcome)

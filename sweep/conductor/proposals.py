@@ -13,12 +13,14 @@ from sweep.preflight import Preflight
 from sweep.record.entry import read_entry
 from sweep.record.facts import trials_of
 from sweep.record.results import is_complete, read_status
-from sweep.record.sweep_log import note
+from sweep.record.sweep_log import note, notes
+from sweep.schema import to_tree
 from sweep.search.composer import flat
 from sweep.search.grid import Cells
 from sweep.search.outcome import Outcome
-from sweep.search.settings import Sampled
-from sweep.search.starts import read_starts
+from sweep.search.settings import LEARNERS, Sampled
+from sweep.search.space import standing
+from sweep.search.starts import fitting, read_starts
 from sweep.search.study import SweepStudy
 from sweep.trial import FINISHED, Trial
 
@@ -44,11 +46,15 @@ class Proposals:
             note(sweep.dir, f"several objectives ({', '.join(config.objectives)}): no trial is pruned, as Optuna can't "
                             "rank unfinished ones; there is no single best trial, see the Pareto front")
         is_new = study.is_new
+        if not is_new:
+            note(sweep.dir, f"the search goes on from the trials that are told; what {config.name} proposes from here "
+                            "may differ from what it would have without the stop")
+        if config.name not in LEARNERS:
+            self._say_what_is_not_used(study.lost)
         if config.warm_start:
             self._warm_start()
         if is_new and config.start_from is not None:
-            points = read_starts(config.start_from)
-            note(sweep.dir, f"tries {study.enqueue(points)} of {len(points)} points of {config.start_from} first")
+            self._try_first(config.start_from)
 
     def next(self) -> Trial | None:
         """A new trial; None if a budget is spent or the space holds nothing new."""
@@ -115,6 +121,26 @@ class Proposals:
             self._spent_s[trial.train_id] = spent_s
         return spent_s
 
+    def _say_what_is_not_used(self, lost: str) -> None:
+        name, limits = self._config.name, self._config.limits
+        if limits:
+            note(self._sweep.dir, f"search={name} proposes without looking at {' and '.join(limits)}; the file to use "
+                                  "is chosen among feasible trials all the same")
+        if lost and name == "cmaes":
+            note(self._sweep.dir, "search=cmaes begins its distribution anew: it updates it by its own trials alone, "
+                                  "and which those were was lost with the study")
+
+    def _try_first(self, name: str) -> None:
+        points = read_starts(name)
+        kept, left_out = fitting(points, self._study.space, self._composed, self._cells.typed)
+        self._study.enqueue(kept)
+        notes(self._sweep.dir, [f"tries {len(kept)} of {len(points)} points of {name} first",
+                                *(f"{name}: leaves out {line}" for line in left_out)])
+
+    def _composed(self, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+        tree: Mapping[str, Any] = to_tree(self._cells.cell_at(settings).config.train)
+        return tree
+
     def _warm_start(self) -> None:
         """Trials of earlier sweeps are observations if they differ in nothing but what is searched and the seed."""
         sweep = self._sweep
@@ -123,6 +149,10 @@ class Proposals:
             question = read_entry(folder / "sweep.yaml").question
             if any(question.get(key) != fixed.get(key) for key in ("photos", "base", "scoring")):
                 note(sweep.dir, f"learns nothing from {folder.name}: its photos, base or scoring are others")
+                continue
+            if self._config.name not in LEARNERS:
+                note(sweep.dir, f"learns nothing from {folder.name}: search={self._config.name} uses no trial that it "
+                                f"has not proposed itself. Those that do: {', '.join(LEARNERS)}")
                 continue
             trials = trials_of(folder)
             learned = sum(self._learn(trial, folder.name) for trial in trials)
@@ -151,10 +181,7 @@ class Proposals:
         """A trained config in terms of what is searched; a group stands as its option's name."""
         found: dict[str, Any] = {}
         for axis in self._cells.axes:
-            node: Any = config
-            for part in axis.key.split("."):
-                node = node.get(part) if isinstance(node, Mapping) else None
-            node = node.get("name") if isinstance(node, Mapping) else node
-            if node is not None:
-                found[axis.key] = node
+            value = standing(axis.key, config)
+            if value is not None:
+                found[axis.key] = value
         return self._study.space.inside(found)

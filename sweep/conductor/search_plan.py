@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from sweep.conductor import plan
 from sweep.errors import ConfigError
+from sweep.evaluation.settings import NoScoring
 from sweep.methods import file_word
 from sweep.preflight import Checked, Preflight
 from sweep.record.facts import trials_of
@@ -26,19 +27,27 @@ if TYPE_CHECKING:
 NOT_KNOWN = "not known before a first trial has run here"
 
 
-def check_search(cells: Cells, sweep_dir: Path) -> None:
-    """Raises ConfigError for what can't be searched, and for files and sweeps that it names and that aren't there."""
-    config = cells.config.search
-    database_url(config.storage_file)
-    if not isinstance(config, Sampled):
+def check_search(cells: Cells) -> None:
+    """Refuse what a search can't begin with, and what needs scores where there are none. Raises ConfigError."""
+    config, search = cells.config, cells.config.search
+    is_search = isinstance(search, Sampled)
+    database_url(search.storage_file)
+    if isinstance(config.scoring, NoScoring):
+        needs = [f"search={search.name}"] if is_search else []
+        needs += [f"search.pruning.rule={search.pruning.rule}"] if search.pruning.rule != "none" else []
+        needs += [f"early_stop={config.early_stop}"] if config.early_stop is not None else []
+        if needs:
+            without = "leave it out" if not is_search else "run a grid (search=grid, which is the default)"
+            raise ConfigError(f"{' and '.join(needs)} with scoring=none: trials are compared by their scores, and none "
+                              f"would have any. Choose scoring=pocket, person, animal, object or style, or {without}.")
+    if not isinstance(search, Sampled):
         return
     if not cells.axes:
-        raise ConfigError(f"search={config.name} has nothing to search over. Add intervals or choices, e.g. "
+        raise ConfigError(f"search={search.name} has nothing to search over. Add intervals or choices, e.g. "
                           "'unet_lr=tag(log, interval(1e-5,1e-3))', or search.space in a file.")
-    Space(cells.axes, config.when or {}, cells.fixed)
-    if config.start_from is not None:
-        read_starts(config.start_from)
-    warm_folders(sweep_dir, config.warm_start)
+    Space(cells.axes, search.when or {}, cells.fixed)
+    if search.start_from is not None:
+        read_starts(search.start_from)
 
 
 def warm_folders(sweep_dir: Path, names: tuple[str, ...]) -> list[Path]:

@@ -30,8 +30,9 @@ from sweep.record.terminal import say, show_plan
 from sweep.schema import to_tree
 from sweep.search.grid import Cells
 from sweep.search.outcome import Outcome, outcome_of, screened_rows
+from sweep.search.settings import Sampled
 from sweep.train_config import train_from_tree
-from sweep.trial import Trial, to_json, trial_folder
+from sweep.trial import DONE, Trial, to_json, trial_folder
 
 _MOST_PROPOSALS = 8  # per pack where pack.max_trials leaves it open: more at once are proposed without having learned
 _NUM_ROUNDS = 8  # a pack's trials are at most so many for each of its places
@@ -115,7 +116,11 @@ class Sweep:
                     for key, some in photos.items()},
             photos_of={one.trial.train_id: one.dataset.identity for one in able},
             copy_distance=scoring.copies.copy_distance if is_scored else None,
-            sampler=to_tree(scoring.sampler) if is_scored else {})
+            sampler=to_tree(scoring.sampler) if is_scored else {}, limits=self.limits)
+
+    @property
+    def limits(self) -> dict[str, float]:
+        return self.config.search.limits if isinstance(self.config.search, Sampled) else {}
 
     def trials(self) -> list[Trial]:
         """All trials ever asked of this sweep, in the order of their numbers."""
@@ -142,8 +147,11 @@ class Sweep:
     def outcome(self, trial: Trial) -> Outcome:
         """What the study is told of a finished trial."""
         scoring = self.scoring_id(trial)
-        rows = read_jsonl(trial_folder(self.results_dir, trial.train_id).metrics) if scoring is not None else ()
-        return outcome_of(read_result(self.results_dir, trial, scoring), screened_rows(list(rows), scoring))
+        result = read_result(self.results_dir, trial, scoring)
+        if scoring is None or result.status == DONE:  # its answer says it all
+            return outcome_of(result)
+        rows = read_jsonl(trial_folder(self.results_dir, trial.train_id).metrics)
+        return outcome_of(result, screened_rows(list(rows), scoring))
 
     def plan_packs(self, todo: Sequence[Trial], num_workers: int | None = None) -> list[list[Trial]]:
         """Packs of what is left; trials that were interrupted together go on together."""

@@ -30,13 +30,30 @@ def compared(results: Sequence[TrialResult]) -> list[TrialResult]:
     return [result for result in valid if _score(result).scoring_id == scoring_id]
 
 
+def eligible(results: Sequence[TrialResult]) -> list[TrialResult]:
+    """The compared trials that keep to the sweep's limits on memorisation and diversity; all where none does."""
+    candidates = compared(results)
+    return [result for result in candidates if not result.breach] or candidates
+
+
+def limits_words(results: Sequence[TrialResult]) -> str:
+    """Which trials a limit keeps from being named, as a sentence; empty if there are none."""
+    candidates = compared(results)
+    beyond = [result for result in candidates if result.breach]
+    shown = "; ".join(f"trial {result.trial.number}, {result.breach}" for result in beyond[:3])
+    more = f"; and {len(beyond) - 3} more" if len(beyond) > 3 else ""
+    if len(beyond) == len(candidates):
+        return f"Every trial breaks a limit: {shown}{more}." if beyond else ""
+    return f"Left out, as it breaks a limit: {shown}{more}." if beyond else ""
+
+
 def best_results(results: Sequence[TrialResult]) -> tuple[TrialResult | None, list[TrialResult]]:
-    """The trial with the greatest usefulness less one standard error, and the trials that tie with it.
+    """The eligible trial with the greatest usefulness less one standard error, and the trials that tie with it.
 
     The best one is not among the ties, which come in the order in which to try them. With ties there is no winner to
     name.
     """
-    candidates = compared(results)
+    candidates = eligible(results)
     if not candidates:
         return None, []
     best, *others = sorted(candidates, key=lambda result: -cautious(_score(result)))
@@ -79,7 +96,7 @@ def outdone(tied: Sequence[TrialResult], results: Sequence[TrialResult]) -> list
     first by more than chance, which their figures alone don't show."""
     least = min((_value(result) for result in tied), default=math.inf)
     inside = {id(result) for result in tied}
-    return [result for result in compared(results) if id(result) not in inside and _value(result) >= least]
+    return [result for result in eligible(results) if id(result) not in inside and _value(result) >= least]
 
 
 def _value(result: TrialResult) -> float:

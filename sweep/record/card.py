@@ -12,7 +12,7 @@ from typing import Any
 
 from sweep.files import sha256_of, write_text
 from sweep.methods import LORA, method_of
-from sweep.record.best import best_results, compared
+from sweep.record.best import best_results, eligible
 from sweep.record.facts import Record
 from sweep.record.figures import FIGURES, figure_of
 from sweep.record.how_to_use import folders, prompt_words
@@ -163,7 +163,7 @@ def _settings(config: Mapping[str, Any], result: TrialResult) -> str:
 def how_picked(record: Record) -> str:
     """How it was picked, without the places of this machine."""
     _, ties = best_results(record.results)
-    num_rivals = len(compared(record.results)) - 1
+    num_rivals = len(eligible(record.results)) - 1
     start = f"{record.entry.num_photos} photos. One of {len(record.results)} trials of the sweep {record.entry.name}"
     if ties:
         return (f"{start}; the most promising of {1 + len(ties)} whose files can't be told apart on "

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sweep.files import read_json
-from sweep.trial import TrialResult, trial_folder
+from sweep.trial import PRUNED, REFUSED, TrialResult, trial_folder
 
 TRAINING, ANCHORS = "training", "anchors"
 TOGETHER = f"{TRAINING} and {ANCHORS}"
@@ -49,6 +49,19 @@ def _anchors(results: Sequence[TrialResult], results_dir: Path) -> list[Cost]:
     paths = [trial_folder(results_dir, train_id).anchors_cost(scoring_id) for train_id, scoring_id in sorted(ids)]
     rows = [read_json(path) for path in paths if path.exists()]
     return [Cost(ANCHORS, float(row["elapsed_s"]), int(row["num_images"])) for row in rows]
+
+
+def saved_words(results: Sequence[TrialResult]) -> str:
+    """What pruning and early_stop saved of the sweep's steps, as a sentence; empty if nothing ended early."""
+    asked = [result for result in results if result.status != REFUSED]
+    early: dict[str, list[TrialResult]] = {"Pruning": [], "early_stop": []}
+    for result in asked:
+        if result.status == PRUNED:  # the reason is search.pruning's
+            early["early_stop" if "early_stop=" in result.reason else "Pruning"].append(result)
+    parts = [f"{by} saved {sum(one.trial.num_steps - one.step for one in ended)} of "
+             f"{sum(one.trial.num_steps for one in asked)} steps, in {len(ended)} of {len(asked)} trials"
+             for by, ended in early.items() if ended]
+    return f"{'; '.join(parts)}." if parts else ""
 
 
 def cost_words(stages: Sequence[Cost]) -> str:

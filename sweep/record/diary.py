@@ -13,7 +13,7 @@ from sweep.files import write_text
 from sweep.record.asked import asked
 from sweep.record.best import choices_of, compared, usefulness
 from sweep.record.card import PUBLISH
-from sweep.record.cost import cost_words, costs
+from sweep.record.cost import cost_words, costs, saved_words
 from sweep.record.entry import SweepEntry, read_entry
 from sweep.record.figures import FIGURES, values_of
 from sweep.record.notes import read_notes
@@ -78,6 +78,8 @@ def diary_text(sweep: SweepEntry, results: Sequence[TrialResult], *, has_log: bo
     if lessons:
         parts.append("## What was learned\nAll trials were scored on the same cells; these are differences of their "
                      "figures.\n\n" + "\n".join(f"- {lesson}" for lesson in lessons))
+    if saved := saved_words(results):
+        parts.append(saved)
     if any(result.scores for result in results):
         parts.append(f"What it cost: {cost or cost_words(costs(results))}.")
     if has_log:

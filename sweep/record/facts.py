@@ -5,13 +5,14 @@ Also `read_record`: a sweep's whole record from its folder, for every command th
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from sweep.errors import ConfigError
 from sweep.files import read_json, read_jsonl, write_json
+from sweep.limits import breach
 from sweep.record.entry import SweepEntry, read_entry
 from sweep.record.results import read_result
 from sweep.trial import Trial, TrialResult, to_json, trial_folder
@@ -25,6 +26,7 @@ class Facts:
     photos: by key, the training photos in the order that scores number them, each as {"path", "caption"}.
     photos_of: train_id -> key. copy_distance: nearer than this to a training photo is a copy; None without scoring.
     sampler: how the scored images were drawn, as the card states it.
+    limits: beyond which a trial is infeasible, by key of `search`, as the last command had them.
     """
 
     scoring_ids: Mapping[str, str] = field(default_factory=dict)
@@ -32,6 +34,7 @@ class Facts:
     photos_of: Mapping[str, str] = field(default_factory=dict)
     copy_distance: float | None = None
     sampler: Mapping[str, Any] = field(default_factory=dict)
+    limits: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +55,7 @@ def add_facts(sweep_dir: Path, new: Facts) -> Facts:
     """Write what is new beside what an earlier start of the sweep wrote, and return all."""
     old = read_facts(sweep_dir)
     merged = Facts(scoring_ids={**old.scoring_ids, **new.scoring_ids}, photos={**old.photos, **new.photos},
-                   photos_of={**old.photos_of, **new.photos_of}, sampler=new.sampler or old.sampler,
+                   photos_of={**old.photos_of, **new.photos_of}, sampler=new.sampler or old.sampler, limits=new.limits,
                    copy_distance=old.copy_distance if new.copy_distance is None else new.copy_distance)
     write_json(sweep_dir / VIEWS, to_json(merged))
     return merged
@@ -79,9 +82,15 @@ def read_record(sweep_dir: Path) -> Record:
     entry, facts = read_entry(sweep_dir / "sweep.yaml"), read_facts(sweep_dir)
     newest = {trial.train_id: trial for trial in trials_of(sweep_dir)}
     results_dir = sweep_dir.parent
-    results = tuple(read_result(results_dir, trial, facts.scoring_ids.get(trial.train_id)
-                                or _newest_scoring(results_dir, trial)) for trial in newest.values())
-    return Record(dir=sweep_dir, entry=entry, results=results, facts=facts)
+    results = [read_result(results_dir, trial, facts.scoring_ids.get(trial.train_id)
+                           or _newest_scoring(results_dir, trial)) for trial in newest.values()]
+    return Record(dir=sweep_dir, entry=entry, results=with_breaches(results, facts.limits), facts=facts)
+
+
+def with_breaches(results: Iterable[TrialResult], limits: Mapping[str, float]) -> tuple[TrialResult, ...]:
+    """The results, each with the limits that its answer breaks."""
+    return tuple(result if result.answer is None else replace(result, breach=breach(limits, result.answer.score))
+                 for result in results)
 
 
 def _newest_scoring(results_dir: Path, trial: Trial) -> str | None:

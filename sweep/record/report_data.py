@@ -11,7 +11,7 @@ from typing import Any
 
 from sweep.record.asked import asked
 from sweep.record.best import best_results, choices_of, on_front, usefulness
-from sweep.record.cost import cost_words, costs
+from sweep.record.cost import cost_words, costs, saved_words
 from sweep.record.curves import read_curves
 from sweep.record.facts import Record
 from sweep.record.figures import FIGURES, figure_of
@@ -55,7 +55,7 @@ def report_data(record: Record, *, lessons: Sequence[str] | None = None,
         "learned": list(learned(entry.swept_keys, results) if lessons is None else lessons),
         "cost": {"minutes": sum(r.attributed_s for r in results) / 60, "steps": sum(r.step for r in results),
                  "images": sum(s.num_images for r in results for s in r.scores),
-                 "stages": cost_words(costs(results, record.results_dir))},
+                 "stages": cost_words(costs(results, record.results_dir)), "saved": saved_words(results)},
     })
     _add_scores(data, record, named, picture_budget)
     return data

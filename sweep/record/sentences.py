@@ -10,7 +10,7 @@ from typing import Any
 from sweep.claims import BETTER, EXPLORATORY, TIE, UNKNOWN, WORSE, Claim, compare_settings
 from sweep.comparison import MIN_UNITS, ahead, cautious, jackknife_interval
 from sweep.framings import framing_words
-from sweep.record.best import best_results, compared, lead, outdone, signed, tie, usefulness
+from sweep.record.best import best_results, compared, eligible, lead, limits_words, outdone, signed, tie, usefulness
 from sweep.record.entry import SweepEntry
 from sweep.record.figures import FIGURES, figure_of
 from sweep.record.how_to_use import at_strength, how, one_file, prompt_words
@@ -82,6 +82,8 @@ def results_sentence(result: TrialResult) -> str:
     figures = ", ".join(f"{name} {figure(figure_of(score, name))}" for name in FIGURES)
     sentence = f"{verdict_sentence(score.verdict)} {figures[:1].upper()}{figures[1:]}."
     notes = [as_sentence(line) for line in filter(None, (framing_words(score), *score.notes))]
+    if result.breach:
+        notes.append(f"It breaks a limit: {result.breach}.")
     if result.status in _ENDED:
         notes.append(f"It {_ENDED[result.status]} at {place}{because}; what it had saved before was scored.")
     return " ".join([sentence, *notes])
@@ -119,7 +121,7 @@ def answer_sentence(entry: SweepEntry, results: Sequence[TrialResult], results_d
                 f"{_tied_files(entry, [best, *ties], results_dir)}")
     score = best.answer.score
     start = "Use" if _is_wanted(score.verdict) else f"None is good yet; the least bad ({score.verdict}) is"
-    rivals = [result for result in compared(results) if result is not best]
+    rivals = [result for result in eligible(results) if result is not best]
     nearest = max(rivals, key=lambda r: cautious(r.answer.score) if r.answer else -math.inf, default=None)
     how_sure = ((f"on the same prompts it beats the file of {each_of(len(rivals))} by more than chance, that of trial "
                  f"{nearest.trial.number} by {lead(best, nearest)}; picked as the best of {len(rivals) + 1}, its own "
@@ -127,7 +129,7 @@ def answer_sentence(entry: SweepEntry, results: Sequence[TrialResult], results_d
                 else "nothing else was scored to compare it with")
     return (f"{start} `{results_dir}/{file_place(best)}` (trial {best.trial.number}, {_when(best.answer)}) "
             f"{how(best.answer)}: write {_prompt(entry, best.answer)}. "
-            f"Usefulness {figure(usefulness(best))}; {how_sure}.")
+            f"Usefulness {figure(usefulness(best))}; {how_sure}. {limits_words(results)}").rstrip()
 
 
 def learned(swept_keys: Sequence[str], results: Sequence[TrialResult]) -> list[str]:
@@ -268,7 +270,7 @@ def tie_sentence(tied: Sequence[TrialResult], results: Sequence[TrialResult]) ->
                     f"{lead(best, result)}, more than chance, though its figure is no lower than one of theirs."
                     for result in outdone(tied, results)[:2])
     return (f"{start}: {len(tied)} trials can't be told apart. Paired by prompt, trial {best.trial.number} is ahead of "
-            f"{shown}: within chance, or too little to matter.{apart}")
+            f"{shown}: within chance, or too little to matter.{apart} {limits_words(results)}").rstrip()
 
 
 def _tied_files(entry: SweepEntry, tied: Sequence[TrialResult], results_dir: str) -> str:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TextIO
 from sweep.comparison import cautious
 from sweep.methods import file_word
 from sweep.record.best import choices_of
+from sweep.record.cost import saved_words
 from sweep.record.entry import SweepEntry
 from sweep.record.sentences import answer_sentence, figure, value_text
 from sweep.trial import DONE, FINISHED, RUNNING, WAITING, Score, Trial, TrialResult
@@ -257,6 +258,10 @@ def show_results(entry: SweepEntry, results: Sequence[TrialResult], sweep_dir: P
         if result.status != DONE and result.reason:
             reason = " ".join(result.reason.split()).removeprefix(f"{result.status}: ")
             say(f"trial {result.trial.number} {result.status}: {reason}", stream)
+        if result.breach:
+            say(f"trial {result.trial.number} breaks a limit: {result.breach}", stream)
+    if saved := saved_words(results):
+        say(saved, stream)
     say("", stream)
     say(answer_sentence(entry, results, sweep_dir.parent.as_posix()).replace("`", ""), stream)
     say(f"diary: {sweep_dir / 'diary.md'}", stream)

@@ -43,6 +43,7 @@ class Cells:
     fixed: the composed config without the swept overrides; the sweep's name stands for it.
     config: the same, typed; of a sweep that has cells, the first one's that works.
     axes: what is swept.
+    typed: keys that the command line sets to one value.
     cell_at: the cell with given values of some of the axes; what the rest is set to then is the fixed config's. Raises
         ConfigError for values that can't stand together.
     """
@@ -54,6 +55,7 @@ class Cells:
     config: RunConfig
     axes: tuple[Axis, ...]
     cell_at: Callable[[Mapping[str, Any]], Cell]
+    typed: frozenset[str] = frozenset()
 
 
 def cells_of(arguments: Sequence[str], compose: Callable[[list[str]], DictConfig], loader: ConfigLoader) -> Cells:
@@ -79,7 +81,8 @@ def cells_of(arguments: Sequence[str], compose: Callable[[list[str]], DictConfig
     if tree.get("search", {}).get("name") != "grid":
         config = cell_at({}).config
         return Cells(cells=(), order=(), swept_keys=tuple(axis.key for axis in swept), fixed=tree, config=config,
-                     axes=tuple(_whole_where_needed(axis, config) for axis in swept), cell_at=cell_at)
+                     axes=tuple(_whole_where_needed(axis, config) for axis in swept), cell_at=cell_at,
+                     typed=frozenset(axis.key for axis in axes if not axis.is_swept))
     intervals = [axis.key for axis in swept if not axis.lines]
     if intervals:
         raise ConfigError(f"{', '.join(intervals)}: an interval has no end of values, so a grid can't run them all. "

@@ -51,6 +51,15 @@ class Sampled:
     pruning: Pruning
     storage_file: str | None
 
+    @property
+    def limits(self) -> dict[str, float]:
+        """Beyond which a trial is infeasible, of those that are set."""
+        limits = {"max_memorisation": self.max_memorisation, "min_diversity": self.min_diversity}
+        return {name: limit for name, limit in limits.items() if limit is not None}
+
 
 SAMPLERS = ("tpe", "random", "qmc", "gp", "cmaes", "nsga2")
+LEARNERS = ("tpe", "gp", "nsga2")
+"""Those that use trials which they have not proposed, and heed limits on memorisation and diversity. CMA-ES updates
+its distribution by its own trials alone, and by nothing but their values."""
 SEARCHES: dict[str, type] = {"grid": Grid, **dict.fromkeys(SAMPLERS, Sampled)}

@@ -32,7 +32,7 @@ class Space:
         """Values for one trial, conditions heeded."""
         settings: dict[str, Any] = {}
         for axis in self.axes:
-            if self._applies(axis.key, settings):
+            if self.applies(axis.key, settings):
                 chosen = trial._suggest(axis.key, distribution(axis))
                 settings[axis.key] = self._value(axis, chosen)
         return settings
@@ -44,10 +44,10 @@ class Space:
         return inside, {key: distribution(self._by_key[key]) for key in inside}
 
     def inside(self, point: Mapping[str, Any]) -> dict[str, Any]:
-        """The part of a point that the space holds."""
+        """The part of a point that the space holds, conditions heeded."""
         settings: dict[str, Any] = {}
         for axis in self.axes:
-            if axis.key in point and holds(axis, point[axis.key]) and self._applies(axis.key, {**settings}):
+            if axis.key in point and holds(axis, point[axis.key]) and self.applies(axis.key, {**settings}):
                 settings[axis.key] = point[axis.key]
         return settings
 
@@ -55,16 +55,10 @@ class Space:
         """A point in the middle of each axis, conditions heeded."""
         return self.inside({axis.key: _middle(axis) for axis in self.axes})
 
-    def _applies(self, key: str, settings: Mapping[str, Any]) -> bool:
-        return all(self._standing(other, settings) in allowed for other, allowed in self._when.get(key, {}).items())
-
-    def _standing(self, key: str, settings: Mapping[str, Any]) -> Any:
-        if key in settings:
-            return settings[key]
-        node: Any = self._fixed
-        for part in key.split("."):
-            node = node.get(part) if isinstance(node, Mapping) else None
-        return node.get("name") if isinstance(node, Mapping) else node
+    def applies(self, key: str, settings: Mapping[str, Any]) -> bool:
+        """Whether a key is searched beside these values of the others."""
+        return all((settings[other] if other in settings else standing(other, self._fixed)) in allowed
+                   for other, allowed in self._when.get(key, {}).items())
 
     @staticmethod
     def _value(axis: Axis, chosen: Any) -> Any:
@@ -82,6 +76,14 @@ def _middle(axis: Axis) -> Any:
     if span.step is not None:
         value = span.low + span.step * round((value - span.low) / span.step)
     return round(value) if span.is_whole else float(f"{value:.3g}")
+
+
+def standing(key: str, config: Mapping[str, Any]) -> Any:
+    """What a config as a tree has at a dotted key, a group as its option's name; None where it has no such key."""
+    node: Any = config
+    for part in key.split("."):
+        node = node.get(part) if isinstance(node, Mapping) else None
+    return node.get("name") if isinstance(node, Mapping) else node
 
 
 def distribution(axis: Axis) -> BaseDistribution:

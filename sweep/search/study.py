@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweep.errors import ConfigError
+from sweep.limits import excess
 from sweep.search.axes import Axis
 from sweep.search.outcome import Outcome, Screened
 from sweep.search.settings import Grid, Sampled
@@ -51,6 +52,8 @@ class SweepStudy:
             self.lost = differs
             patiently(self._optuna.delete_study, study_name=self._name, storage=self.study._storage)
             self.study = self._open()
+        elif self.is_new and outcomes and isinstance(self._config, Sampled):  # a grid may find another sweep's trials
+            self.lost = self.lost or "it was not there"
         State = self._optuna.trial.TrialState
         here: dict[str, FrozenTrial] = {}
         asked = {trial.train_id for trial in trials}
@@ -111,16 +114,14 @@ class SweepStudy:
                     patiently(asked.report, one.usefulness, one.step)
             return bool(patiently(asked.should_prune))
 
-    def enqueue(self, points: Sequence[Mapping[str, Any]]) -> int:
-        """Points to try first; returns how many the space holds a part of."""
-        inside = [point for given in points if (point := self.space.inside(given))]
-        for point in inside:
+    def enqueue(self, points: Sequence[Mapping[str, Any]]) -> None:
+        """Points of the space to try first; what they leave open is drawn."""
+        for point in points:
             params = {key: as_param(value) for key, value in point.items()}
             patiently(self.study.enqueue_trial, params, skip_if_exists=True)
-        return len(inside)
 
     def learn(self, settings: Mapping[str, Any], outcome: Outcome, sweep: str, train_id: str) -> bool:
-        """Take in a trial of an earlier sweep, once; False if the space does not hold it."""
+        """Take in a trial of an earlier sweep, once; False if the space does not hold it. For a sampler of LEARNERS."""
         params, distributions = self.space.params(settings)
         if set(params) != {axis.key for axis in self.space.axes if axis.key in settings} or not params:
             return False
@@ -129,9 +130,7 @@ class SweepStudy:
         values = self._values(outcome)
         if outcome.state != "complete" or values is None:
             return False
-        patiently(self.study.add_trial, self._optuna.trial.create_trial(
-            values=values, params=params, distributions=distributions, constraints=self._constraints(outcome),
-            user_attrs={"sweep": sweep, "of": train_id}))
+        self._finish(self._create(params, distributions, {"sweep": sweep, "of": train_id}), outcome)
         return True
 
     @property
@@ -236,16 +235,22 @@ class SweepStudy:
 
     def _add(self, trial: Trial, outcome: Outcome | None) -> None:
         """A trial that the study has not proposed itself, or has lost."""
-        State = self._optuna.trial.TrialState
         params, distributions = self._params(trial.settings)
         attrs = {"train_id": trial.train_id, "trial": trial.number}
-        frozen = self._optuna.trial.create_trial(state=State.RUNNING, params=params, distributions=distributions,
-                                                 user_attrs=attrs)
-        storage = self.study._storage  # add_trial does not say which number it gave, and counting takes ever longer
-        trial_id = patiently(storage.create_new_trial, self.study._study_id, template_trial=frozen)
-        self._numbers[trial.train_id] = patiently(storage.get_trial_number_from_id, trial_id)
+        self._numbers[trial.train_id] = self._create(params, distributions, attrs)
         if outcome is not None:
             self.tell(trial, outcome)
+
+    def _create(self, params: dict[str, Any], distributions: dict[str, Any], attrs: dict[str, Any]) -> int:
+        """Optuna's number of a running trial that its sampler has not proposed."""
+        frozen = self._optuna.trial.create_trial(state=self._optuna.trial.TrialState.RUNNING, params=params,
+                                                 distributions=distributions, user_attrs=attrs)
+        storage = self.study._storage  # add_trial does not say which number it gave, and counting takes ever longer
+        trial_id = patiently(storage.create_new_trial, self.study._study_id, template_trial=frozen)
+        sampler = self.study.sampler
+        if isinstance(sampler, self._optuna.samplers.BaseGASampler):  # it breeds from trials of a generation alone
+            patiently(sampler.get_trial_generation, self.study, storage.get_trial(trial_id))
+        return int(patiently(storage.get_trial_number_from_id, trial_id))
 
     def _finish(self, number: int, outcome: Outcome) -> None:
         State = self._optuna.trial.TrialState
@@ -271,16 +276,7 @@ class SweepStudy:
 
     def _constraints(self, outcome: Outcome) -> dict[str, float]:
         """At most 0 where a trial is feasible."""
-        if not isinstance(self._config, Sampled):
-            return {}
-        limits = {"max_memorisation": ("memorisation", self._config.max_memorisation, 1),
-                  "min_diversity": ("diversity", self._config.min_diversity, -1)}
-        found: dict[str, float] = {}
-        for name, (axis, limit, sign) in limits.items():
-            value = outcome.axes.get(axis)
-            if limit is not None and value is not None:
-                found[name] = sign * (value - limit)
-        return found
+        return excess(self._config.limits, outcome.axes) if isinstance(self._config, Sampled) else {}
 
     def _asked(self, number: int) -> optuna.Trial:
         return self._optuna.Trial(self.study, self._trial_id(number))

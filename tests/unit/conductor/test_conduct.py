@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import csv
+import shlex
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,7 @@ from sweep.files import read_json, write_json
 from sweep.record.results import read_status
 from sweep.search.grid import cells_of
 from sweep.search.storage import _journal
-from sweep.trial import DONE, PRUNED, REFUSED, Status, Trial, TrialResult
+from sweep.trial import DONE, PRUNED, REFUSED, Estimate, PackSpec, Score, Status, Trial, TrialResult
 from tests.stand_in import StandIn
 from tests.unit.evaluation.evaluation_examples import TREE
 
@@ -67,6 +70,10 @@ def study_of(folder: Path) -> optuna.Study:
 
 def log_of(folder: Path) -> str:
     return (folder / "s" / "sweep.log").read_text()
+
+
+def diary_of(folder: Path) -> str:
+    return (folder / "s" / "diary.md").read_text()
 
 
 def test_a_grid_is_a_study_and_covers_its_space_early(tmp_path: Path, sweep: Sweeper) -> None:
@@ -142,10 +149,40 @@ def test_every_sampler(sweep: Sweeper, name: str) -> None:
     assert all(1e-6 <= result.trial.config["unet_lr"] <= 1e-2 for result in results)
 
 
+def test_gpu_hours_end_a_search(sweep: Sweeper) -> None:
+    """A trial of the stand-in costs 4 s: of 18 s, the fifth is the last that begins before they are spent."""
+    command = (*SEARCH, "search.num_trials=null", "search.pruning.rule=none", "pack.max_trials=1")
+    assert len(sweep(*command, f"search.gpu_hours={18 / 3600}")) == 5
+    again = StandIn()
+    assert len(sweep(*command, f"search.gpu_hours={18 / 3600}", stand_in=again)) == 5 and not again.started
+    assert len(sweep(*command, f"search.gpu_hours={24 / 3600}")) == 6, "what the first start spent counts"
+
+
+def test_wall_hours_end_a_search_and_count_from_each_start(sweep: Sweeper) -> None:
+    command = (*SEARCH, "search.num_trials=null", "search.pruning.rule=none", "pack.max_trials=1")
+    slow = StandIn(pause_s=0.5)
+    started_s = time.monotonic()
+    results = sweep(*command, f"search.wall_hours={1.2 / 3600}", stand_in=slow)
+    assert time.monotonic() - started_s >= 1.2 and 1 <= len(results) <= 3, "one pause each, none begun after the time"
+    assert {result.status for result in results} == {DONE}
+    assert len(sweep(*command, f"search.wall_hours={0.5 / 3600}", stand_in=slow)) > len(results)
+
+
+def test_a_space_of_the_config_is_searched_and_the_command_line_has_the_last_word(sweep: Sweeper) -> None:
+    space = 'search.space={unet_lr:"tag(log,interval(1e-5,1e-4))",network_dim:"choice(4,8)",repeats:"range(1,4)"}'
+    results = sweep("search=random", space, "network_dim=16", "search.num_trials=5")
+    assert len(results) == 5 and len({result.trial.settings["unet_lr"] for result in results}) > 1
+    assert all(1e-5 <= result.trial.config["unet_lr"] <= 1e-4 for result in results)
+    assert {result.trial.config["repeats"] for result in results} <= {1, 2, 3}
+    assert {result.trial.config["network_dim"] for result in results} == {16}
+    assert all(set(result.trial.settings) == {"unet_lr", "repeats"} for result in results)
+
+
 def test_a_condition_a_start_and_a_finite_space(tmp_path: Path, sweep: Sweeper) -> None:
     results = sweep("search=random", "optimizer=adamw,prodigy", "network_dim=8,32", "unet_lr=choice(1e-4,1e-3)",
                     "text_encoder_lr=choice(1e-4)", "search.when={unet_lr:{optimizer:[adamw]},"
-                    "text_encoder_lr:{optimizer:[adamw]}}", "search.start_from=seeds", "search.num_trials=50")
+                    "text_encoder_lr:{optimizer:[adamw]}}", "search.start_from=seeds", "network_alpha=16",
+                    "scheduler=cosine_with_restarts", "search.num_trials=50")
     kinds = sorted((r.trial.settings["optimizer"], r.trial.settings["network_dim"], r.trial.settings.get("unet_lr"))
                    for r in results)
     assert len(kinds) == 6, "adamw 2 x 2, prodigy 2 without a rate of its own"
@@ -153,10 +190,31 @@ def test_a_condition_a_start_and_a_finite_space(tmp_path: Path, sweep: Sweeper) 
     assert all(r.trial.config["unet_lr"] == 1.0 for r in results if r.trial.settings["optimizer"] == "prodigy")
     assert results[0].trial.settings == {"optimizer": "adamw", "network_dim": 32, "unet_lr": 1e-4,
                                          "text_encoder_lr": 1e-4}, "the seeds' own point comes first"
-    assert "proposals in a row" in log_of(tmp_path)
+    log = log_of(tmp_path)
+    assert "proposals in a row" in log and "tries 2 of 7 points of seeds first" in log
+    assert all(f"seeds: leaves out point {n}: " in log for n in (3, 4, 5, 6, 7))
+    assert "point 6: network=loha there, lora here" in log
 
 
-def test_pruning_frees_a_place_and_says_what_it_saved(tmp_path: Path, sweep: Sweeper) -> None:
+def test_the_tutorials_point_is_tried_by_the_search_of_the_docs(tmp_path: Path, sweep: Sweeper) -> None:
+    """Its adamw8bit gives way to the typed optimizer, its alpha to the typed one."""
+    command = (CONF_DIR.parent / "docs" / "alex.md").read_text().partition("sweep.name=alex-search ")[2]
+    words = shlex.split(command.partition("```")[0].replace("\\\n", " "))
+    results = sweep(*words, "search.num_trials=1", "pack.max_trials=1", "dataset.num_images=4")
+    assert "tries 1 of 1 points of tutorial first" in log_of(tmp_path)
+    assert results[0].trial.settings == {"unet_lr": 1e-4, "network_dim": 128, "max_train_epochs": 5,
+                                         "dataset.captions": True}
+    assert (results[0].trial.config["optimizer"]["name"], results[0].trial.config["network_alpha"]) == ("adamw", 128)
+
+
+def test_a_typo_in_a_starting_point_is_refused_before_anything_starts(tmp_path: Path, sweep: Sweeper) -> None:
+    (tmp_path / "mine.yaml").write_text("- {netwrk_dim: 8}")
+    with pytest.raises(ConfigError, match='Did you mean "network_dim"'):
+        sweep(*SEARCH, f"search.start_from={tmp_path / 'mine.yaml'}", "plan=true")
+    assert not (tmp_path / "s").exists()
+
+
+def test_pruning_frees_a_place_and_says_what_it_saved(tmp_path: Path, sweep: Sweeper, capsys: Any) -> None:
     stand_in = StandIn(is_gradual=True, num_checkpoints=10)
     results = sweep(*SEARCH, "search.num_trials=12", "max_train_steps=100", stand_in=stand_in)
     assert len(results) == 12
@@ -166,7 +224,13 @@ def test_pruning_frees_a_place_and_says_what_it_saved(tmp_path: Path, sweep: Swe
     assert best.status == DONE
     assert len(stand_in.started) < 6, "trials joined a running pack"
     saved = sum(100 - result.step for result in pruned)
-    assert f"pruning saved {saved} of 1200 steps, in {len(pruned)} of 12 trials" in log_of(tmp_path)
+    sentence = f"Pruning saved {saved} of 1200 steps, in {len(pruned)} of 12 trials.\n"
+    assert sentence in diary_of(tmp_path) and sentence in capsys.readouterr().out
+    results = sweep(*SEARCH, "search.num_trials=14", "max_train_steps=100", stand_in=stand_in)
+    pruned = [result for result in results if result.status == PRUNED]
+    saved = sum(100 - result.step for result in pruned)
+    assert [line for line in diary_of(tmp_path).splitlines() if " steps, in " in line] == [
+        f"Pruning saved {saved} of 1400 steps, in {len(pruned)} of 14 trials."], "of all trials of an extended sweep"
     states = {trial.user_attrs.get("trial"): trial.state.name for trial in study_of(tmp_path).trials}
     assert all(states[result.trial.number] == "PRUNED" for result in pruned)
 
@@ -178,10 +242,11 @@ def test_optunas_own_pruners(sweep: Sweeper, rule: str) -> None:
     assert any(result.status == PRUNED and rule in result.reason for result in results)
 
 
-def test_a_grid_with_early_stop(sweep: Sweeper) -> None:
+def test_a_grid_with_early_stop(tmp_path: Path, sweep: Sweeper) -> None:
     falling = StandIn(is_gradual=True, num_checkpoints=10, curve=lambda trial, done: 0.9 - abs(done - 0.3))
     [one] = sweep("max_train_steps=100", "early_stop=2", stand_in=falling)
     assert one.status == PRUNED and one.step in (60, 70) and "has fallen from 0.90 to 0.70" in one.reason
+    assert f"\nearly_stop saved {100 - one.step} of 100 steps, in 1 of 1 trials.\n" in diary_of(tmp_path)
 
 
 def test_several_objectives(tmp_path: Path, sweep: Sweeper) -> None:
@@ -201,12 +266,88 @@ def test_constraints_and_warm_start(tmp_path: Path, sweep: Sweeper) -> None:
     assert all(trial.values[0] - 0.5 == pytest.approx(trial.constraints["max_memorisation"]) for trial in trials)
 
 
-def test_a_warm_start_leaves_out_what_cannot_be_composed_any_more(tmp_path: Path, sweep: Sweeper) -> None:
+def test_diversity_has_a_limit_and_the_file_is_chosen_among_trials_within_it(tmp_path: Path, sweep: Sweeper,
+                                                                            capsys: Any) -> None:
+    """The most useful trial has too little variety."""
+    class Alike(StandIn):
+        def _score(self, spec: PackSpec, trial: Trial, step: int) -> Score:
+            score = super()._score(spec, trial, step)
+            low = 0.2 if trial.config["network_dim"] == 32 else 0.8
+            few = Estimate(value=low, low=low, high=low, raw=low, n=8)
+            return replace(score, axes={**score.axes, "diversity": few})
+
+    command = ("search=tpe", "network_dim=choice(8,32)", "search.num_trials=2", "search.pruning.rule=none")
+    results = sweep(*command, "search.min_diversity=0.5", stand_in=Alike())
+    of_dim = {result.trial.settings["network_dim"]: result for result in results}
+    told = {trial.user_attrs["trial"]: trial.constraints["min_diversity"] for trial in study_of(tmp_path).trials
+            if "trial" in trial.user_attrs}
+    assert told == {of_dim[8].trial.number: pytest.approx(-0.3), of_dim[32].trial.number: pytest.approx(0.3)}
+    said = capsys.readouterr().out
+    breach = "diversity 0.20 with search.min_diversity=0.5"
+    for text in (diary_of(tmp_path).replace("`", ""), said):
+        named = next(line for line in text.splitlines() if line.startswith("Use "))
+        assert f"(trial {of_dim[8].trial.number}, " in named
+        assert named.endswith(f"Left out, as it breaks a limit: trial {of_dim[32].trial.number}, {breach}.")
+    assert f"trial {of_dim[32].trial.number} breaks a limit: {breach}" in said
+    assert f"It breaks a limit: {breach}." in diary_of(tmp_path)
+    with (tmp_path / "s" / "trials.csv").open() as file:
+        assert [row["network_dim"] for row in csv.DictReader(file) if row["choice"] == "best"] == ["8"]
+    sweep(*command, "search.min_diversity=0.9", stand_in=Alike())
+    assert "Every trial breaks a limit: " in diary_of(tmp_path) and "(trial" in diary_of(tmp_path)
+    sweep(*command, stand_in=Alike())
+    assert "breaks a limit" not in diary_of(tmp_path), "the last command has no limit"
+
+
+def test_a_warm_start_leaves_out_what_cannot_be_composed_any_more(tmp_path: Path, sweep: Sweeper,
+                                                                  monkeypatch: pytest.MonkeyPatch) -> None:
     """The earlier optimizer is no choice now; its own setting is, and says nothing to the others."""
+    monkeypatch.setattr("sweep.conductor.proposals._MAX_IN_VAIN", 2)  # none can be composed
     sweep("optimizer=prodigy", "optimizer.d_coef=0.5,2", "sweep.name=earlier")
-    sweep("search=random", "optimizer=choice(adamw,lion)", "optimizer.d_coef=interval(0.1,3)", "search.num_trials=1",
+    sweep("search=nsga2", "optimizer=choice(adamw,lion)", "optimizer.d_coef=interval(0.1,3)", "search.num_trials=1",
           "search.warm_start=[auto]")
     assert "learns from 0 of 2 trials of earlier" in log_of(tmp_path)
+
+
+def generations(folder: Path) -> list[tuple[int | None, optuna.trial.FrozenTrial]]:
+    """Of the trials of an NSGA-II study."""
+    sampler, study = optuna.samplers.NSGAIISampler(population_size=4), study_of(folder)
+    found = {trial.number: number for number in range(20) for trial in sampler.get_population(study, number)}
+    return [(found.get(trial.number), trial) for trial in study.trials]
+
+
+def test_nsga2_breeds_from_an_earlier_sweep_and_from_a_study_that_was_lost(tmp_path: Path, sweep: Sweeper) -> None:
+    sweep("unet_lr=2e-4,3e-4,4e-4,5e-4", "network_dim=32", "sweep.name=earlier")
+    command = ("search=nsga2", "search.population_size=4", "unet_lr=interval(1e-6,1)", "network_dim=choice(8,32,128)",
+               "pack.max_trials=1", "search.pruning.rule=none")
+    sweep(*command, "search.warm_start=[earlier]", "search.num_trials=4")
+    assert "learns from 4 of 4 trials of earlier" in log_of(tmp_path)
+    first = generations(tmp_path)
+    assert [generation for generation, trial in first if "of" in trial.user_attrs] == [0] * 4
+    bred = [trial for generation, trial in first if generation == 1]
+    assert bred and any(trial.params["unet_lr"] < 0.01 for trial in bred), "the earlier sweep's rates are inherited"
+    (tmp_path / "s" / "study.log").unlink()
+    sweep(*command, "search.num_trials=8")
+    again = generations(tmp_path)
+    told = [generation for generation, trial in again if "train_id" in trial.user_attrs]
+    assert told[:4] == [0] * 4 and len(told) == 8 and all(generation for generation in told[4:])
+
+
+@pytest.mark.parametrize("name", ["cmaes", "random", "qmc"])
+def test_a_sampler_that_can_learn_nothing_from_an_earlier_sweep_says_so(tmp_path: Path, sweep: Sweeper,
+                                                                       name: str) -> None:
+    sweep("unet_lr=1e-5,1e-4,1e-3", "sweep.name=earlier")
+    command = (f"search={name}", "unet_lr=interval(1e-5,1e-3)", "search.warm_start=[earlier]",
+               "search.min_diversity=0.1")
+    sweep(*command, "search.num_trials=2")
+    log = log_of(tmp_path)
+    assert f"learns nothing from earlier: search={name} uses no trial" in log and "learns from" not in log
+    assert len([trial for trial in study_of(tmp_path).trials if "of" in trial.user_attrs]) == 0
+    assert f"search={name} proposes without looking at min_diversity" in log and "the search goes on" not in log
+    (tmp_path / "s" / "study.log").unlink()
+    sweep(*command, "search.num_trials=3")
+    log = log_of(tmp_path)
+    assert ("begins its distribution anew" in log) == (name == "cmaes")
+    assert f"what {name} proposes from here may differ" in log
 
 
 def test_a_proposal_that_has_failed_before_is_answered_at_once(tmp_path: Path, sweep: Sweeper) -> None:
@@ -457,6 +598,21 @@ def test_what_cannot_be_searched(tmp_path: Path, sweep: Sweeper, arguments: tupl
         sweep(*arguments, f"plan={str(is_plan).lower()}")
     assert "secret" not in str(error.value)
     assert not (tmp_path / "s").exists(), "nothing is begun"
+
+
+@pytest.mark.parametrize(("arguments", "named"), [
+    (("search=tpe", "network_dim=4,8", "search.pruning.rule=none"), "search=tpe with scoring=none"),
+    (("search=random", "network_dim=4,8"), "search=random and search.pruning.rule=paired with"),
+    (("network_dim=4,8", "search.pruning.rule=median"), "search.pruning.rule=median with"),
+    (("early_stop=2",), "early_stop=2 with"),
+])
+@pytest.mark.parametrize("plan", ["true", "false"])
+def test_what_needs_scores_is_refused_without_them(tmp_path: Path, sweep: Sweeper, arguments: tuple[str, ...],
+                                                   named: str, plan: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        sweep(*arguments, "scoring=none", f"plan={plan}")
+    assert not (tmp_path / "s").exists(), "before anything starts"
+    assert sweep("network_dim=4,8", "scoring=none", f"plan={plan}") is not None
 
 
 def test_trials_that_were_trained_before_are_shown_to_a_tracker_chosen_later(tmp_path: Path, sweep: Sweeper) -> None:

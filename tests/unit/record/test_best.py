@@ -1,6 +1,9 @@
-from record_examples import result
+from dataclasses import replace
 
-from sweep.record.best import best_results, choices_of, on_front
+from record_examples import result, score
+
+from sweep.limits import breach, excess
+from sweep.record.best import best_results, choices_of, limits_words, on_front
 from sweep.trial import FAILED
 
 
@@ -42,3 +45,21 @@ def test_the_front_is_of_all_axes_and_of_compared_trials_alone() -> None:
               result(3, (0.5, 0.4, 0.6), likeness=0.7, adherence=0.4, memorisation=0.0),
               result(4, None), result(5, (0.9, 0.8, 1.0), scoring_id="s2")]
     assert [r.trial.number for r in on_front(trials)] == [1, 2]
+
+
+def test_the_file_is_named_among_trials_within_the_limits_where_there_are_some() -> None:
+    best, second = result(1, (0.9, 0.88, 0.92)), result(2, (0.5, 0.4, 0.6))
+    best = replace(best, breach="memorisation 0.62 with search.max_memorisation=0.5")
+    assert best_results([best, second]) == (second, []) and choices_of([best, second]) == ["", "best"]
+    assert limits_words([best, second]).startswith("Left out, as it breaks a limit: trial 1, memorisation 0.62 with")
+    poor = replace(second, breach="memorisation 0.70 with search.max_memorisation=0.5")
+    assert best_results([best, poor])[0] == best and limits_words([best, poor]).startswith("Every trial breaks a limit")
+    assert limits_words([second]) == ""
+
+
+def test_what_breaks_a_limit() -> None:
+    measured = score((0.8, 0.7, 0.9), memorisation=0.62, diversity=0.4)
+    assert breach({"max_memorisation": 0.62, "min_diversity": 0.4}, measured) == ""
+    assert breach({"max_memorisation": 0.5, "min_diversity": 0.5}, measured) == (
+        "memorisation 0.62 with search.max_memorisation=0.5 and diversity 0.40 with search.min_diversity=0.5")
+    assert excess({"max_memorisation": 0.5}, {"memorisation": None}) == {}, "what can't be known breaks nothing"

@@ -4,9 +4,9 @@ from pathlib import Path
 from record_examples import entry, result, score
 
 from sweep.files import write_json
-from sweep.record.cost import cost_words, costs
+from sweep.record.cost import cost_words, costs, saved_words
 from sweep.record.diary import write_diary
-from sweep.trial import TrialResult, trial_folder
+from sweep.trial import PRUNED, REFUSED, TrialResult, trial_folder
 
 
 def scored() -> TrialResult:
@@ -38,3 +38,13 @@ def test_the_diary_says_it_of_the_sweep_and_of_each_trial(tmp_path: Path) -> Non
 def test_without_scores_it_is_all_training() -> None:
     unscored = dataclasses.replace(result(1, is_scored=False), scores=())
     assert cost_words(costs([unscored])) == "training 1.5 minutes"
+
+
+def test_what_ended_early_is_counted_by_who_ended_it() -> None:
+    whole, refused = result(1, (0.8, 0.7, 0.9)), result(2, status=REFUSED)
+    pruned = dataclasses.replace(result(3, status=PRUNED, reason="ended early at step 40: behind trial 1"), step=40)
+    stopped = dataclasses.replace(result(4, status=PRUNED, reason="ended early at step 90: early_stop=2: fallen"),
+                                  step=90)
+    assert saved_words([whole, refused, pruned, stopped]) == (
+        "Pruning saved 60 of 300 steps, in 1 of 3 trials; early_stop saved 10 of 300 steps, in 1 of 3 trials.")
+    assert saved_words([whole, refused]) == ""
