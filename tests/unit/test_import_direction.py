@@ -42,7 +42,7 @@ ONLY = {
     "comparison": {"trial"},
     "claims": {"comparison", "errors", "trial"},
     "pareto": {"trial"},
-    "search": {"command_line", "config", "errors", "trial", "schema", "comparison"},
+    "search": {"command_line", "config", "errors", "files", "trial", "schema", "comparison"},
 }
 ROOMS = sorted({path.stem for path in SWEEP.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
                - {"__init__"})
