@@ -21,7 +21,7 @@ from sweep.files import read_json, write_json
 from sweep.record.results import read_status
 from sweep.search.grid import cells_of
 from sweep.search.storage import _journal
-from sweep.trial import DONE, PRUNED, REFUSED, Status, Trial, TrialResult
+from sweep.trial import DONE, PRUNED, REFUSED, Status, Trial, TrialResult, trial_folder
 from tests.stand_in import StandIn
 from tests.unit.evaluation.evaluation_examples import TREE
 
@@ -367,6 +367,16 @@ def test_a_failed_trial_is_a_row_and_the_rest_goes_on(sweep: Sweeper, capsys: An
         sweep("network_dim=4,8", stand_in=StandIn(fails={1: "No space left on device"}))
     assert "No space left on device" in capsys.readouterr().out
     assert [r.status for r in sweep("network_dim=4,8", stand_in=StandIn())] == [DONE, DONE]
+
+
+def test_a_trial_whose_status_is_damaged_is_gone_on_with(tmp_path: Path, sweep: Sweeper) -> None:
+    one, two = sweep("network_dim=4,8")
+    path = trial_folder(tmp_path, one.trial.train_id).status
+    path.write_bytes(path.read_bytes()[:40])
+    again = StandIn()
+    assert sweep("network_dim=4,8", stand_in=again)[1] == two
+    assert again.started == [(1,)] and read_status(tmp_path, one.trial).status == DONE
+    assert f"trial 1: {path} can't be read (JSONDecodeError)" in log_of(tmp_path)
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
