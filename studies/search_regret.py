@@ -182,7 +182,7 @@ def search(table: Sequence[Setting], sampler: str, seed: int) -> list[float]:
     with tempfile.TemporaryDirectory() as folder:
         config = build_family(SEARCHES, {**_conf("tpe"), "name": sampler, "seed": seed,
                                          "num_startup_trials": NUM_STARTUP}, "search")
-        study = SweepStudy(Path(folder) / "replay", config, _axes(), {})
+        study = SweepStudy(Path(folder) / "replay", config, _axes(), {}, print)
         while len(found) < len(BUDGETS):
             number, proposed = study.ask()
             row = nearest(table, proposed)

@@ -40,6 +40,7 @@ class Holder:
     command: str
     token: str  # tells this lock from every other one, also of the same process
     owner: str = ""  # on whose behalf: of a trial's lock, the sweep whose conductor started the worker
+    ticks: str = ""  # the boot and the process's start in clock ticks since then, see `_ticks`; older locks lack it
 
 
 class FolderLock:
@@ -194,7 +195,18 @@ def _this_process() -> Holder:
 
     return Holder(pid=os.getpid(), process_started=psutil.Process().create_time(), host=socket.gethostname(),
                   started=datetime.now().isoformat(timespec="seconds"), command=" ".join(sys.argv)[:200],
-                  token=secrets.token_hex(4))
+                  token=secrets.token_hex(4), ticks=_ticks(os.getpid()))
+
+
+def _ticks(pid: int) -> str:
+    """What tells a process from every later one with its pid, whatever the system's clock is set to. Empty where the
+    system does not say: Linux alone makes up a process's time of start from the clock; others note it at the start."""
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    if not boot.exists():
+        return ""
+    stat = Path(f"/proc/{pid}/stat").read_bytes()
+    start = int(stat.rpartition(b")")[2].split()[19])  # field 22; the second one, a name, may hold blanks
+    return f"{boot.read_text(encoding='ascii').strip()} {start}"
 
 
 def _is_alive(holder: Holder, owner: str) -> bool:
@@ -206,8 +218,12 @@ def _is_alive(holder: Holder, owner: str) -> bool:
         return not owner or holder.owner != owner
     try:
         process = psutil.Process(holder.pid)
-        return process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - holder.process_started) < 1
-    except psutil.NoSuchProcess:
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return False
+        if holder.ticks and (ticks := _ticks(holder.pid)):
+            return ticks == holder.ticks
+        return abs(process.create_time() - holder.process_started) < 1  # where clocks differ by parts of a second
+    except (psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError):
         return False
     except psutil.AccessDenied:
         return True

@@ -103,7 +103,7 @@ def _run(sweep: Sweep, entry: SweepEntry, cells: Cells, preflight: Preflight, or
               already_done=[t.train_id for t in trials if t.train_id in complete], num_packs=len(packs),
               estimated_s=sweep.expected_s(todo),
               room=room_said(sweep.results_dir, sweep.config.pack.max_trials, todo))
-    study = SweepStudy(sweep.dir, sweep.config.search, cells.axes, cells.fixed)
+    study = SweepStudy(sweep.dir, sweep.config.search, cells.axes, cells.fixed, say)
     study.reconcile(trials, {trial.train_id: sweep.outcome(trial) for trial in trials if trial.train_id in complete})
     if study.lost:
         note(sweep.dir, f"the study was built anew from the trials' folders: {study.lost}")
@@ -115,6 +115,7 @@ def _run(sweep: Sweep, entry: SweepEntry, cells: Cells, preflight: Preflight, or
             with closing(launcher_of(sweep.config.launcher, sweep.dir)) as launcher, closing(
                     make_view([trial for trial in trials if not trial.refused], sweep.name)) as view:
                 Dispatch(sweep, study, proposals, launcher, view, tracker).run(packs)
+            study.settle()
     finally:
         results, record = _record(sweep, complete, tracker)
     show_results(entry, results, sweep.dir)

@@ -166,6 +166,8 @@ class Dispatch:
     def _prepare(self, trial: Trial) -> None:
         folder = trial_folder(self._sweep.results_dir, trial.train_id)
         status = read_status(self._sweep.results_dir, trial)
+        if status.status == WAITING and status.reason:
+            note(self._sweep.dir, f"trial {trial.number}: {status.reason}")
         if not (status.pruned and self._sweep.may_prune):  # one that was ended early and not scored to the end stays so
             folder.prune.unlink(missing_ok=True)
         if status.status in (RUNNING, FAILED):  # of an earlier run; what counts from here on is this one's

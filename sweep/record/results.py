@@ -27,14 +27,18 @@ from sweep.trial import (
 
 
 def read_status(results_dir: Path, trial: Trial) -> Status:
-    """Where a trial stands; one that was never started waits."""
+    """Where a trial stands; one that was never started waits, and one whose status is damaged, with that reason."""
     if trial.refused:
         return Status(status=REFUSED, phase="", step=0, num_steps=trial.num_steps, is_trained=False, attributed_s=0.0,
                       reason=trial.refused)
-    path = trial_folder(results_dir, trial.train_id).status
+    path, reason = trial_folder(results_dir, trial.train_id).status, ""
     if path.exists():
-        return status_from_json(read_json(path))
-    return Status(status=WAITING, phase="", step=0, num_steps=trial.num_steps, is_trained=False, attributed_s=0.0)
+        try:
+            return status_from_json(read_json(path))
+        except (ValueError, TypeError) as error:  # a power cut, a disk's fault
+            reason = f"{path} can't be read ({type(error).__name__}); the trial goes on from what else its folder holds"
+    return Status(status=WAITING, phase="", step=0, num_steps=trial.num_steps, is_trained=False, attributed_s=0.0,
+                  reason=reason)
 
 
 def is_complete(results_dir: Path, trial: Trial, scoring_id: str | None, *, counts_pruned: bool = True) -> bool:

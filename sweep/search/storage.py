@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -35,37 +36,43 @@ def database_url(storage_file: str | None) -> str | None:
         raise ConfigError(f"search.storage_file={storage_file}: {error.strerror}.") from error
 
 
-def open_storage(sweep_dir: Path, url: str | None) -> BaseStorage:
-    """The storage of one sweep's study. Raises ConfigError for a database that can't be reached, without its URL."""
+def open_storage(sweep_dir: Path, url: str | None, say: Callable[[str], None]) -> BaseStorage:
+    """The storage of one sweep's study; `say` is told what is waited for. A database that is away, or whose tables
+    another sweep is just making, is tried again for a minute. Raises ConfigError for one that can't be reached, without
+    its URL."""
     import optuna
 
     if url is None:
         path = sweep_dir / "study.log"
         _drop_half_a_line(path)
         return optuna.storages.JournalStorage(_journal(path))
-    try:
-        return optuna.storages.RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
-    except ImportError as error:
-        raise ConfigError(f"The database needs a driver that is not installed: {error.name}. For PostgreSQL: "
-                          "pip install 'psycopg[binary]', and a URL postgresql+psycopg://...") from None
-    except Exception as error:
-        raise ConfigError(f"The search's database can't be opened ({type(error).__name__}). Check the URL in "
-                          f"search.storage_file or {STORAGE_VARIABLE}, and that the server runs.") from None
+    waits_s = iter(_WAITS_S)
+    has_said = False
+    while True:
+        wait_s = next(waits_s, None)
+        try:
+            return optuna.storages.RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
+        except ImportError as error:
+            raise ConfigError(f"The database needs a driver that is not installed: {error.name}. For PostgreSQL: "
+                              "pip install 'psycopg[binary]', and a URL postgresql+psycopg://...") from None
+        except Exception as error:
+            reason = _reason(error, url)
+            if wait_s is None or not _is_of_database(error):
+                raise ConfigError(f"The search's database can't be opened ({reason}). Check the URL in "
+                                  f"search.storage_file or {STORAGE_VARIABLE}, and that the server runs.") from None
+        if not has_said:
+            say(f"the search's database can't be opened yet, tried again for {sum(_WAITS_S):.0f} s: {reason}")
+            has_said = True
+        time.sleep(wait_s)
 
 
 def patiently(act: Callable[..., _T], *arguments: Any, **named: Any) -> _T:
     """What `act` returns for its arguments, tried again for a minute while the database is away."""
-    import time
-
-    from sqlalchemy.exc import DBAPIError, PendingRollbackError
-
     for wait_s in _WAITS_S:
         try:
             return act(*arguments, **named)
         except Exception as error:
-            causes = (error, error.__cause__, error.__context__)
-            # Pending rollbacks: Optuna's session met the end of its connection in the middle of a transaction.
-            if not any(isinstance(cause, DBAPIError | PendingRollbackError) for cause in causes):
+            if not _is_of_database(error):
                 raise
             time.sleep(wait_s)
     try:
@@ -73,6 +80,27 @@ def patiently(act: Callable[..., _T], *arguments: Any, **named: Any) -> _T:
     except Exception as error:
         raise SweepError(f"The search's database has been away for {sum(_WAITS_S):.0f} s ({type(error).__name__}). "
                          "What is trained is kept; the same command goes on.") from None
+
+
+def _is_of_database(error: Exception) -> bool:
+    from sqlalchemy.exc import DBAPIError, PendingRollbackError
+
+    # Pending rollbacks: Optuna's session met the end of its connection in the middle of a transaction.
+    return any(isinstance(cause, DBAPIError | PendingRollbackError)
+               for cause in (error, error.__cause__, error.__context__))
+
+
+def _reason(error: Exception, url: str) -> str:
+    """What the driver says, without the password. Other errors may name the URL."""
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import DBAPIError
+
+    for cause in (error, error.__cause__, error.__context__):
+        if isinstance(cause, DBAPIError):
+            said = " ".join(str(cause.orig).split())
+            password = make_url(url).password
+            return said.replace(password, "***") if password else said
+    return type(error).__name__
 
 
 def _drop_half_a_line(path: Path) -> None:

@@ -7,7 +7,7 @@ sweep's conductor writes it (contract 6).
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from sweep.errors import ConfigError
 from sweep.limits import excess
 from sweep.search.axes import Axis
 from sweep.search.outcome import Outcome, Screened
+from sweep.search.ownership import claim
 from sweep.search.settings import Grid, Sampled
 from sweep.search.space import Space, as_param, distribution, grid_distribution
 from sweep.search.storage import database_url, open_storage, patiently
@@ -29,9 +30,13 @@ _GRID_OBJECTIVES = ("usefulness",)
 
 class SweepStudy:
     """The study of one sweep. Trials are known by their train_id; a trial that is tried again after a failure is a new
-    one of Optuna's."""
+    one of Optuna's.
 
-    def __init__(self, sweep_dir: Path, config: Grid | Sampled, axes: Sequence[Axis], fixed: Mapping[str, Any]):
+    say: is told in words what a start waits for.
+    """
+
+    def __init__(self, sweep_dir: Path, config: Grid | Sampled, axes: Sequence[Axis], fixed: Mapping[str, Any],
+                 say: Callable[[str], None]):
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -39,7 +44,7 @@ class SweepStudy:
         self._config, self._axes = config, axes
         self.space = Space(axes, (config.when if isinstance(config, Sampled) else None) or {}, fixed)
         self.objectives = config.objectives if isinstance(config, Sampled) else _GRID_OBJECTIVES
-        self._dir = sweep_dir
+        self._dir, self._say = sweep_dir, say
         self._url = database_url(config.storage_file)
         self._numbers: dict[str, int] = {}  # Optuna's, of trials that are not told yet, by train_id
         self.lost = ""  # why the study was built anew
@@ -50,6 +55,8 @@ class SweepStudy:
         differs = self._what_differs({trial.train_id for trial in trials}, outcomes)
         if differs:
             self.lost = differs
+            if self._url is not None:
+                patiently(claim, self.study, self._dir)  # never another's
             patiently(self._optuna.delete_study, study_name=self._name, storage=self.study._storage)
             self.study = self._open()
         elif self.is_new and outcomes and isinstance(self._config, Sampled):  # a grid may find another sweep's trials
@@ -59,9 +66,7 @@ class SweepStudy:
         asked = {trial.train_id for trial in trials}
         for one in self._trials():
             train_id = one.user_attrs.get("train_id", "")
-            if one.state == State.RUNNING and (train_id not in asked or train_id in here):
-                patiently(self.study.tell, one.number, state=State.FAIL, skip_if_finished=True)
-            else:
+            if train_id in asked and (one.state != State.RUNNING or train_id not in here):
                 here[train_id] = one
         for trial in trials:
             found, outcome = here.get(trial.train_id), outcomes.get(trial.train_id)
@@ -72,6 +77,20 @@ class SweepStudy:
             elif outcome is not None and (
                     found is None or (found.state == State.FAIL and outcome.state != "failed")):
                 self._add(trial, outcome)
+        self.settle()
+
+    def settle(self) -> None:
+        """End the trials that nobody follows: of a conductor that was killed, or a second one that the database made
+        as it was asked again because it had gone away before it answered. Points to try first are queued again."""
+        State = self._optuna.trial.TrialState
+        followed = set(self._numbers.values())
+        for one in patiently(self.study.get_trials, deepcopy=False, states=(State.RUNNING,)):
+            if one.number in followed:
+                continue
+            point = one.system_attrs.get("fixed_params")  # Optuna's name for an enqueued one's
+            if point and "train_id" not in one.user_attrs:
+                patiently(self.study.enqueue_trial, point)
+            patiently(self.study.tell, one.number, state=State.FAIL, skip_if_finished=True)
 
     def ask(self) -> tuple[int, dict[str, Any]]:
         """(Optuna's number, settings) of a new trial. `assign` says which trial it became, `reject` that it became
@@ -144,14 +163,14 @@ class SweepStudy:
     def _open(self) -> optuna.Study:
         path = self._dir / "study.log"
         try:
-            storage = open_storage(self._dir, self._url)
+            storage = open_storage(self._dir, self._url, self._say)
             return patiently(self._study, storage)
         except (ValueError, KeyError, TypeError, AssertionError) as error:  # a journal that can't be read
             if self._url is not None:
                 raise
             self.lost = f"study.log can't be read ({type(error).__name__})"
             path.replace(path.with_name("study.damaged.log"))
-            storage = open_storage(self._dir, None)
+            storage = open_storage(self._dir, None, self._say)
             return self._study(storage)
 
     def _study(self, storage: Any) -> optuna.Study:
@@ -160,6 +179,8 @@ class SweepStudy:
             warnings.simplefilter("ignore")
             study = self._optuna.create_study(study_name=self._name, storage=storage, directions=directions,
                                               load_if_exists=True)
+            if self._url is not None:
+                claim(study, self._dir)
             if [d.name.lower() for d in study.directions] != directions:
                 raise ConfigError(f"search.objectives={list(self.objectives)}: this sweep was begun with others. "
                                   "Choose another sweep.name for them; what is trained is found there too.")

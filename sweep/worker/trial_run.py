@@ -136,7 +136,11 @@ def _status_before(trial: Trial, folder: TrialFolder) -> Status:
                     attributed_s=attributed_s(folder))
     if not folder.status.exists():
         return status
-    before = status_from_json(read_json(folder.status))
+    try:
+        before = status_from_json(read_json(folder.status))
+    except (ValueError, TypeError) as error:  # a power cut, a disk's fault
+        _say(folder, f"{folder.status.name} can't be read ({type(error).__name__}): as if it had not been there")
+        return status
     if before.pruned and not folder.prune.exists():
         return status  # whoever asks now wants it whole
     if before.is_trained and (before.diverged or before.pruned or any(folder.checkpoints.glob("*.safetensors"))):

@@ -81,7 +81,7 @@ def num_finished(url: str) -> int:
 
 
 def test_two_searches_share_a_server_that_is_restarted(tmp_path: Path, server: Server) -> None:
-    optuna.create_study(study_name="first", storage=server.url)  # as a team's dashboard has done long before
+    """Both start at once, on a database without tables."""
     searches = {name: start(tmp_path, name, 40, server.url) for name in ("one", "two")}
     outputs: dict[str, str] = {}
     readers = [threading.Thread(target=lambda name=name: outputs.update({name: searches[name].communicate()[0]}))
@@ -103,12 +103,35 @@ def test_two_searches_share_a_server_that_is_restarted(tmp_path: Path, server: S
         trained = [row["train_id"] for row in read_jsonl(tmp_path / name / "trials.jsonl")]
         assert len(trained) == len(set(trained)) == 40
         study = optuna.load_study(study_name=name, storage=server.url)
+        assert all(trial.state.is_finished() for trial in study.trials), "none is left running"
         told = [trial.user_attrs["train_id"] for trial in study.trials
                 if trial.state == optuna.trial.TrialState.COMPLETE and "train_id" in trial.user_attrs]
         assert sorted(told) == sorted(trained), "none lost, none double"
     for path in tmp_path.rglob("*"):
         if path.is_file():
             assert b"test:test" not in path.read_bytes(), path
+
+
+def test_a_start_waits_for_a_server_that_is_away(tmp_path: Path, server: Server) -> None:
+    server.do("stop")
+    search = start(tmp_path, "one", 3, server.url)
+    assert search.stdout is not None
+    said = ""
+    while "can't be opened yet" not in said:
+        line = search.stdout.readline()
+        assert line, said
+        said += line
+    server.do("restart")
+    rest, _ = search.communicate(timeout=200)
+    assert search.returncode == 0, said + rest
+    assert f"port {server.port} failed: Connection refused" in said and "test:test" not in said + rest
+
+
+def test_a_wrong_password_is_named_and_not_shown(tmp_path: Path, server: Server) -> None:
+    search = start(tmp_path, "one", 3, server.url.replace("test:test", "test:not-this-one"))
+    said, _ = search.communicate(timeout=200)
+    assert search.returncode and "ConfigError: The search's database can't be opened (" in said, said
+    assert 'password authentication failed for user "test"' in said and "not-this-one" not in said
 
 
 def test_a_second_conductor_is_refused_by_name_and_a_dead_ones_place_is_taken(tmp_path: Path, server: Server) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -20,6 +21,7 @@ import psutil
 import pytest
 import yaml
 
+from sweep.lock import conductor_lock
 from tests.conftest import ROOT
 
 # Two packs of two, all of the worker's ways: states, checkpoints, scores, answers.
@@ -167,8 +169,7 @@ def fuzz(tmp_path: Path, kills: Iterator[Kill], num_kills: int, *arguments: str)
         kill = next(kills)
         has_hit = killed(kill, folder, *arguments)
         trained = train_rows(folder)
-        for name, before in kept.items():  # with the times they took: not trained again
-            assert trained[name][:len(before)] == before, kill
+        check_kept(folder, kept, kill)
         if has_hit:
             num_hits += 1
             steps = kept_steps(folder)
@@ -191,6 +192,12 @@ def check(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     check_steps(tmp_path / "killed")
     assert len((tmp_path / "killed/s/trials.csv").read_text().splitlines()) == 5
     assert not [*(tmp_path / "killed" / "trials").rglob("*.tmp")]
+
+
+def check_kept(folder: Path, kept: dict[str, list[dict[str, Any]]], kill: Kill | None = None) -> None:
+    """Rows with the times they took: not trained again."""
+    trained = train_rows(folder)
+    assert [name for name, before in kept.items() if trained[name][:len(before)] != before] == [], kill
 
 
 def check_steps(folder: Path) -> None:
@@ -255,25 +262,63 @@ def test_a_corrupt_state_and_a_truncated_cache(tmp_path: Path) -> None:
         path.write_bytes(path.read_bytes()[:50])
     (folder / "cache" / "file_hashes.json").write_text('{"half')
     kept = {name: some[:kept_steps(folder)[name]] for name, some in train_rows(folder).items()}
+    damaged = sorted(folder.glob("trials/*/status.json"))
+    damaged[0].write_bytes(b"\0" * 200)
+    damaged[-1].write_bytes(b'{"status": "runn')
     check(tmp_path, UNSCORED)
-    assert all(train_rows(folder)[name][:len(some)] == some for name, some in kept.items())
+    check_kept(folder, kept)
+
+
+@posix
+@pytest.mark.slow
+def test_a_worker_that_is_killed_alone_is_started_again(tmp_path: Path) -> None:
+    """Its conductor lives; once in each pack, between two saves."""
+    assert train(tmp_path / "whole", *UNSCORED).returncode == 0
+    folder = tmp_path / "killed"
+    kept: dict[str, list[dict[str, Any]]] = {}
+    with started(folder, *UNSCORED) as process:
+        conductor = psutil.Process(process.pid)
+        for num_packs in (1, 2):
+            while sum(len(some) > STATE_EVERY for some in train_rows(folder).values()) < 2 * num_packs:
+                assert process.poll() is None
+                time.sleep(0.02)
+            conductor.suspend()  # what is kept is read before the next worker starts
+            worker, = (child for child in conductor.children() if "sweep.worker" in child.cmdline())
+            worker.kill()
+            while worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE:
+                time.sleep(0.01)
+            steps = kept_steps(folder)
+            kept |= {name: some[:steps[name]] for name, some in train_rows(folder).items()}
+            conductor.resume()
+        assert process.wait(600) == 0
+    assert sorted(map(len, kept.values()))[0] >= STATE_EVERY
+    log = (folder / "s" / "sweep.log").read_text()
+    assert log.count("are tried again: the worker process ended with exit code -9") == 2, log
+    check_kept(folder, kept)
+    check(tmp_path, UNSCORED)
+    check_kept(folder, kept)
 
 
 @pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="mounts a small disk")
 @pytest.mark.slow
 def test_a_full_disk_is_named_and_nothing_is_lost(tmp_path: Path) -> None:
-    disk = tmp_path / "disk"
+    assert train(tmp_path / "whole", *UNSCORED).returncode == 0
+    disk = tmp_path / "killed"
     disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)], capture_output=True).returncode:
+    # room for a pack's first save, not for the second beside it
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)], capture_output=True).returncode:
         pytest.skip("may not mount")
     try:
         run = train(disk, *UNSCORED)
-        assert run.returncode != 0
-        assert "No space left" in run.stdout + run.stderr, run.stdout + run.stderr
+        assert run.returncode == 2, run.stdout + run.stderr
+        assert re.search(r"^error: \[Errno 28\] No space left on device.* the same command goes on", run.stderr, re.M)
+        assert "Traceback" not in run.stdout + run.stderr
+        steps = kept_steps(disk)
+        assert max(steps.values()) == STATE_EVERY, steps
+        kept = {name: some[:steps[name]] for name, some in train_rows(disk).items()}
         subprocess.run(["mount", "-o", "remount,size=200m", str(disk)], check=True)
-        again = train(disk, *UNSCORED)
-        assert again.returncode == 0, again.stdout + again.stderr
-        check_steps(disk)
+        check(tmp_path, UNSCORED)
+        check_kept(disk, kept)
     finally:
         subprocess.run(["umount", str(disk)], check=True)
 
@@ -292,15 +337,40 @@ def test_a_read_only_results_folder_is_named(tmp_path: Path) -> None:
         subprocess.run(["umount", str(disk)], check=True)
 
 
-def test_a_clock_that_jumps_ends_no_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Budgets and waits count by the monotonic clock: a year forth and back changes nothing."""
+# The clock jumps a year forth and back, as often as it is read: what Python and psutil say of it. The first reading of
+# each process leaves a file.
+JUMPING_CLOCK = """
+import os, time
+from pathlib import Path
+import psutil
+
+def jumping(name, real):
+    calls = [0]
+    def read(*arguments):
+        calls[0] += 1
+        if calls[0] == 1:
+            (Path(__file__).parent / f"{name}-{os.getpid()}").touch()
+        return real(*arguments) + (-1) ** calls[0] * 3e7
+    return read
+
+time.time = jumping("time", time.time)
+psutil._pslinux.boot_time = jumping("boot", psutil._pslinux.boot_time)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a process's time of start is noted as it starts")
+def test_a_clock_that_jumps_ends_no_search_and_takes_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Budgets and waits count by the monotonic clock, locks by what does not change as a clock is set."""
     jump = tmp_path / "jump"
     jump.mkdir()
-    (jump / "sitecustomize.py").write_text(
-        "import time\nreal = time.time\ncalls = [0]\n"
-        "def jumping():\n  calls[0] += 1\n  return real() + (-1) ** calls[0] * 3e7\n"
-        "time.time = jumping\n")
+    (jump / "sitecustomize.py").write_text(JUMPING_CLOCK)
     monkeypatch.setenv("PYTHONPATH", f"{jump}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
-    run = train(tmp_path / "r", *UNSCORED)
+    search = (*UNSCORED, "search=random", "search.num_trials=4", "search.wall_hours=1")
+    with conductor_lock(tmp_path / "r" / "s"):
+        refused = train(tmp_path / "r", *search)
+    assert refused.returncode == 2 and f"is being run by process {os.getpid()} on " in refused.stderr, refused.stderr
+    run = train(tmp_path / "r", *search)
     assert run.returncode == 0, run.stderr
     check_steps(tmp_path / "r")
+    readings = {name: len(list(jump.glob(f"{name}-*"))) for name in ("time", "boot")}
+    assert min(readings.values()) >= 3, "two conductors and a worker have read it"

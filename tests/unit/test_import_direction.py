@@ -43,7 +43,7 @@ ONLY = {
     "claims": {"comparison", "errors", "trial"},
     "pareto": {"trial"},
     "limits": {"trial"},
-    "search": {"command_line", "config", "errors", "trial", "schema", "comparison", "limits"},
+    "search": {"command_line", "config", "errors", "files", "trial", "schema", "comparison", "limits"},
 }
 ROOMS = sorted({path.stem for path in SWEEP.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
                - {"__init__"})

@@ -125,6 +125,47 @@ def test_a_process_id_that_was_given_out_again_is_no_holder(tmp_path: Path) -> N
         pass
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a process's time of start is noted as it starts")
+@pytest.mark.parametrize("jump_s", [3600.0, -3600.0])
+def test_a_clock_that_was_set_since_takes_no_live_holders_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                               takers: list[subprocess.Popen[str]],
+                                                               jump_s: float) -> None:
+    tell(takers[0], tmp_path / "trial")
+    assert answer(takers[0]) == "won"
+    with conductor_lock(tmp_path / "alex"):
+        before_s = psutil.Process(takers[0].pid).create_time()
+        real = psutil._pslinux.boot_time
+        monkeypatch.setattr(psutil._pslinux, "boot_time", lambda: real() + jump_s)
+        assert psutil.Process(takers[0].pid).create_time() == before_s + jump_s, "the clock has jumped"
+        with pytest.raises(LockedError, match=f"by process {takers[0].pid} on "):
+            trial_lock(tmp_path / "trial")
+        with pytest.raises(LockedError, match=f"by process {psutil.Process().pid} on "):
+            conductor_lock(tmp_path / "alex")
+    takers[0].kill()
+    takers[0].wait()
+    trial_lock(tmp_path / "trial").release()
+
+
+def test_a_process_of_an_earlier_boot_is_no_holder(tmp_path: Path) -> None:
+    with trial_lock(tmp_path):
+        before = json.loads((tmp_path / "worker.lock" / "holder.json").read_text())
+        if not before["ticks"]:
+            pytest.skip("told by its time of start here")
+        change_holder(tmp_path / "worker.lock", ticks=f"another-boot {before['ticks'].split()[1]}")
+        trial_lock(tmp_path).release()
+
+
+def test_a_lock_of_before_the_ticks_is_known_by_its_time_of_start(tmp_path: Path) -> None:
+    with trial_lock(tmp_path):
+        path = tmp_path / "worker.lock" / "holder.json"
+        old = json.loads(path.read_text())
+        del old["ticks"]
+        path.write_text(json.dumps(old))
+        assert try_trial_lock(tmp_path) is None
+        change_holder(tmp_path / "worker.lock", process_started=old["process_started"] - 5)
+        trial_lock(tmp_path).release()
+
+
 @pytest.mark.parametrize("with_dead_holder", [True, False])
 def test_of_several_takers_one_wins(tmp_path: Path, takers: list[subprocess.Popen[str]],
                                     with_dead_holder: bool) -> None:

@@ -24,7 +24,7 @@ from sweep.files import read_json, write_json
 from sweep.record.results import read_status
 from sweep.search.grid import cells_of
 from sweep.search.storage import _journal
-from sweep.trial import DONE, PRUNED, REFUSED, Estimate, PackSpec, Score, Status, Trial, TrialResult
+from sweep.trial import DONE, PRUNED, REFUSED, Estimate, PackSpec, Score, Status, Trial, TrialResult, trial_folder
 from tests.stand_in import StandIn
 from tests.unit.evaluation.evaluation_examples import TREE
 
@@ -580,6 +580,16 @@ def test_refused_cells_stand_in_the_last_words_and_are_no_failure(sweep: Sweeper
     last = said[said.rindex("2 of 6 cells were refused before the start"):]
     assert "diary.md" in last and last.count("with optimizer=prodigy") == 2
     assert "\n  5: unet_lr=5e-05 and text_encoder_lr=1e-05" in last and "\n  6: unet_lr=5e-05" in last
+
+
+def test_a_trial_whose_status_is_damaged_is_gone_on_with(tmp_path: Path, sweep: Sweeper) -> None:
+    one, two = sweep("network_dim=4,8")
+    path = trial_folder(tmp_path, one.trial.train_id).status
+    path.write_bytes(path.read_bytes()[:40])
+    again = StandIn()
+    assert sweep("network_dim=4,8", stand_in=again)[1] == two
+    assert again.started == [(1,)] and read_status(tmp_path, one.trial).status == DONE
+    assert f"trial 1: {path} can't be read (JSONDecodeError)" in log_of(tmp_path)
 
 
 @pytest.mark.parametrize(("arguments", "message"), [

@@ -8,8 +8,8 @@ import record_examples as examples
 
 from sweep.files import append_jsonl, sha256_of, write_json
 from sweep.record.facts import read_trials
-from sweep.record.results import is_complete, read_result
-from sweep.trial import DIVERGED, PRUNED, Status, to_json, trial_folder
+from sweep.record.results import is_complete, read_result, read_status
+from sweep.trial import DIVERGED, PRUNED, WAITING, Status, to_json, trial_folder
 
 
 def test_an_arm_that_was_refined_in_two_rounds_has_one_score(tmp_path: Path) -> None:
@@ -51,3 +51,14 @@ def test_a_trial_that_ended_before_its_first_checkpoint_is_complete(tmp_path: Pa
     (folder.checkpoints / "a.safetensors").write_bytes(b"a")
     assert not is_complete(tmp_path, trial, "s1"), "what it had saved is to be scored"
     assert is_complete(tmp_path, trial, "s1", counts_pruned=False) is False
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 200, b'{"status": "do', b"null", b"{}", b"\xff\xfe"])
+def test_a_damaged_status_counts_as_none_and_is_named(tmp_path: Path, content: bytes) -> None:
+    trial = examples.trial(1, network_dim=8)
+    path = trial_folder(tmp_path, trial.train_id).status
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    status = read_status(tmp_path, trial)
+    assert status.status == WAITING and f"{path} can't be read (" in status.reason
+    assert not is_complete(tmp_path, trial, None)
