@@ -139,7 +139,7 @@ def _status_before(trial: Trial, folder: TrialFolder) -> Status:
     try:
         before = status_from_json(read_json(folder.status))
     except (ValueError, TypeError) as error:  # a power cut, a disk's fault
-        _say(folder, f"{folder.status.name} can't be read ({type(error).__name__}): as if it had not been there")
+        say(folder, f"{folder.status.name} can't be read ({type(error).__name__}): as if it had not been there")
         return status
     if before.pruned and not folder.prune.exists():
         return status  # whoever asks now wants it whole
