@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from sweep.claims import EXPLORATORY
 from sweep.record.best import compared, usefulness
 from sweep.trial import TrialResult
 
@@ -62,10 +63,14 @@ def importance_lines(swept_keys: Sequence[str], results: Sequence[TrialResult]) 
         return [f"How much each setting matters is not said of {num} scored trials: it takes {MIN_TRIALS} that differ, "
                 "over two settings or more."] if len(swept_keys) > 1 and num else []
     listed = "; ".join(f"{i.key} {i.share:.0%} ({i.low:.0%} to {i.high:.0%})" for i in found)
-    num = len(compared(results))
-    return [f"How much of the spread of usefulness goes with each setting ({method()} over {num} trials, 90 % "
+    scored = compared(results)
+    num = len(scored)
+    is_one_seed = len({repr(result.trial.settings.get("seed", result.trial.config.get("seed")))
+                       for result in scored}) == 1
+    return [f"{EXPLORATORY if is_one_seed else ''}How much of the spread of usefulness goes with each setting ({method()} over {num} trials, 90 % "
             f"intervals by drawing the trials again): {listed}. What a seed has is chance; a setting whose interval "
-            "reaches down to that has not been shown to matter."]
+            "reaches down to that has not been shown to matter."
+            + (" All were trained with one seed, so what it does is not known." if is_one_seed else "")]
 
 
 def method() -> str:

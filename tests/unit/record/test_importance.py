@@ -29,6 +29,12 @@ def test_the_setting_that_matters_comes_first_with_an_interval() -> None:
     assert all(each.high < first.low for each in rest)
     [line] = importance_lines(("network_dim", "unet_lr", "seed"), grid(0.02))
     assert line.index("network_dim") < line.index("unet_lr") and method() in line and "over 12 trials" in line
+    assert not line.startswith("exploratory")
+
+
+def test_of_one_training_seed_it_is_exploratory() -> None:
+    [line] = importance_lines(("network_dim", "unet_lr", "repeats"), grid(0.02, third="repeats"))
+    assert line.startswith("exploratory: How much") and line.endswith("so what it does is not known.")
 
 
 def test_few_trials_or_one_setting_say_nothing() -> None:
