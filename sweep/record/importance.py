@@ -67,9 +67,9 @@ def importance_lines(swept_keys: Sequence[str], results: Sequence[TrialResult]) 
     num = len(scored)
     is_one_seed = len({repr(result.trial.settings.get("seed", result.trial.config.get("seed")))
                        for result in scored}) == 1
-    return [f"{EXPLORATORY if is_one_seed else ''}How much of the spread of usefulness goes with each setting ({method()} over {num} trials, 90 % "
-            f"intervals by drawing the trials again): {listed}. What a seed has is chance; a setting whose interval "
-            "reaches down to that has not been shown to matter."
+    return [f"{EXPLORATORY if is_one_seed else ''}How much of the spread of usefulness goes with each setting "
+            f"({method()} over {num} trials, 90 % intervals by drawing the trials again): {listed}. "
+            "What a seed has is chance; a setting whose interval reaches down to that has not been shown to matter."
             + (" All were trained with one seed, so what it does is not known." if is_one_seed else "")]
 
 
