@@ -365,7 +365,7 @@ def test_a_clock_that_jumps_ends_no_search_and_takes_no_lock(tmp_path: Path, mon
     jump.mkdir()
     (jump / "sitecustomize.py").write_text(JUMPING_CLOCK)
     monkeypatch.setenv("PYTHONPATH", f"{jump}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
-    search = (*UNSCORED, "search=random", "search.num_trials=4", "search.wall_hours=1")
+    search = (*SCORED, "search=random", "search.num_trials=4", "search.wall_hours=1")
     with conductor_lock(tmp_path / "r" / "s"):
         refused = train(tmp_path / "r", *search)
     assert refused.returncode == 2 and f"is being run by process {os.getpid()} on " in refused.stderr, refused.stderr

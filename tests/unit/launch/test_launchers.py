@@ -228,7 +228,7 @@ def slurm_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     (folder / "queue").touch()
     for name, line in (("squeue", f"cat {folder / 'queue'}"), ("scancel", f'echo "$@" >> {folder / "cancelled"}'),
-                       ("sbatch", f"echo 7 > {folder / 'queue'}; echo Submitted batch job 7")):
+                       ("sbatch", f"echo 7 > {folder / 'queue'}; echo Submitted batch job 7"), ("srun", "exit 1")):
         (folder / name).write_text(f"#!/bin/sh\n{line}\n")
         (folder / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
