@@ -6,10 +6,15 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+
+from sweep.command_line import CONF_DIR
+from sweep.conductor.conduct import LauncherMaker, conduct
 from sweep.data.folder import read_dataset
 from sweep.evaluation.backends.registry import backend_identities
 from sweep.evaluation.keys import dataset_key, scoring_id
@@ -17,6 +22,7 @@ from sweep.evaluation.settings import SCORINGS
 from sweep.files import append_jsonl, read_json, read_jsonl, write_json
 from sweep.identity import base_identity
 from sweep.schema import build_family
+from sweep.search.grid import cells_of
 from sweep.train_config import train_from_tree
 from sweep.trial import (
     AXES,
@@ -31,6 +37,7 @@ from sweep.trial import (
     Score,
     Status,
     Trial,
+    TrialResult,
     more_trials,
     pack_spec_from_json,
     to_json,
@@ -38,6 +45,15 @@ from sweep.trial import (
 )
 
 NUM_PROMPTS = 8
+
+
+def run_sweep(lines: Sequence[str], launcher_of: LauncherMaker | None = None) -> list[TrialResult]:
+    """What `train.py -m lines` does, with a launcher of one's own; a StandIn's if None."""
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        cells = cells_of(lines, lambda overrides: compose("config", overrides=overrides),
+                         GlobalHydra.instance().config_loader())
+        return conduct(cells, launcher_of or (lambda config, folder: StandIn()),
+                       command=["python", "train.py", "-m", *lines])
 Curve = Callable[[Trial, float], float]
 
 

@@ -24,7 +24,7 @@ from sweep.lock import conductor_lock
 from sweep.preflight import Checked, Preflight, first_read
 from sweep.record.entry import SweepEntry
 from sweep.record.facts import Record, with_breaches
-from sweep.record.results import read_result
+from sweep.record.results import read_result, read_status
 from sweep.record.sweep_log import note
 from sweep.record.terminal import make_view, say, show_plan, show_results
 from sweep.record.tracker import Tracker, make_tracker
@@ -112,8 +112,11 @@ def _run(sweep: Sweep, entry: SweepEntry, cells: Cells, preflight: Preflight, or
     tracker = make_tracker(sweep.config.tracker, entry, sweep.dir, sweep.results_dir)
     try:
         if packs or proposals is not None:
+            shown = [trial for trial in trials if trial.train_id in ids and not trial.refused]
+            so_far = {trial.train_id: sweep.progress(trial, read_status(sweep.results_dir, trial))
+                      for trial in shown if trial.train_id in complete}
             with closing(launcher_of(sweep.config.launcher, sweep.dir)) as launcher, closing(
-                    make_view([trial for trial in trials if not trial.refused], sweep.name)) as view:
+                    make_view(shown, sweep.name, so_far=so_far, limits=sweep.limits)) as view:
                 Dispatch(sweep, study, proposals, launcher, view, tracker).run(packs)
             study.settle()
     finally:

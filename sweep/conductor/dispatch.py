@@ -13,7 +13,7 @@ from sweep.conductor.proposals import Proposals
 from sweep.files import append_jsonl, read_jsonl, write_json
 from sweep.launch.launcher import Launcher
 from sweep.packing import can_share, pack_id, places
-from sweep.record.results import read_score, read_status
+from sweep.record.results import read_status
 from sweep.record.sweep_log import note
 from sweep.record.terminal import Progress, View
 from sweep.record.tracker import Tracker
@@ -242,9 +242,8 @@ class Dispatch:
         results_dir = self._sweep.results_dir
         for trial in (trial for pack in packs for trial in pack.trials if trial.train_id not in self._told):
             status = read_status(results_dir, trial)
-            newest = read_score(results_dir, trial.train_id, status.newest_score) if status.newest_score else None
-            stands[trial.train_id] = Progress(status=status.status, step=status.step, num_steps=trial.num_steps,
-                                              phase=status.phase, latest=newest)
+            stands[trial.train_id] = self._sweep.progress(trial, status)
+            newest = stands[trial.train_id].latest
             if newest is not None and self._sweep.may_prune and self._newest.get(trial.train_id) != newest.score_id:
                 self._newest[trial.train_id] = newest.score_id
                 rows = read_jsonl(trial_folder(results_dir, trial.train_id).metrics)

@@ -24,15 +24,15 @@ from sweep.record.entry import SweepEntry, read_entry, write_entry
 from sweep.record.facts import Facts, add_facts, read_trials, without_mended
 from sweep.record.notes import add_note, read_notes
 from sweep.record.provenance import commit, hardware, versions
-from sweep.record.results import is_complete, read_result, read_status
+from sweep.record.results import is_complete, read_result, read_score, read_status
 from sweep.record.sweep_log import notes
-from sweep.record.terminal import say, show_plan
+from sweep.record.terminal import Progress, say, show_plan
 from sweep.schema import to_tree
 from sweep.search.grid import Cells
 from sweep.search.outcome import Outcome, outcome_of, screened_rows
 from sweep.search.settings import Sampled
 from sweep.train_config import train_from_tree
-from sweep.trial import DONE, Trial, to_json, trial_folder
+from sweep.trial import DONE, Status, Trial, to_json, trial_folder
 
 _MOST_PROPOSALS = 8  # per pack where pack.max_trials leaves it open: more at once are proposed without having learned
 _NUM_ROUNDS = 8  # a pack's trials are at most so many for each of its places
@@ -143,6 +143,12 @@ class Sweep:
         if merged := [words for one in checked for words in one.merged]:
             say(f"{len(merged)} duplicate{'s' if len(merged) > 1 else ''} merged: {merged[0]}"
                 f"{', and so on' if len(merged) > 1 else ''}")
+
+    def progress(self, trial: Trial, status: Status) -> Progress:
+        """How far a trial is, for the eye. status: its own, as read."""
+        newest = read_score(self.results_dir, trial.train_id, status.newest_score) if status.newest_score else None
+        return Progress(status=status.status, step=status.step, num_steps=trial.num_steps, phase=status.phase,
+                        latest=newest)
 
     def outcome(self, trial: Trial) -> Outcome:
         """What the study is told of a finished trial."""

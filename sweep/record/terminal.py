@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from sweep.comparison import cautious
+from sweep.limits import breach
 from sweep.methods import file_word
 from sweep.record.best import choices_of
 from sweep.record.cost import saved_words
@@ -58,28 +59,35 @@ class View(Protocol):
         """Leave the terminal as it was. Closing twice is closing once."""
 
 
-def make_view(trials: Sequence[Trial], name: str, *, stream: TextIO | None = None,
+def make_view(trials: Sequence[Trial], name: str, *, so_far: Mapping[str, Progress] | None = None,
+              limits: Mapping[str, float] | None = None, stream: TextIO | None = None,
               clock: Callable[[], float] = time.monotonic) -> View:
     """A live view if the stream is a terminal that rich can draw on, else one line per event.
 
-    stream: standard output if None. clock: seconds.
+    so_far: where trials stand that earlier runs have finished, by train_id. limits: of the search; what breaks one is
+    never called the best. stream: standard output if None. clock: seconds.
     """
     stream = stream or sys.stdout
+    standing = _Standing(trials, so_far or {}, limits or {}, clock)
     can_redraw = stream.isatty() and os.environ.get("TERM") != "dumb"
     if can_redraw and importlib.util.find_spec("rich") is not None:
-        return LiveView(trials, name, stream, clock)
-    return LineView(trials, name, stream, clock)
+        return LiveView(standing, name, stream)
+    return LineView(standing, name, stream, clock)
 
 
 class _Standing:
     """What both views know: the last progress of each trial and the rate of steps over the last minute."""
 
-    def __init__(self, trials: Sequence[Trial], clock: Callable[[], float]) -> None:
+    def __init__(self, trials: Sequence[Trial], so_far: Mapping[str, Progress], limits: Mapping[str, float],
+                 clock: Callable[[], float]) -> None:
         self._clock = clock
-        self.trials = {trial.train_id: trial for trial in trials}
-        self.progress = {
-            t.train_id: Progress(status=WAITING, step=0, num_steps=t.num_steps, phase="", latest=None) for t in trials}
-        self.num_steps_done = 0
+        self._limits = limits
+        self.trials: dict[str, Trial] = {}
+        self.progress: dict[str, Progress] = {}
+        for trial in trials:
+            self.add(trial)
+        self.progress |= so_far
+        self.num_steps_done = sum(progress.step for progress in so_far.values())
         self._marks: deque[tuple[float, int]] = deque()
 
     def add(self, trial: Trial) -> None:
@@ -117,9 +125,9 @@ class _Standing:
 
     @property
     def best(self) -> tuple[Trial, Score] | None:
-        """The trial whose latest score is the most useful so far; a screening, not the answer."""
-        known = [(self.trials[key], p.latest) for key, p in self.progress.items()
-                 if p.latest is not None and p.latest.axes["usefulness"].is_valid]
+        """The trial within the limits whose latest score is the most useful so far; a screening, not the answer."""
+        known = [(self.trials[key], p.latest) for key, p in self.progress.items() if p.latest is not None
+                 and p.latest.axes["usefulness"].is_valid and not breach(self._limits, p.latest)]
         return max(known, key=lambda item: cautious(item[1]), default=None)
 
     def summary(self) -> str:
@@ -140,11 +148,12 @@ class _Standing:
 class LineView:
     """One line per event, and a summary when nothing else was said for a minute."""
 
-    def __init__(self, trials: Sequence[Trial], name: str, stream: TextIO, clock: Callable[[], float]) -> None:
-        self._standing = _Standing(trials, clock)
+    def __init__(self, standing: _Standing, name: str, stream: TextIO, clock: Callable[[], float]) -> None:
+        self._standing = standing
         self._stream = stream
         self._clock = clock
         self._said_s = clock()
+        trials = standing.trials.values()
         self._say(f"sweep {name}: {_count(len(trials), 'trial')}, {sum(t.num_steps for t in trials)} steps")
 
     def update(self, progress: Mapping[str, Progress]) -> None:
@@ -172,11 +181,11 @@ class LineView:
 class LiveView:
     """Lines that are redrawn in place, one bar per trial that runs. Needs rich."""
 
-    def __init__(self, trials: Sequence[Trial], name: str, stream: TextIO, clock: Callable[[], float]) -> None:
+    def __init__(self, standing: _Standing, name: str, stream: TextIO) -> None:
         from rich.console import Console
         from rich.live import Live
 
-        self._standing = _Standing(trials, clock)
+        self._standing = standing
         self._name = name
         self._is_unicode = _can_write(stream, "█░")
         self._live = Live(self._drawing(), console=Console(file=stream), auto_refresh=False)

@@ -23,20 +23,13 @@ pytestmark = [pytest.mark.postgres, pytest.mark.slow]
 # Runs a search of argv[3] trials named argv[2] in argv[1] with a stand-in for training.
 SEARCH = """
 import sys
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-from sweep.conductor.conduct import conduct
-from sweep.command_line import CONF_DIR
-from sweep.search.grid import cells_of
-from tests.stand_in import StandIn
+from tests.stand_in import StandIn, run_sweep
 
 lines = [f"sweep.results_dir={sys.argv[1]}", f"sweep.name={sys.argv[2]}", "tracker=none", "dataset.num_images=4",
          "launcher.devices=1", "search=tpe", "unet_lr=tag(log,interval(1e-6,1e-2))", "network_dim=choice(8,32,128)",
          f"search.num_trials={sys.argv[3]}", "pack.max_trials=2", "search.pruning.rule=none", *sys.argv[4:]]
-with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-    cells = cells_of(lines, lambda o: compose("config", overrides=o), GlobalHydra.instance().config_loader())
-    launcher = StandIn(pause_s=0.05)
-    conduct(cells, lambda config, folder: launcher)
+launcher = StandIn(pause_s=0.05)
+run_sweep(lines, lambda config, folder: launcher)
 """
 
 

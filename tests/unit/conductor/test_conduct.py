@@ -6,7 +6,6 @@ import csv
 import shlex
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,62 +13,15 @@ from typing import Any
 import optuna
 import pytest
 import yaml
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 
 from sweep.command_line import CONF_DIR
-from sweep.conductor.conduct import conduct
 from sweep.errors import ConfigError, SweepExistsError, TrialsFailedError
 from sweep.files import read_json, write_json
 from sweep.record.results import read_status
-from sweep.search.grid import cells_of
-from sweep.search.storage import _journal
-from sweep.trial import DONE, PRUNED, REFUSED, Estimate, PackSpec, Score, Status, Trial, TrialResult, trial_folder
-from tests.stand_in import StandIn
+from sweep.trial import DONE, PRUNED, REFUSED, Estimate, PackSpec, Score, Status, Trial, trial_folder
+from tests.stand_in import StandIn, run_sweep
+from tests.unit.conductor.conductor_examples import SEARCH, Sweeper, log_of, study_of
 from tests.unit.evaluation.evaluation_examples import TREE
-
-Sweeper = Callable[..., list[TrialResult]]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def hydra() -> Iterator[None]:
-    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        yield
-
-
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sweep.conductor.dispatch.POLL_S", 0.01)
-
-
-@pytest.fixture
-def sweep(tmp_path: Path) -> Sweeper:
-    """Runs a sweep in `tmp_path` as `train.py -m` would, with a stand-in for training."""
-
-    def run(*arguments: str, stand_in: StandIn | None = None) -> list[TrialResult]:
-        lines = [f"sweep.results_dir={tmp_path}", "sweep.name=s", "dataset.num_images=4", "launcher.devices=1",
-                 *arguments]
-        if not any(argument.startswith("tracker=") for argument in arguments):
-            lines.append("tracker=none")
-        launcher = stand_in or StandIn()
-        cells = cells_of(lines, lambda overrides: compose("config", overrides=overrides),
-                         GlobalHydra.instance().config_loader())
-        return conduct(cells, lambda config, folder: launcher, command=["python", "train.py", "-m", *lines])
-
-    return run
-
-
-SEARCH = ("search=tpe", "unet_lr=tag(log,interval(1e-6,1e-2))", "network_dim=choice(8,32,128)",
-          "search.num_startup_trials=4", "pack.max_trials=2")
-
-
-def study_of(folder: Path) -> optuna.Study:
-    storage = optuna.storages.JournalStorage(_journal(folder / "s" / "study.log"))
-    return optuna.load_study(study_name="s", storage=storage)
-
-
-def log_of(folder: Path) -> str:
-    return (folder / "s" / "sweep.log").read_text()
 
 
 def diary_of(folder: Path) -> str:
@@ -518,7 +470,7 @@ def test_a_launcher_that_cannot_start_leaves_the_terminal_as_it_was(tmp_path: Pa
     open_views: list[Any] = []
 
     class Open:
-        def __init__(self, *_: Any):
+        def __init__(self, *_: Any, **__: Any):
             open_views.append(self)
 
         def close(self) -> None:
@@ -528,10 +480,9 @@ def test_a_launcher_that_cannot_start_leaves_the_terminal_as_it_was(tmp_path: Pa
         raise ConfigError("no cluster answers")
 
     monkeypatch.setattr("sweep.conductor.conduct.make_view", Open)
-    cells = cells_of([f"sweep.results_dir={tmp_path}", "tracker=none", "dataset.num_images=4", "scoring=none"],
-                     lambda overrides: compose("config", overrides=overrides), GlobalHydra.instance().config_loader())
+    lines = [f"sweep.results_dir={tmp_path}", "tracker=none", "dataset.num_images=4", "scoring=none"]
     with pytest.raises(ConfigError, match="no cluster answers"):
-        conduct(cells, no_launcher)
+        run_sweep(lines, no_launcher)
     assert not open_views
 
 

@@ -17,12 +17,7 @@ GRID = """
 import resource, sys, time
 from pathlib import Path
 import psutil
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-from sweep.conductor.conduct import conduct
-from sweep.command_line import CONF_DIR
-from sweep.search.grid import cells_of
-from tests.stand_in import StandIn
+from tests.stand_in import StandIn, run_sweep
 
 num_trials, folder, scoring = int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 marks = []
@@ -39,21 +34,19 @@ class Marking(StandIn):
 def memory_kb():
     return psutil.Process().memory_info().rss / 1024
 
-with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-    def run(num, name):
-        lines = [f"sweep.results_dir={folder}", f"sweep.name={name}", "tracker=none", f"scoring={scoring}",
-                 "launcher.devices=1",
-                 "dataset.num_images=4", "unet_lr=1e-5,2e-5,5e-5,1e-4,2e-4", "network_dim=4,8", "pack.max_trials=10",
-                 f"seed=range({num // 10})"]
-        loader = GlobalHydra.instance().config_loader()
-        launcher = Marking(num_checkpoints=1, is_gradual=True)
-        conduct(cells_of(lines, lambda o: compose("config", overrides=o), loader), lambda config, folder: launcher)
-        return launcher.most_kb
-    run(10, "warm-up")
-    before_kb, started, wall = memory_kb(), time.process_time(), time.perf_counter()
-    marks.clear()
-    most_kb = run(num_trials, "whole")
-    whole_s, wall_s = time.process_time() - started, time.perf_counter() - wall
+def run(num, name):
+    launcher = Marking(num_checkpoints=1, is_gradual=True)
+    run_sweep([f"sweep.results_dir={folder}", f"sweep.name={name}", "tracker=none", f"scoring={scoring}",
+               "launcher.devices=1",
+               "dataset.num_images=4", "unet_lr=1e-5,2e-5,5e-5,1e-4,2e-4", "network_dim=4,8", "pack.max_trials=10",
+               f"seed=range({num // 10})"], lambda config, folder: launcher)
+    return launcher.most_kb
+
+run(10, "warm-up")
+before_kb, started, wall = memory_kb(), time.process_time(), time.perf_counter()
+marks.clear()
+most_kb = run(num_trials, "whole")
+whole_s, wall_s = time.process_time() - started, time.perf_counter() - wall
 per = len(marks) // 10
 early, late = marks[per] - marks[0], marks[-1] - marks[-1 - per]
 record_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # with the record at the end

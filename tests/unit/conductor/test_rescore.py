@@ -9,14 +9,15 @@ from typing import Any
 
 import pytest
 import yaml
+from hydra import initialize_config_dir
 
+from sweep.command_line import CONF_DIR
 from sweep.conductor.rescore import rescore
 from sweep.errors import ConfigError, SweepExistsError, TrialsFailedError
 from sweep.trial import DONE, FAILED, PRUNED, Trial, TrialResult
 from tests.stand_in import StandIn, peak
-from tests.unit.conductor.test_conduct import SEARCH, Sweeper, hydra, impatient, log_of, study_of, sweep
+from tests.unit.conductor.conductor_examples import SEARCH, Sweeper, log_of, study_of
 
-__all__ = ["hydra", "impatient", "sweep"]
 OTHER = "scoring.confirm.first_seed=2000"
 
 
@@ -25,9 +26,11 @@ def half(trial: Trial, done: float) -> float:
 
 
 def again(folder: Path, *overrides: str, stand_in: StandIn | None = None) -> list[TrialResult]:
+    """`evaluate.py sweep=s results_dir=folder overrides`, with a stand-in for what scores."""
     launcher = stand_in or StandIn(curve=half)
-    return rescore("s", str(folder), ["sweep=s", f"results_dir={folder}", *overrides],
-                   lambda config, sweep_dir: launcher)
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        return rescore("s", str(folder), ["sweep=s", f"results_dir='{folder}'", *overrides],
+                       lambda config, sweep_dir: launcher)
 
 
 def change_command(folder: Path, old: str | None, new: str) -> None:
@@ -132,7 +135,7 @@ def test_a_folder_with_signs_that_hydra_reads_is_said_as_it_was_typed(tmp_path: 
     for name in ("s", "trials"):
         (tmp_path / name).rename(odd / name)
     stand_in = StandIn(curve=half)
-    rescore("s", str(odd), ["sweep=s", f"results_dir='{odd}'", OTHER], lambda config, sweep_dir: stand_in)
+    again(odd, OTHER, stand_in=stand_in)
     assert sorted(stand_in.started) == [(1, 2)]
 
 

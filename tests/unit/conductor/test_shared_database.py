@@ -4,37 +4,25 @@ tests/clusters has a real server."""
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 from sqlalchemy.exc import OperationalError
 
-from sweep.command_line import CONF_DIR
-from sweep.conductor.conduct import conduct
 from sweep.errors import ConfigError
-from sweep.search.grid import cells_of
 from sweep.search.ownership import claim
 from sweep.search.storage import STORAGE_VARIABLE, open_storage
 from sweep.trial import DONE
-from tests.stand_in import StandIn
-
-
-@pytest.fixture(scope="module", autouse=True)
-def hydra() -> Iterator[None]:
-    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        yield
+from tests.stand_in import run_sweep
 
 
 @pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sweep.conductor.dispatch.POLL_S", 0.01)
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sweep.search.ownership._CLAIM_S", 0.2)
     monkeypatch.setattr("sweep.search.storage._WAITS_S", (0.01, 0.02))
 
@@ -50,10 +38,7 @@ def sweep(folder: Path, num_trials: int = 3, dims: str = "8,32,128", *more: str)
     lines = [f"sweep.results_dir={folder}", "sweep.name=s", "dataset.num_images=4", "launcher.devices=1",
              "tracker=none", "search=tpe", "unet_lr=tag(log,interval(1e-6,1e-2))", f"network_dim=choice({dims})",
              f"search.num_trials={num_trials}", "search.pruning.rule=none", *more]
-    cells = cells_of(lines, lambda overrides: compose("config", overrides=overrides),
-                     GlobalHydra.instance().config_loader())
-    results = conduct(cells, lambda config, folder: StandIn())
-    assert [result.status for result in results] == [DONE] * num_trials
+    assert [result.status for result in run_sweep(lines)] == [DONE] * num_trials
 
 
 def told(url: str, waiting: int = 0) -> dict[str, tuple[object, object]]:

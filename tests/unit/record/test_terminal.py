@@ -75,6 +75,29 @@ def test_a_resumed_trial_does_not_inflate_the_rate() -> None:
     assert "0.1 steps/s" in stream.text
 
 
+def test_what_earlier_runs_finished_counts_from_the_start_and_is_no_event() -> None:
+    stream, clock = _Stream(), _Clock()
+    done = _progress(status=DONE, step=100, phase="", latest=score((0.7, 0.6, 0.8)))
+    view = make_view([trial(1), trial(2)], "alex", so_far={"id0001": done}, stream=stream, clock=clock)
+    for second in range(0, 71, 10):
+        clock.now_s = float(second)
+        view.update({"id0002": _progress(step=second // 10)})
+    assert "trial 1 network_dim=8" not in stream.text.splitlines()[1]
+    assert "1/2 trials finished, 106/200 steps, 0.1 steps/s, about 16 min of training left, best so far: 1" in (
+        stream.text)
+
+
+def test_what_breaks_a_limit_is_not_the_best_so_far() -> None:
+    stream, clock = _Stream(), _Clock()
+    view = make_view([trial(1), trial(2)], "alex", limits={"max_memorisation": 0.5}, stream=stream, clock=clock)
+    clock.now_s = 61.0
+    copying, own = score((0.9, 0.8, 0.95), memorisation=0.6), score((0.7, 0.6, 0.8), memorisation=0.2)
+    view.update({"id0001": _progress(latest=copying), "id0002": _progress(latest=own)})
+    clock.now_s = 130.0
+    view.update({})
+    assert "best so far: 2" in stream.text and "best so far: 1" not in stream.text
+
+
 def test_a_terminal_shows_bars_and_survives_ascii() -> None:
     for encoding, bar in (("utf-8", "█"), ("ascii", "#")):
         stream, clock = _Stream(encoding, is_terminal=True), _Clock()

@@ -8,17 +8,12 @@ import random
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 
 from studies import search_regret as study
-from sweep.command_line import CONF_DIR
-from sweep.conductor.conduct import conduct
 from sweep.files import append_jsonl, read_json, read_jsonl, write_json
-from sweep.search.grid import cells_of
 from sweep.search.outcome import Screened
 from sweep.trial import DIVERGED, FAILED, trial_folder
-from tests.stand_in import StandIn
+from tests.stand_in import run_sweep
 
 
 def made_table(noise: float = 0.01) -> list[study.Setting]:
@@ -43,12 +38,8 @@ def made_table(noise: float = 0.01) -> list[study.Setting]:
 def test_the_table_holds_the_sweeps_own_scores_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sweep.conductor.dispatch.POLL_S", 0.01)
     assert study.what_is_left(tmp_path).startswith("0 of 120 trainings are done; 144000 steps and 720 checkpoints")
-    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        cells = cells_of([f"sweep.results_dir={tmp_path}", "sweep.name=table", "tracker=none", "dataset.num_images=4",
-                          "launcher.devices=1", "network_dim=4,8", "seed=1,2", "max_train_steps=1200"],
-                         lambda overrides: compose("config", overrides=overrides),
-                         GlobalHydra.instance().config_loader())
-        conduct(cells, lambda config, folder: StandIn())
+    run_sweep([f"sweep.results_dir={tmp_path}", "sweep.name=table", "tracker=none", "dataset.num_images=4",
+               "launcher.devices=1", "network_dim=4,8", "seed=1,2", "max_train_steps=1200"])
     table = study.recorded(tmp_path)
     assert [row.settings for row in table] == [{"network_dim": 4}, {"network_dim": 8}]
     assert all(len(run.screened) == 4 for row in table for run in row.runs)
