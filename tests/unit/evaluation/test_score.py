@@ -166,7 +166,7 @@ def test_a_class_that_looks_like_the_subject_bleeds():
     assert scored.details["bleed_low"] < scored.details["bleed"] < scored.details["bleed_high"]
     assert "bleeds into the class" in scored.notes and scored.verdict == "good"
     clean = judged(images("confirm", lambda _: CEILING, 0.9))
-    assert clean.axes["usefulness"].value * (1 - scored.details["bleed"] / 2) == pytest.approx(
+    assert clean.axes["usefulness"].value * (1 - SCORING.weights.bleed * scored.details["bleed"]) == pytest.approx(
         scored.axes["usefulness"].value)
 
 

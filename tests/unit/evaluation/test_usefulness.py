@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sweep.config import compose
 from sweep.evaluation.usefulness import usefulness
 from tests.unit.evaluation.evaluation_examples import SCORING
 
@@ -36,9 +37,19 @@ def test_more_of_what_is_wanted_is_never_worse(likeness, adherence, diversity, m
     assert usefulness(likeness, adherence, diversity, memorisation, min(bleed + step, 1), W) <= at
 
 
-def test_full_memorisation_is_useless_and_full_bleed_halves():
+def test_full_memorisation_is_useless_and_full_bleed_costs_a_fifth():
     assert usefulness(1, 1, 1, 1, 0, W) == 0
-    assert usefulness(1, 1, 1, 0, 1, W) == pytest.approx(0.5)
+    assert usefulness(1, 1, 1, 0, 1, W) == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize("scoring", ["pocket", "person", "animal", "object", "style"])
+def test_it_never_pays_to_learn_less_of_the_subject(scoring):
+    """Without class images bleed grows with likeness, here in proportion until all men are the subject."""
+    weights = compose([f"scoring={scoring}"]).scoring.weights
+    for bleed_per_likeness in (0.5, 1.0, 1.35, 2.0):
+        likeness = [i / 100 for i in range(1, 101)]
+        useful = [usefulness(one, 1, 1, 0, min(bleed_per_likeness * one, 1), weights) for one in likeness]
+        assert useful == sorted(useful)
 
 
 @given(unit)
