@@ -159,8 +159,10 @@ def regrets(table: Sequence[Setting], num_searches: int) -> dict[str, Any]:
         tpe, rand = ([one[place] for one in by_sampler[name]] for name in ("tpe", "random"))
         found[str(budget)] = {
             "tpe": _bootstrap(_median_of(tpe), num_searches), "random": _bootstrap(_median_of(rand), num_searches),
-            "tpe less random": _bootstrap(_median_gap(tpe, rand), num_searches),
-            "mean": {"tpe": statistics.mean(tpe), "random": statistics.mean(rand)}}
+            "tpe less random": _bootstrap(_gap(statistics.median, tpe, rand), num_searches),
+            "mean, tpe less random": _bootstrap(_gap(statistics.fmean, tpe, rand), num_searches),
+            "mean": {"tpe": statistics.fmean(tpe), "random": statistics.fmean(rand)},
+            "found the best": {"tpe": tpe.count(0.0) / num_searches, "random": rand.count(0.0) / num_searches}}
     return found
 
 
@@ -168,8 +170,9 @@ def _median_of(values: Sequence[float]) -> Callable[[Sequence[int]], float]:
     return lambda drawn: statistics.median(values[i] for i in drawn)
 
 
-def _median_gap(one: Sequence[float], other: Sequence[float]) -> Callable[[Sequence[int]], float]:
-    return lambda drawn: _median_of(one)(drawn) - _median_of(other)(drawn)
+def _gap(middle: Callable[[list[float]], float], one: Sequence[float],
+         other: Sequence[float]) -> Callable[[Sequence[int]], float]:
+    return lambda drawn: middle([one[i] for i in drawn]) - middle([other[i] for i in drawn])
 
 
 def search(table: Sequence[Setting], sampler: str, seed: int) -> list[float]:
@@ -285,9 +288,16 @@ def report(found: Mapping[str, Any], table: Sequence[Setting], num_searches: int
     lines = ["# Is a search worth it?", "",
              f"{len(table)} settings x {len(SEEDS)} seeds, {num_searches} replayed searches each; median regret in "
              "usefulness with 90 % intervals.", "",
-             "| trials | TPE | random | TPE less random |", "|---|---|---|---|"]
+             "| trials | TPE | random | TPE less random | mean, TPE less random | found the best: TPE, random |",
+             "|---|---|---|---|---|---|"]
     for budget, row in found["regret"].items():
-        lines.append(f"| {budget} | {shown(row['tpe'])} | {shown(row['random'])} | {shown(row['tpe less random'])} |")
+        best = row["found the best"]
+        lines.append(f"| {budget} | {shown(row['tpe'])} | {shown(row['random'])} | {shown(row['tpe less random'])} | "
+                     f"{shown(row['mean, tpe less random'])} | {best['tpe']:.0%}, {best['random']:.0%} |")
+    values = sorted((row.mean for row in table if row.mean is not None), reverse=True)
+    lines += ["", f"The table's best settings: {', '.join(f'{value:.3f}' for value in values[:5])}; its median "
+              f"{statistics.median(values):.3f}, its worst {values[-1]:.3f}. A median of regrets is one of the gaps "
+              "between settings, 0 once more than half of the searches find the best."]
     saved, lost = found["pruning"]["saved_frac"], found["pruning"]["lost_best_frac"]
     lines += ["", f"Pruning by the paired rule saves {shown(saved)} of the steps and gives up the best setting in "
               f"{shown(lost)} of the sweeps.", "", "    python -m studies.search_regret record",

@@ -22,6 +22,9 @@ def run_guarded(main: Callable[[], object], config_name: str) -> int:
     from omegaconf.errors import OmegaConfBaseException
 
     known = Known(config_name)
+    # Before torch is loaded, here or in a worker: threads that wait for each other sleep. If they spin, the default, and
+    # another program wants one of the cores, a step takes many times as long.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here as they are, not as Hydra's own summary and exit
     try:
         check_command_line(sys.argv[1:], known)

@@ -33,7 +33,8 @@ class RayLauncher:
         if self._is_mine:
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
             environment = {"PYTHONPATH": os.pathsep.join([str(_CODE), os.environ.get("PYTHONPATH", "")]),
-                           "OMP_NUM_THREADS": str(self._num_cpus), "TOKENIZERS_PARALLELISM": "false"}
+                           "OMP_NUM_THREADS": str(self._num_cpus), "TOKENIZERS_PARALLELISM": "false",
+                           "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "passive")}
             try:
                 ray.init(address=config.address, log_to_driver=False, include_dashboard=False,
                          configure_logging=False, runtime_env={"env_vars": environment})

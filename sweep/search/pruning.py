@@ -15,8 +15,8 @@ def behind(rule: Pruning, own: Sequence[Screened], others: Mapping[int, Sequence
     """Why a trial is given up by the paired rule; empty if it goes on.
 
     At each of its last `patience` checkpoints, some other trial's best file up to the same step must be better on the
-    same prompts, by an interval (at `confidence`) that lies wholly on one side. own, others (by trial number): oldest
-    first. A trial whose files can't be scored is not judged.
+    same prompts: by an interval (at `confidence`) that lies wholly above `margin`. own, others (by trial number):
+    oldest first. A trial whose files can't be scored is not judged.
     """
     if len(own) < max(rule.min_checkpoints, rule.patience):
         return ""
@@ -29,7 +29,7 @@ def behind(rule: Pruning, own: Sequence[Screened], others: Mapping[int, Sequence
             return ""
         number, rival = max(known.items(), key=lambda item: _cautious(item[1]))
         gap = difference(mine, rival, rule.confidence)
-        if gap.high is None or gap.high >= 0:
+        if gap.high is None or gap.high >= -rule.margin:
             return ""
         lost_to.append((number, rival, gap))
     number, rival, gap = lost_to[-1]

@@ -14,7 +14,9 @@ class Pruning:
 
     rule: str = one_of("none", "paired", "median", "halving", "hyperband")
     confidence: float = bounds(0.5, 0.999)
-    # paired: of the interval that must lie wholly below the best trial's
+    # paired: of the interval of the difference to the best trial
+    margin: float = bounds(0, 1)
+    # paired: usefulness by which that interval must lie below the best trial's, wholly
     min_checkpoints: int = bounds(1)
     # screened checkpoints before a trial can be given up
     patience: int = bounds(1)
