@@ -34,7 +34,7 @@ class RayLauncher:
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
             environment = {"PYTHONPATH": os.pathsep.join([str(_CODE), os.environ.get("PYTHONPATH", "")]),
                            "OMP_NUM_THREADS": str(self._num_cpus), "TOKENIZERS_PARALLELISM": "false",
-                           "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "passive")}
+                           **{key: os.environ[key] for key in ("GOMP_SPINCOUNT",) if key in os.environ}}
             try:
                 ray.init(address=config.address, log_to_driver=False, include_dashboard=False,
                          configure_logging=False, runtime_env={"env_vars": environment})
