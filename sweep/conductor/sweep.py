@@ -169,7 +169,8 @@ class Sweep:
                 earlier[(*memberships[-1]["members"], *memberships[-1].get("waiting", {}))] = None
         return plan_packs(todo, [list(members) for members in earlier],
                           num_workers=num_workers or self.config.launcher.num_workers,
-                          max_length=_NUM_ROUNDS * (self.config.pack.max_trials or MOST_TRIALS))
+                          max_length=_NUM_ROUNDS * (self.config.pack.max_trials or MOST_TRIALS),
+                          is_scored=not isinstance(self.config.scoring, NoScoring))
 
     def may_start(self, trial: Trial) -> bool:
         """Whether a worker may be given the trial: where nothing is trained, only one that has its files."""

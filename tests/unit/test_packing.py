@@ -76,6 +76,13 @@ def test_workers_get_as_much_work_each_and_equal_ranks_stay_together() -> None:
         [4, 4, 8, 8, 16, 16, 32], [32, 64, 64, 128, 128]]
 
 
+def test_scoring_is_work_that_knows_no_rank() -> None:
+    """Of a grid with as many trials of 128 as of 4 and 32 together, one worker had 8 to score and the other 16."""
+    trials = [trial(number, dim=dim) for number, dim in enumerate([4, 32, 128] * 8, start=1)]
+    assert sorted(map(len, plan_packs(trials, num_workers=2))) == [8, 16]
+    assert sorted(map(len, plan_packs(trials, num_workers=2, is_scored=True))) == [10, 14]
+
+
 def test_no_worker_stays_without_a_trial() -> None:
     trials = [replace(trial(i), num_steps=steps) for i, steps in enumerate([1, 100, 1], start=1)]
     assert sorted(map(len, plan_packs(trials, num_workers=3))) == [1, 1, 1]
