@@ -10,12 +10,10 @@ from contextlib import contextmanager
 
 from sweep.command_line import Known, check_command_line, explained
 from sweep.errors import SweepError, TrialsFailedError
+from sweep.threads import spin_little
 
 TRIALS_FAILED, USER_ERROR, INTERRUPTED = 1, 2, 130
 _OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
-SPIN_COUNT = "10000"
-"""How often a thread of libgomp looks for the others before it sleeps. At its own 300,000 two threads beside two busy
-programs on two cores took 9 times as long as at this; on idle cores as long."""
 _DEFERRED: list[SweepError] = []
 
 
@@ -25,7 +23,7 @@ def run_guarded(main: Callable[[], object], config_name: str) -> int:
     from omegaconf.errors import OmegaConfBaseException
 
     known = Known(config_name)
-    os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)  # before torch is loaded, here or in a worker
+    spin_little(os.environ)  # before torch is loaded, here or in a worker
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here as they are, not as Hydra's own summary and exit
     try:
         check_command_line(sys.argv[1:], known)

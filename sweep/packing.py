@@ -14,7 +14,8 @@ MOST_TRIALS = 32
 
 
 def plan_packs(trials: Sequence[Trial], earlier: Sequence[Sequence[str]] = (), *, num_workers: int = 1,
-               max_length: int | None = None, is_scored: bool = False) -> list[list[Trial]]:
+               max_length: int | None = None,
+               num_scored: Mapping[str, int] | None = None) -> list[list[Trial]]:
     """Split trials into packs, in the order in which they come.
 
     Trials of a pack agree on what one forward pass shares: the base, its precision, the resolution, how captions are
@@ -26,7 +27,7 @@ def plan_packs(trials: Sequence[Trial], earlier: Sequence[Sequence[str]] = (), *
     num_workers: trials are shared out among so many packs at least, so that no worker is idle.
     max_length: more trials than this for each worker are shared out in several rounds, since a worker opens all trials
     of its pack, and its conductor looks at all of them. None = one round.
-    is_scored: whether scoring is part of the work.
+    num_scored: checkpoints that are scored, by train_id, as that is work too. None = none are.
     """
     waiting = {trial.train_id: trial for trial in trials}
     packs: list[list[Trial]] = []
@@ -40,15 +41,15 @@ def plan_packs(trials: Sequence[Trial], earlier: Sequence[Sequence[str]] = (), *
         length = num_workers * max_length if max_length else len(alike)
         for start in range(0, len(alike), length):
             packs += [sorted(part, key=lambda trial: rank[trial.train_id])
-                      for part in _shared_out(alike[start:start + length], num_workers, is_scored)]
+                      for part in _shared_out(alike[start:start + length], num_workers, num_scored or {})]
     return sorted(packs, key=lambda pack: min(rank[trial.train_id] for trial in pack))
 
 
-def _shared_out(trials: Sequence[Trial], num_parts: int, is_scored: bool) -> list[list[Trial]]:
+def _shared_out(trials: Sequence[Trial], num_parts: int, num_scored: Mapping[str, int]) -> list[list[Trial]]:
     """Parts of about equal work, none empty. Adapters of one structure stay together as far as that allows: stacked
     they cost less than side by side."""
-    scoring = _SCORING_COST if is_scored else 0.0
-    costs = {trial.train_id: trial.num_steps * (_step_cost(trial) + scoring) for trial in trials}
+    costs = {trial.train_id: trial.num_steps * _step_cost(trial) + _CHECKPOINT_COST * num_scored.get(trial.train_id, 0)
+             for trial in trials}
     waiting = sorted(trials, key=lambda trial: (-_step_cost(trial), _structure(trial), -trial.num_steps), reverse=True)
     num_parts = min(num_parts, len(trials))
     parts: list[list[Trial]] = []
@@ -67,9 +68,9 @@ def _shared_out(trials: Sequence[Trial], num_parts: int, is_scored: bool) -> lis
 _DOUBLING_DIM = 100
 """At about this rank an adapter costs a pass as much as the frozen base does (counted on the pocket base)."""
 
-_SCORING_COST = 1.0
-"""Scoring a trial takes about as long as the frozen base's share of its training, whatever the rank (timed on the
-pocket base with six checkpoints)."""
+_CHECKPOINT_COST = 200.0
+"""Screening a checkpoint and its share of refining and confirming take about as long as so many steps of the frozen
+base alone, whatever the rank (timed on the pocket base with six checkpoints a trial)."""
 
 
 def _step_cost(trial: Trial) -> float:

@@ -45,15 +45,6 @@ from sweep.trial import (
 )
 
 NUM_PROMPTS = 8
-
-
-def run_sweep(lines: Sequence[str], launcher_of: LauncherMaker | None = None) -> list[TrialResult]:
-    """What `train.py -m lines` does, with a launcher of one's own; a StandIn's if None."""
-    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        cells = cells_of(lines, lambda overrides: compose("config", overrides=overrides),
-                         GlobalHydra.instance().config_loader())
-        return conduct(cells, launcher_of or (lambda config, folder: StandIn()),
-                       command=["python", "train.py", "-m", *lines])
 Curve = Callable[[Trial, float], float]
 
 
@@ -203,3 +194,12 @@ class _Running:
         self._num_joined = len(rows)
         while self._waiting and len(self.live) < (self.spec.max_trials or len(self.spec.trials)):
             self.live.append(self._waiting.popleft())
+
+
+def run_sweep(lines: Sequence[str], launcher_of: LauncherMaker | None = None) -> list[TrialResult]:
+    """What `train.py -m lines` does, with a launcher of one's own; a StandIn's if None."""
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        cells = cells_of(lines, lambda overrides: compose("config", overrides=overrides),
+                         GlobalHydra.instance().config_loader())
+        return conduct(cells, launcher_of or (lambda config, folder: StandIn()),
+                       command=["python", "train.py", "-m", *lines])

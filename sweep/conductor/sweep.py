@@ -145,8 +145,11 @@ class Sweep:
                 f"{', and so on' if len(merged) > 1 else ''}")
 
     def progress(self, trial: Trial, status: Status) -> Progress:
-        """How far a trial is, for the eye. status: its own, as read."""
+        """How far a trial is, for the eye. status: its own, as read. A sweep that scores otherwise may have scored it
+        last; that says nothing here."""
         newest = read_score(self.results_dir, trial.train_id, status.newest_score) if status.newest_score else None
+        if newest is not None and newest.scoring_id != self.scoring_id(trial):
+            newest = None
         return Progress(status=status.status, step=status.step, num_steps=trial.num_steps, phase=status.phase,
                         latest=newest)
 
@@ -170,7 +173,7 @@ class Sweep:
         return plan_packs(todo, [list(members) for members in earlier],
                           num_workers=num_workers or self.config.launcher.num_workers,
                           max_length=_NUM_ROUNDS * (self.config.pack.max_trials or MOST_TRIALS),
-                          is_scored=not isinstance(self.config.scoring, NoScoring))
+                          num_scored=None if isinstance(self.config.scoring, NoScoring) else self.num_checkpoints)
 
     def may_start(self, trial: Trial) -> bool:
         """Whether a worker may be given the trial: where nothing is trained, only one that has its files."""

@@ -7,9 +7,10 @@ from sweep.evaluation.settings import Weights
 
 def usefulness(likeness: float, adherence: float, diversity: float | None, memorisation: float, bleed: float,
                weights: Weights) -> float:
-    """U = c(L)^.50 * c(A)^.35 * c(D)^.15 * (1 - M) * (1 - B/5), c clipping to [0.01, 1].
+    """U = c(L)^l * c(A)^a * c(D)^d * (1 - M) * (1 - b B), c clipping to [weights.clip_low, 1]; l, a, d and b are the
+    weights of likeness, adherence, diversity and bleed.
 
-    bleed: B, 0 to 1. Where it grows in proportion to L, U grows with L as long as weights.bleed <= 1/3.
+    bleed: B, 0 to 1. Where it grows in proportion to L, U grows with L as long as b <= l / (1 + l).
     diversity: None where a stage draws one seed per prompt; the other two exponents then share its weight.
     """
     exponents = [(likeness, weights.likeness), (adherence, weights.adherence)]

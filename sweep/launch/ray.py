@@ -14,6 +14,7 @@ from typing import Any
 
 from sweep.errors import ConfigError
 from sweep.launch.settings import Ray
+from sweep.threads import spin_little
 
 _CODE = Path(__file__).parents[2]
 
@@ -33,8 +34,8 @@ class RayLauncher:
         if self._is_mine:
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
             environment = {"PYTHONPATH": os.pathsep.join([str(_CODE), os.environ.get("PYTHONPATH", "")]),
-                           "OMP_NUM_THREADS": str(self._num_cpus), "TOKENIZERS_PARALLELISM": "false",
-                           **{key: os.environ[key] for key in ("GOMP_SPINCOUNT",) if key in os.environ}}
+                           "OMP_NUM_THREADS": str(self._num_cpus), "TOKENIZERS_PARALLELISM": "false"}
+            spin_little(environment)
             try:
                 ray.init(address=config.address, log_to_driver=False, include_dashboard=False,
                          configure_logging=False, runtime_env={"env_vars": environment})

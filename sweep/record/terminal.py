@@ -86,9 +86,10 @@ class _Standing:
         self.progress: dict[str, Progress] = {}
         for trial in trials:
             self.add(trial)
-        self.progress |= so_far
-        self.num_steps_done = sum(progress.step for progress in so_far.values())
+        self.num_steps_done = 0
+        self._best: dict[str, Score] = {}  # of each trial, of the checkpoints seen here
         self._marks: deque[tuple[float, int]] = deque()
+        self._take(so_far)
 
     def add(self, trial: Trial) -> None:
         if trial.train_id not in self.trials:
@@ -97,16 +98,21 @@ class _Standing:
                                                      latest=None)
 
     def take(self, progress: Mapping[str, Progress]) -> None:
-        for key, now in progress.items():
-            if key in self.trials:
-                self.num_steps_done += now.step - self.progress[key].step
-                self.progress[key] = now
+        self._take(progress)
         if not self._marks:
             # What a resume or another sweep has already trained is not part of this run's rate.
             self._marks.append((self._clock(), self.num_steps_done))
         self._marks.append((self._clock(), self.num_steps_done))
         while len(self._marks) > 2 and self._marks[0][0] < self._clock() - _RATE_WINDOW_S:
             self._marks.popleft()
+
+    def _take(self, progress: Mapping[str, Progress]) -> None:
+        for key, now in progress.items():
+            if key in self.trials:
+                self.num_steps_done += now.step - self.progress[key].step
+                self.progress[key] = now
+                if now.latest is not None and not breach(self._limits, now.latest):
+                    self._best[key] = max(now.latest, self._best.get(key, now.latest), key=cautious)
 
     @property
     def steps_per_s(self) -> float | None:
@@ -125,9 +131,8 @@ class _Standing:
 
     @property
     def best(self) -> tuple[Trial, Score] | None:
-        """The trial within the limits whose latest score is the most useful so far; a screening, not the answer."""
-        known = [(self.trials[key], p.latest) for key, p in self.progress.items() if p.latest is not None
-                 and p.latest.axes["usefulness"].is_valid and not breach(self._limits, p.latest)]
+        """The trial with the most useful checkpoint so far that breaks no limit; a screening, not the answer."""
+        known = [(self.trials[key], score) for key, score in self._best.items() if score.axes["usefulness"].is_valid]
         return max(known, key=lambda item: cautious(item[1]), default=None)
 
     def summary(self) -> str:

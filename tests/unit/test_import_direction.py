@@ -38,6 +38,7 @@ ONLY = {
     "files": set(),
     "randomness": set(),
     "schema": {"errors"},
+    "threads": set(),
     "lock": {"errors", "files"},
     "comparison": {"trial"},
     "claims": {"comparison", "errors", "trial"},

@@ -77,10 +77,11 @@ def test_workers_get_as_much_work_each_and_equal_ranks_stay_together() -> None:
 
 
 def test_scoring_is_work_that_knows_no_rank() -> None:
-    """Of a grid with as many trials of 128 as of 4 and 32 together, one worker had 8 to score and the other 16."""
-    trials = [trial(number, dim=dim) for number, dim in enumerate([4, 32, 128] * 8, start=1)]
+    """Of a grid with as many trials of 4, of 32 and of 128, one worker had 8 to score and the other 16."""
+    trials = [replace(trial(number, dim=dim), num_steps=1200) for number, dim in enumerate([4, 32, 128] * 8, start=1)]
+    six = {one.train_id: 6 for one in trials}
     assert sorted(map(len, plan_packs(trials, num_workers=2))) == [8, 16]
-    assert sorted(map(len, plan_packs(trials, num_workers=2, is_scored=True))) == [10, 14]
+    assert sorted(map(len, plan_packs(trials, num_workers=2, num_scored=six))) == [10, 14]
 
 
 def test_no_worker_stays_without_a_trial() -> None:

@@ -75,16 +75,27 @@ def test_a_resumed_trial_does_not_inflate_the_rate() -> None:
     assert "0.1 steps/s" in stream.text
 
 
-def test_what_earlier_runs_finished_counts_from_the_start_and_is_no_event() -> None:
+def test_what_earlier_runs_finished_counts_in_the_summary_and_is_no_event() -> None:
     stream, clock = _Stream(), _Clock()
     done = _progress(status=DONE, step=100, phase="", latest=score((0.7, 0.6, 0.8)))
     view = make_view([trial(1), trial(2)], "alex", so_far={"id0001": done}, stream=stream, clock=clock)
     for second in range(0, 71, 10):
         clock.now_s = float(second)
-        view.update({"id0002": _progress(step=second // 10)})
-    assert "trial 1 network_dim=8" not in stream.text.splitlines()[1]
+        view.update({"id0001": done, "id0002": _progress(step=second // 10)})
+    assert not any(line.startswith("trial 1 ") for line in stream.text.splitlines())
     assert "1/2 trials finished, 106/200 steps, 0.1 steps/s, about 16 min of training left, best so far: 1" in (
         stream.text)
+
+
+def test_the_best_so_far_is_a_trials_best_checkpoint_not_its_last() -> None:
+    stream, clock = _Stream(), _Clock()
+    view = make_view([trial(1), trial(2)], "alex", stream=stream, clock=clock)
+    view.update({"id0001": _progress(latest=score((0.8, 0.7, 0.9)))})
+    view.update({"id0001": _progress(latest=score((0.3, 0.2, 0.4), score_id="x2")),
+                 "id0002": _progress(latest=score((0.6, 0.5, 0.7)))})
+    clock.now_s = 61.0
+    view.update({})
+    assert "best so far: 1 network_dim=8, usefulness 0.80" in stream.text
 
 
 def test_what_breaks_a_limit_is_not_the_best_so_far() -> None:
