@@ -488,12 +488,12 @@ def test_a_launcher_that_cannot_start_leaves_the_terminal_as_it_was(tmp_path: Pa
 
 def test_what_is_done_counts_from_the_start_of_an_extended_sweep(sweep: Sweeper, capsys: Any,
                                                                  monkeypatch: pytest.MonkeyPatch) -> None:
-    sweep("network_dim=4")
+    sweep("network_dim=4,8")
     capsys.readouterr()
     monkeypatch.setattr("sweep.record.terminal._QUIET_S", 0.0)
-    sweep("network_dim=4,8")
+    sweep("network_dim=4,8,16")
     standing = [line for line in capsys.readouterr().out.splitlines() if "trials finished" in line]
-    assert standing and all(line.startswith(("1/2", "2/2")) and "best so far" in line for line in standing)
+    assert standing and all(line.startswith(("2/3", "3/3")) and "best so far" in line for line in standing)
 
 
 def test_a_failed_trial_is_a_row_and_the_rest_goes_on(sweep: Sweeper, capsys: Any) -> None:
