@@ -9,8 +9,8 @@ replayed on it, with the sampler, the duplicates and the pruning rule of a real 
 
     regret   the table's best mean over seeds, less the mean of the setting whose observed value (one seed, drawn per
              search) was the best after n trials; TPE against random
-    pruning  all settings in random order, eight at a time, by the rule of conf/search/tpe.yaml: the share of steps that
-             is not trained, and how often the best setting of the seed that is seen is given up
+    pruning  all settings in random order, eight at a time, by the rule of conf/search/tpe.yaml at several margins: the
+             share of steps that is not trained, and how often the best setting of the seed that is seen is given up
 
 Writes table.json, search_regret.json and .md into results/search/. Intervals are 90 %, by bootstrap over searches: they
 say how sure the replay is, not how another subject would come out.
@@ -62,6 +62,7 @@ SPACE = ["unet_lr=tag(log,interval(3e-5,3e-3))", "network_dim=tag(log,int(interv
          "text_encoder_lr=choice(0.0,5e-5)", "scheduler=choice(constant,cosine)"]
 BUDGETS = (10, 20, 30)
 NUM_STARTUP = 5  # trials drawn at random before TPE learns; at conf's 10 it would be random itself up to 10
+MARGINS = (0.0, 0.02, 0.05, 0.1)  # in usefulness
 PACK = 8  # trials that train at a time in the replay of pruning
 NUM_RESAMPLED = 2000
 # One training with its scores on one core: seconds, mean of three that `make sweep` trained on idle cores; their steps.
@@ -105,7 +106,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             write_json(OUT / TABLE, [_row_to_json(row) for row in recorded(WORK)])
         return
     table = [_row_from_json(row) for row in read_json(OUT / TABLE)]
-    found = {"regret": regrets(table, asked.searches), "pruning": pruned(table, asked.searches)}
+    found = {"regret": regrets(table, asked.searches), "pruning": {
+        str(margin): pruned(table, asked.searches, margin) for margin in MARGINS}}
     write_json(OUT / "search_regret.json", {**found, "searches": asked.searches, "commit": commit(),
                                             "hardware": hardware()})
     write_text(OUT / "search_regret.md", report(found, table, asked.searches))
@@ -238,9 +240,9 @@ def _conf(name: str) -> dict[str, Any]:
 
 # -- pruning
 
-def pruned(table: Sequence[Setting], num_sweeps: int) -> dict[str, Any]:
-    """What the paired rule saves, and how often it gives up the best setting."""
-    rule = build(Pruning, _conf("tpe")["pruning"])
+def pruned(table: Sequence[Setting], num_sweeps: int, margin: float) -> dict[str, Any]:
+    """What the paired rule saves at a margin, and how often it gives up the best setting."""
+    rule = build(Pruning, {**_conf("tpe")["pruning"], "margin": margin})
     sweeps = [prune(table, rule, seed) for seed in range(num_sweeps)]
     return {"saved_frac": _bootstrap(lambda drawn: statistics.mean(sweeps[i][0] for i in drawn), num_sweeps),
             "lost_best_frac": _bootstrap(lambda drawn: statistics.mean(float(sweeps[i][1]) for i in drawn), num_sweeps)}
@@ -300,9 +302,13 @@ def report(found: Mapping[str, Any], table: Sequence[Setting], num_searches: int
     lines += ["", f"The table's best settings: {', '.join(f'{value:.3f}' for value in values[:5])}; its median "
               f"{statistics.median(values):.3f}, its worst {values[-1]:.3f}. A median of regrets is one of the gaps "
               "between settings, 0 once more than half of the searches find the best."]
-    saved, lost = found["pruning"]["saved_frac"], found["pruning"]["lost_best_frac"]
-    lines += ["", f"Pruning by the paired rule saves {shown(saved)} of the steps and gives up the best setting in "
-              f"{shown(lost)} of the sweeps.", "", "    python -m studies.search_regret record",
+    lines += ["", "Pruning by the paired rule:", "",
+              "| search.pruning.margin | share of steps saved | share of sweeps that gave up the best setting |",
+              "|---|---|---|"]
+    lines += [f"| {margin} | {shown(row['saved_frac'])} | {shown(row['lost_best_frac'])} |"
+              for margin, row in found["pruning"].items()]
+    lines += ["", "What these figures can tell, and how the table was made: README.md beside this page.", "",
+              "    python -m studies.search_regret record",
               "    python -m studies.search_regret replay", ""]
     return "\n".join(lines)
 

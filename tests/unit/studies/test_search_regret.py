@@ -65,7 +65,7 @@ def test_the_table_holds_the_sweeps_own_scores_alone(tmp_path: Path, monkeypatch
 def test_a_run_that_diverged_at_once_is_pruned_from_nothing() -> None:
     table = made_table()
     table[0] = study.Setting(table[0].settings, (study.Run(None, ()),) * 2)
-    assert study.pruned(table, 3)["lost_best_frac"]["value"] == 0
+    assert study.pruned(table, 3, 0.02)["lost_best_frac"]["value"] == 0
 
 
 @pytest.mark.slow
@@ -84,7 +84,7 @@ def test_a_proposal_stands_for_the_nearest_setting() -> None:
 
 
 def test_clear_differences_are_pruned_and_the_best_is_kept() -> None:
-    found = study.pruned(made_table(), 10)
+    found = study.pruned(made_table(), 10, 0.02)
     assert found["saved_frac"]["value"] > 0.3 and found["lost_best_frac"]["value"] == 0
 
 
