@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import MutableMapping
 
 _SPIN_COUNT = "10000"
-"""How often libgomp looks for the other threads before it sleeps. At its own 300,000, two threads beside two busy
-programs on two cores took 9 times as long as at this, and on idle cores as long (convolutions of 64 channels)."""
+"""How often libgomp looks for the other threads before it sleeps. At its own 300,000 a step of two threads beside one
+busy program takes 15 times as long as at this, on idle cores as long (results/2026-11-22_threads)."""
 
 
 def spin_little(environment: MutableMapping[str, str]) -> None:
