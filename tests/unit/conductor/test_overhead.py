@@ -79,7 +79,7 @@ def test_a_trial_costs_little(tmp_path: Path, scoring: str) -> None:
 def test_ten_thousand_trials(tmp_path: Path, scoring: str) -> None:
     ms, ratio, kb, record_kb = measured(10_000, tmp_path, scoring)
     assert ms <= 20 and ratio < 1.5 and kb <= 20
-    assert record_kb <= (20 if scoring == "none" else 60), "the views at the end hold every score of every trial"
+    assert record_kb <= 20, "the views at the end hold every score of every trial"
 
 
 def test_a_plan_of_a_thousand_cells_loads_no_torch_and_takes_seconds(tmp_path: Path) -> None:
