@@ -91,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     lora = asked.lora or trained(asked.steps, asked.work, asked.threads)
     pool = pool_of(lora, asked.images, asked.work, say)
     found = [row for layout in LAYOUTS for row in coverages(pool, layout, asked.samples)]
-    options = "" if asked.lora is None else f" --lora {asked.lora.name}"
+    options = f" --steps {asked.steps}" if asked.lora is None else f" --lora {asked.lora.name}"
     write_report(found, asked.out, {
         "command": f"python -m studies.intervals --images {asked.images} --samples {asked.samples}{options}",
         "date": today(), "hardware": hardware(), "commit": made_by, "num_images": pool.num_images,
