@@ -45,6 +45,12 @@ def test_scores_say_what_is_true(subject, case: str) -> None:
     assert found.holds, found
 
 
+def test_what_the_autoencoder_loses_is_told_from_what_the_recogniser_loses(subject) -> None:
+    recogniser, both = (calibration.swap_case(subject, ("framing",), undrawn=undrawn).measured
+                        for undrawn in (True, False))
+    assert recogniser[0] - recogniser[1] < (both[0] - both[1]) / 2
+
+
 def test_clothes_that_leak_are_ranked(hooded) -> None:
     found = calibration.leak_case(hooded)
     assert found.holds, found
