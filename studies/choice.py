@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from studies.image_pool import default_dataset, shipped
+from studies.image_pool import default_dataset, pocket_base, shipped
 from studies.options import add_places, today
 from sweep.comparison import are_tied
 from sweep.errors import ScoringError
@@ -29,10 +29,8 @@ from sweep.evaluation.generate import OnProgress
 from sweep.evaluation.scorer import Scorer, ScoreRequest
 from sweep.evaluation.settings import ScoringConfig
 from sweep.files import read_json, read_jsonl, write_json, write_text
-from sweep.model.base import Base, BaseModelConfig
-from sweep.model.loading import load_base
+from sweep.model.base import Base
 from sweep.network.targets import find_targets
-from sweep.pocket import WEIGHTS_DIR
 from sweep.record.provenance import commit, hardware
 from sweep.trial import Answer, Score, Trial, score_from_json, to_json, trial_folder
 
@@ -82,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(asked.threads)
     made_by, began = commit(), time.monotonic()
     trials = trained(asked.steps, asked.checkpoints, asked.work, asked.threads)[:asked.trials]
-    base = load_base(BaseModelConfig(name="pocket", path=None, resolution=64), str(WEIGHTS_DIR), "cpu")
+    base = pocket_base()
     scoring = shipped()
     scoring = replace(scoring, choice=replace(scoring.choice, strengths=tuple(asked.strengths)))
     found = [compared(trial, base, scoring, asked.grid_seeds, asked.work) for trial in trials]

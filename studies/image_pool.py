@@ -27,11 +27,11 @@ from sweep.evaluation.generate import Row, generate
 from sweep.evaluation.measure import Measured, Observer, RealPhotos, real_from_json, set_from_json, set_to_json
 from sweep.evaluation.settings import Prompt, ScoringConfig
 from sweep.files import read_json, sha256_of, stable_hash, write_json
-from sweep.model.base import BaseModelConfig
+from sweep.identity import base_identity
+from sweep.model.base import Base, BaseModelConfig
 from sweep.model.loading import load_base
 from sweep.network.lora_file import LoraFile, read_lora
 from sweep.network.targets import find_targets
-from sweep.pocket import WEIGHTS_DIR
 from sweep.pocket.captions import SCENE_PHRASES
 from sweep.pocket.world import ATTRIBUTES, HAIR_COLOURS
 from sweep.schema import build, to_tree
@@ -62,6 +62,12 @@ class Pool:
     @property
     def num_images(self) -> int:
         return sum(len(drawn.images) for (kind, _), drawn in self.lora.items() if kind == "prompt")
+
+
+def pocket_base() -> Base:
+    """Known by its weights' content, so that what was drawn is found from another checkout."""
+    config = BaseModelConfig(name="pocket", path=None, resolution=64)
+    return load_base(config, base_identity(config, Path("results")), "cpu")
 
 
 def shipped(**changes: Any) -> ScoringConfig:
@@ -139,7 +145,7 @@ class _Painter:
 
     def __init__(self, lora_file: Path, scoring: ScoringConfig, work: Path):
         self.scoring = scoring
-        self.base = load_base(BaseModelConfig(name="pocket", path=None, resolution=64), str(WEIGHTS_DIR), "cpu")
+        self.base = pocket_base()
         self.targets = find_targets(self.base)
         self.lora: LoraFile = read_lora(lora_file, self.targets)
         self.backends = load_backends(scoring)

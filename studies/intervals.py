@@ -199,7 +199,7 @@ def _set(drawn: Mapping[tuple[str, int], Drawn], prompts: Sequence[Picked], clas
 
 def as_wanted(row: Coverage) -> str:
     """"yes", "no", or that there was nothing to miss."""
-    if row.truth == 0 and row.covered == 1:
+    if row.truth == 0 and row.covered > WANTED[1]:
         return "nothing to miss"
     return "yes" if WANTED[0] <= row.covered <= WANTED[1] else "**no**"
 

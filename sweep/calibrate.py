@@ -119,9 +119,9 @@ def _point(score: Score) -> Point | str:
     return point
 
 
-def _about(*files: tuple[str, Score]) -> str:
-    """The trials' files, in whatever order, at whatever strength and on whatever cells they were scored."""
-    return " & ".join(sorted(f"{train_id}/{score.file}" for train_id, score in files))
+def _about(*files: tuple[str, Score]) -> frozenset[str]:
+    """The trials' files, at whatever strength and on whatever cells they were scored."""
+    return frozenset(f"{train_id}/{score.file}" for train_id, score in files)
 
 
 def shipped(name: str) -> Thresholds:

@@ -7,7 +7,7 @@ files*: prompts are the random thing here, the training seed is not, and the bes
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -31,10 +31,17 @@ class Interval:
 
 def cautious(score: Score) -> float:
     """Usefulness less one standard error, so that a lucky draw is not taken for a good file; -inf if it is invalid."""
-    value = score.axes["usefulness"].value
+    return cautious_value(score.axes["usefulness"].value, score.replicates, score.margins)
+
+
+def cautious_value(value: float | None, replicates: Mapping[str, float], margins: tuple[float, float]) -> float:
+    """The same of a score's parts. Where its error isn't known, below all whose error is."""
     if value is None:
         return -math.inf
-    return value - jackknife_error(list(score.replicates.values()))
+    if not replicates:
+        return value - 1
+    beyond = margins[0] / t_quantile(max(len(replicates) - 1, 1))
+    return value - math.hypot(jackknife_error(list(replicates.values())), beyond)
 
 
 def are_tied(one: Score, other: Score) -> bool:
@@ -54,16 +61,29 @@ def are_tied(one: Score, other: Score) -> bool:
 
 
 def ahead(pairs: Sequence[tuple[Score, Score]]) -> Interval:
-    """Of the mean, over the pairs, of how far the first one's usefulness is ahead of the second's; all are drawn on the
-    same prompts, which alone are the random thing here. Raises ValueError for a score without usefulness."""
+    """Of the mean, over the pairs, of how far the first one's usefulness is ahead of the second's. All are drawn on the
+    same prompts, which are paired; what each one's margins hold beyond that is not, and is added in squares (Zou &
+    Donner 2008, Eq. 3). Raises ValueError for a score without usefulness."""
     differences = [(a.axes["usefulness"].value, b.axes["usefulness"].value) for a, b in pairs]
     known = [x - y for x, y in differences if x is not None and y is not None]
     if not known or len(known) < len(pairs):
         raise ValueError("a score without usefulness is ahead of nothing")
     shared = sorted(set.intersection(*(set(score.replicates) for pair in pairs for score in pair)))
-    return jackknife_interval(math.fsum(known) / len(known),
-                              [math.fsum(a.replicates[p] - b.replicates[p] for a, b in pairs) / len(pairs)
-                               for p in shared])
+    over_prompts = jackknife_interval(math.fsum(known) / len(known),
+                                      [math.fsum(a.replicates[p] - b.replicates[p] for a, b in pairs) / len(pairs)
+                                       for p in shared])
+    below = math.hypot(*(margin for a, b in pairs for margin in (a.margins[0], b.margins[1]))) / len(pairs)
+    above = math.hypot(*(margin for a, b in pairs for margin in (a.margins[1], b.margins[0]))) / len(pairs)
+    return stretched(over_prompts, below, above)
+
+
+def stretched(interval: Interval, below: float, above: float) -> Interval:
+    """Wider by margins of other causes than the interval's own; errors add in squares."""
+    if interval.low is None or interval.high is None:
+        return interval
+    middle, margin = (interval.low + interval.high) / 2, (interval.high - interval.low) / 2
+    return Interval(middle - math.hypot(margin, below), middle + math.hypot(margin, above), interval.n,
+                    interval.reason)
 
 
 def jackknife_interval(value: float, replicates: Sequence[float], confidence: float = CONFIDENCE) -> Interval:

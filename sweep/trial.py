@@ -75,6 +75,9 @@ class Score:
     notes: tuple[str, ...]  # additions to the verdict and what was dropped, in words
     elapsed_s: float
     guidance_scale: float | None = None  # None = the sampler's own, which the anchors are drawn at
+    # How much further below and above usefulness may lie, at 90 %, than leaving prompts out shows: by how few images
+    # say whether the file copies, and by its bleed, which other prompts measure.
+    margins: tuple[float, float] = (0.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +92,7 @@ class Answer:
     reason: str  # a sentence: what can't be told apart, from where on it gets worse
     guidance_scale: float | None = None  # None = the sampler's own
     kind: str = "lora"  # "checkpoint", "embedding": such a file is used otherwise, and has no strength
+    photo_notes: tuple[str, ...] = ()  # what is wrong with the photos that it was measured against, in words
 
     @property
     def at(self) -> str:
@@ -133,11 +137,13 @@ def to_json(record: Any) -> Any:
 
 def score_from_json(tree: Mapping[str, Any]) -> Score:
     axes = {name: Estimate(**axis) for name, axis in tree["axes"].items()}
-    return Score(**{**tree, "axes": axes, "notes": tuple(tree["notes"])})
+    return Score(**{**tree, "axes": axes, "notes": tuple(tree["notes"]),
+                    "margins": tuple(tree.get("margins", (0.0, 0.0)))})
 
 
 def answer_from_json(tree: Mapping[str, Any]) -> Answer:
-    return Answer(**{**tree, "score": score_from_json(tree["score"])})
+    return Answer(**{**tree, "score": score_from_json(tree["score"]),
+                     "photo_notes": tuple(tree.get("photo_notes", ()))})
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ Shapes: B images, V values of an attribute, D width of an embedding, P prompts.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Floats = NDArray[np.float64]
+RARE = 0.005
+"""Share of prompts that may fail a probe though a stage's few show none that does. Where a good LoRA misses the glasses
+once in a while, intervals without it held the truth in 67 to 71 % of samples, with it in 94 to 98 %."""
 
 
 def contrast_captions(attribute: Attribute, class_noun: str) -> dict[str, list[str]]:
@@ -54,6 +58,12 @@ class ProbeTable:
             return float("nan")
         span = float(np.mean(base[used] - real[used]))
         return float(np.mean(gen[used] - real[used])) / span
+
+
+    def unseen_error(self, value: float) -> float:
+        """Standard error of `value` from failures too rare to be seen on its prompts, at a rate of RARE."""
+        num = int((~np.isnan(self.gen_P) & ~np.isnan(self.base_P)).sum())
+        return min(max(value, 0.0), 1.0) * math.sqrt(RARE * (1 - RARE) / max(num, 1))
 
 
 def drop_failed_probes(table: ProbeTable, min_range: float) -> tuple[ProbeTable, list[int]]:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Protocol
 
-from sweep.evaluation.settings import Thresholds
-from sweep.evaluation.verdict import Point, verdict
+from sweep.evaluation.settings import RISING, Thresholds
+from sweep.evaluation.verdict import FIELD_OF, Point, verdict
 
 MIN_JUDGEMENTS = 15  # about different files or pairs of files; the same asked again adds nothing
 MIN_GAIN = 2.0  # a threshold moves only if at least so many judgements more agree
@@ -22,16 +22,7 @@ _MAX_PASSES = 10
 _MAX_CANDIDATES = 32
 _BEYOND = 0.05  # how far past the last figure a threshold may go
 
-# What each threshold is compared with. `bleeds` and `leaks` are no part of the verdict and stay.
-FIELD_OF: Mapping[str, str] = {
-    "memorised_rate": "memo_rate", "unlike_likeness": "likeness", "min_detect_rate": "detect_rate",
-    "broken_likeness": "likeness", "overtrained_adherence": "adherence", "overtrained_diversity": "diversity",
-    "overfit_likeness": "likeness", "good_adherence": "adherence", "overfit_hair": "hair", "overfit_drift": "drift",
-    "underfit_likeness": "likeness", "very_good_likeness": "likeness", "good_diversity": "diversity",
-    "good_memorisation": "memorisation", "very_good_bleed": "bleed", "very_good_leak": "leak"}
-_RISING = (("unlike_likeness", "broken_likeness", "underfit_likeness", "very_good_likeness"),
-           ("overtrained_adherence", "good_adherence"), ("overtrained_diversity", "good_diversity"))
-_STEPS: Mapping[str, tuple[str, ...]] = {"likeness": _RISING[0], "adherence": _RISING[1]}
+_STEPS: Mapping[str, tuple[str, ...]] = {"likeness": RISING[0], "adherence": RISING[1]}
 _SHARES = ("memorised_rate", "min_detect_rate")
 
 
@@ -42,8 +33,8 @@ class Judgement(Protocol):
     def points(self) -> tuple[Point, ...]: ...
 
     @property
-    def about(self) -> str:
-        """Which file or pair of files; what is said of the same ones is no news of others."""
+    def about(self) -> frozenset[str]:
+        """Which file or which two; what is said of the same ones is no news of others."""
 
     def agrees(self, thresholds: Thresholds) -> float:
         """1 = the rules say the same, 0 = they say something else, .5 = they leave it open."""
@@ -55,7 +46,7 @@ class Named:
 
     point: Point
     verdict: str
-    about: str
+    about: frozenset[str]
 
     @property
     def points(self) -> tuple[Point, ...]:
@@ -72,7 +63,7 @@ class Preferred:
     better: Point
     worse: Point
     question: str
-    about: str
+    about: frozenset[str]
     is_same: bool = False
 
     @property
@@ -91,7 +82,7 @@ class Preferred:
 class Calibration:
     """thresholds: those to use. Agreements are numbers of judgements out of `num`.
 
-    left_out: of thresholds fitted without any judgement about the file or pair that they are asked about; None where
+    left_out: of thresholds fitted without any judgement that touches a file that they are asked about; None where
         nothing was fitted.
     why_default: why the defaults stay; empty if they don't.
     """
@@ -114,8 +105,9 @@ def calibrate(judgements: Sequence[Judgement], defaults: Thresholds) -> Calibrat
     left_out = 0.0
     num_folds = min(len(different), MAX_FOLDS)
     for fold in range(num_folds):
-        asked = set(different[fold::num_folds])
-        rest = [judgement for judgement in judgements if judgement.about not in asked]
+        asked = different[fold::num_folds]
+        files = frozenset[str]().union(*asked)
+        rest = [judgement for judgement in judgements if not judgement.about & files]
         left_out += _total([judgement for judgement in judgements if judgement.about in asked], fit(rest, defaults))
     if left_out <= before:
         return Calibration(thresholds=defaults, num=num, default_agreement=before, left_out=left_out,
@@ -170,11 +162,11 @@ def _candidates(name: str, judgements: Sequence[Judgement], thresholds: Threshol
     if len(places) > _MAX_CANDIDATES:
         places = [places[k * (len(places) - 1) // (_MAX_CANDIDATES - 1)] for k in range(_MAX_CANDIDATES)]
     low, high = (0.0, 1.0) if name in _SHARES else (-float("inf"), float("inf"))
-    for rising in _RISING:
+    for rising in RISING:
         if name in rising:
             place = rising.index(name)
-            low = getattr(thresholds, rising[place - 1]) if place else low
-            high = getattr(thresholds, rising[place + 1]) if place + 1 < len(rising) else high
+            low = max(low, getattr(thresholds, rising[place - 1])) if place else low
+            high = min(high, getattr(thresholds, rising[place + 1])) if place + 1 < len(rising) else high
     return [place for place in (round(place, 3) for place in places) if low <= place <= high]
 
 

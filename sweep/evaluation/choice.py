@@ -26,10 +26,11 @@ def label(score: Score, scores: Sequence[Score]) -> str:
     return score.file.removesuffix(".safetensors")
 
 
-def reason(chosen: Score, screened: Sequence[Score], *, tied_arms: Sequence[Score], is_confirmed: bool) -> str:
+def reason(chosen: Score, screened: Sequence[Score], *, tied_arms: Sequence[Score], num_confirmed: int) -> str:
     """A sentence: "epoch 4 at 0.8; epochs 3 to 5 cannot be told apart; from epoch 8 on: overtrained".
 
-    tied_arms: those of the chosen file that can't be told apart, itself among them.
+    tied_arms: those of the chosen file that can't be told apart, itself among them. num_confirmed: arms that were drawn
+    on fresh images, of which it is the best; 0 = none was.
     """
     name, at = label(chosen, screened), spoken_arm(chosen.strength, chosen.guidance_scale)
     parts = [f"{name} at {at}"]
@@ -50,7 +51,9 @@ def reason(chosen: Score, screened: Sequence[Score], *, tied_arms: Sequence[Scor
         arms = sorted(tied_arms, key=lambda score: (score.strength, score.guidance_scale or 0.0))
         listed = ", ".join(spoken_arm(score.strength, score.guidance_scale) for score in arms)
         parts.append(f"strengths {listed} cannot be told apart")
-    if not is_confirmed:
+    if num_confirmed > 1:
+        parts.append(f"the best of {num_confirmed} on fresh images, so its own figure leans a little high")
+    if not num_confirmed:
         parts.append("chosen and measured on the same images, so its score is optimistic")
     return "; ".join(parts)
 
@@ -67,7 +70,10 @@ def _spread(labels: Sequence[str], indices: Sequence[int]) -> str:
 
 
 def _too_far_from(screened: Sequence[Score], best: int) -> int | None:
-    """The first checkpoint after the best from which on all are overtrained, memorised or broken."""
+    """The first checkpoint after the best from which on all are overtrained, memorised or broken. Files of several
+    trainings, of which two are of one step, are no such row."""
+    if len({score.step for score in screened}) < len(screened):
+        return None
     first = len(screened)
     while first > best + 1 and screened[first - 1].verdict in _GONE_TOO_FAR:
         first -= 1

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+MIN_VARIETY = 0.01  # LPIPS between the base's seeds; nearer than that they are one image
+
+
 def mean_pairwise_distance(distances_BB: Tensor) -> float | None:
     """Mean LPIPS over the pairs of images of one prompt; None for fewer than two."""
     num = len(distances_BB)
@@ -18,5 +21,6 @@ def mean_pairwise_distance(distances_BB: Tensor) -> float | None:
 
 
 def diversity(gen_P: NDArray[np.float64], base_P: NDArray[np.float64]) -> float:
-    """Ratio to the base's on the same cells: floor 0, ceiling 1."""
-    return float(np.mean(gen_P) / np.mean(base_P))
+    """Ratio to the base's on the same cells: floor 0, ceiling 1; NaN where the base's own seeds hardly differ."""
+    ceiling = float(np.mean(base_P))
+    return float(np.mean(gen_P)) / ceiling if ceiling >= MIN_VARIETY else float("nan")

@@ -64,6 +64,6 @@ class Drawer:
         scale = self.sampler.guidance_scale if row.guidance_scale is None else row.guidance_scale
         if scale not in self._galleries:
             key = drawing_id(replace(self.sampler, guidance_scale=scale), self.base.identity, self.base.resolution,
-                             self.clip_skip, self.max_token_length)
+                             self.clip_skip, self.max_token_length, str(self.base.dtype))
             self._galleries[scale] = Gallery(self.results_dir, key)
         return self._galleries[scale]

@@ -60,11 +60,11 @@ def with_inner_ranks(loras: Sequence[FoundLora], ranks: Sequence[int], folder: P
 def smallest_as_good(scores: Sequence[Score], files: Sequence[FoundLora]) -> str:
     """Which is the smallest file that can't be told apart from the best one; empty if usefulness can't be known."""
     best = scores[best_of(scores)[0]]
-    size_of = {lora.path.name: lora.path.stat().st_size for lora in files}
+    size_of = {score.file_sha256: lora.path.stat().st_size for score, lora in zip(scores, files, strict=True)}
     good = [score for score in scores if score is best or are_tied(best, score)]
     if best.axes["usefulness"].value is None:
         return ""
-    smallest = min(good, key=lambda score: size_of[score.file])
-    num_mb = size_of[smallest.file] / 1e6
+    smallest = min(good, key=lambda score: size_of[score.file_sha256])
+    num_mb = size_of[smallest.file_sha256] / 1e6
     return (f"The smallest file that can't be told apart from the best one at strength {best.strength:g}: "
-            f"{smallest.file} ({num_mb:.1f} MB, of {size_of[best.file] / 1e6:.1f})")
+            f"{smallest.file} ({num_mb:.1f} MB, of {size_of[best.file_sha256] / 1e6:.1f})")

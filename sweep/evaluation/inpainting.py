@@ -27,7 +27,7 @@ from sweep.evaluation.sheet import write_sheet
 from sweep.evaluation.table import mean_of
 from sweep.files import sha256_of, stable_hash
 from sweep.model.base import InpaintingConfig
-from sweep.schema import bounds
+from sweep.schema import bounds, to_tree
 from sweep.trial import Answer, Estimate
 
 if TYPE_CHECKING:
@@ -205,8 +205,9 @@ def _on_grid(x0: float, y0: float, x1: float, y1: float, scorer: Scorer, height:
 
 
 def _picture(cell: Cell, image_CHW: Tensor, box: Box, scorer: Scorer, drawer: Drawer) -> Picture:
-    # the gallery of this base and sampler knows no other picture of this prompt and seed
-    key = stable_hash(["inpaint", cell.class_text, cell.seed, list(box), scorer.base.identity])
+    # the picture is known by how it was drawn, which is not how the rest of it is drawn anew
+    key = stable_hash(["inpaint", cell.class_text, cell.seed, list(box), scorer.base.identity,
+                       to_tree(scorer.scoring.sampler)])
     return Picture(cell, image_CHW, box, known_picture(drawer.base, image_CHW, box, key))
 
 

@@ -13,7 +13,9 @@ from sweep.evaluation.settings import MIN_REFERENCES, Sampler, ScoringConfig
 from sweep.files import sha256_of, stable_hash
 from sweep.schema import to_tree
 
+FULL = "torch.float32"
 # What decides how numbers become scores, words and choices, but not what is drawn and measured.
+_MEASURED_AS = 2  # raised when the code measures something else on the same images
 _JUDGING = ("weights", "thresholds", "choice", "burn", "validity", "formula_version")
 # Backends count by their files' content, thresholds as thresholds, each base by its own identity.
 _NEUTRAL = ("batch_size", "keep_images", "backends", "thresholds_file", "base_models")
@@ -36,23 +38,29 @@ def known_by(scoring: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def measuring_id(config: ScoringConfig, base_identity: str, resolution: int, backends: Mapping[str, str],
-                 clip_skip: int = 1, max_token_length: int = 75) -> str:
+                 clip_skip: int = 1, max_token_length: int = 75, precision: str = FULL) -> str:
     """What makes two sets of measured images the same: weights and thresholds may change without drawing again.
 
-    How prompts are read is a trial's own and no part of `scoring_id`: trials of several clip_skips may be compared,
-    each against anchors that were drawn as it is.
+    How prompts are read and the base is rounded (precision) is a trial's own and no part of `scoring_id`: trials of
+    several clip_skips may be compared, each against anchors that were drawn as it is.
     """
     tree: dict[str, Any] = {key: value for key, value in known_by(to_tree(config)).items()
                             if key not in (*_NEUTRAL, *_JUDGING, "screen", "refine", "confirm")}
     tree["copies"] = {key: value for key, value in tree["copies"].items() if key != "copy_distance"}
     reading = [] if (clip_skip, max_token_length) == (1, 75) else [clip_skip, max_token_length]
-    return stable_hash(["measuring", tree, base_identity, resolution, dict(backends), *reading])
+    return stable_hash(["measuring", _MEASURED_AS, tree, base_identity, resolution, dict(backends), *reading,
+                        *_rounding(precision)])
 
 
 def drawing_id(sampler: Sampler, base_identity: str, resolution: int, clip_skip: int = 1,
-               max_token_length: int = 75) -> str:
+               max_token_length: int = 75, precision: str = FULL) -> str:
     """What an image depends on besides its file, strength, prompt and seed."""
-    return stable_hash(["drawing", to_tree(sampler), base_identity, resolution, clip_skip, max_token_length])
+    return stable_hash(["drawing", to_tree(sampler), base_identity, resolution, clip_skip, max_token_length,
+                        *_rounding(precision)])
+
+
+def _rounding(precision: str) -> list[str]:
+    return [] if precision == FULL else [precision]
 
 
 def reference_photos(dataset: Dataset) -> tuple[Path, ...]:

@@ -31,13 +31,14 @@ def without_faces(images_BCHW: Tensor, boxes_B: Sequence[Tensor]) -> Tensor:
     return covered_BCHW
 
 
-def leak(gen_P: Floats, base_P: Floats, trained: Sequence[float], min_range: float) -> float:
-    """0 = as the base on the same cells, 1 = as near to the training photos as these are to each other.
+def leak_span(base_P: Floats, trained: Sequence[float]) -> float:
+    """How much nearer the training photos are to each other than the base's images are to them; what does not exceed a
+    least range has nothing in common that could leak. NaN of nothing."""
+    return float(np.mean(trained) - np.mean(base_P)) if len(trained) and len(base_P) else float("nan")
 
-    NaN where the training photos are no nearer to each other than the base's images are to them (by `min_range`): they
-    have nothing in common that could leak.
-    """
-    if len(trained) == 0 or len(gen_P) == 0:
-        return float("nan")
-    span = float(np.mean(trained) - np.mean(base_P))
-    return float(np.mean(gen_P - base_P)) / span if span >= min_range else float("nan")
+
+def leak(gen_P: Floats, base_P: Floats, trained: Sequence[float]) -> float:
+    """0 = as the base on the same cells, 1 = as near to the training photos as these are to each other; NaN where
+    those are no nearer."""
+    span = leak_span(base_P, trained)
+    return float(np.mean(gen_P - base_P)) / span if span > 0 else float("nan")

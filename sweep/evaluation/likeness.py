@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from sweep.evaluation.intervals import standard_error
 from sweep.evaluation.settings import MIN_REFERENCES
 
 if TYPE_CHECKING:
@@ -40,6 +41,12 @@ def likeness(gen_P: Floats, base_P: Floats, ceiling: float) -> float:
     """norm(v) = (v - floor) / (ceiling - floor) of scores.md; the floor is the base on the same prompts."""
     floor = float(np.mean(base_P))
     return (float(np.mean(gen_P)) - floor) / (ceiling - floor)
+
+
+def ceiling_error(value: float, floor: float, ceiling: Sequence[float]) -> float:
+    """What the standard error of the ceiling's mean makes of a likeness (first order)."""
+    span = float(np.mean(ceiling)) - floor
+    return abs(value) * standard_error(ceiling) / span if span > 0 else 0.0
 
 
 def dprime(floor: Sequence[float], ceiling: Sequence[float]) -> float:

@@ -36,19 +36,22 @@ class ImageSet:
     num_broken: int
     likeness: float | None
     likeness_interval: Interval
-    detect_rate: float
-    memo_rate: float
+    detect_rate: float | None  # this and all below: None where no image is whole
+    memo_rate: float | None
     memo_interval: Interval
     diversity: float | None
-    clipped: float
+    clipped: float | None
 
 
 def find_images(folder: str) -> dict[str, list[Path]]:
-    """Image files by subfolder; those of the folder itself under its own name. Raises DataError if there are none."""
+    """Image files by subfolder; those of the folder itself under its own name and a slash, as a subfolder may be called
+    alike. Raises DataError if there are none."""
     root = Path(folder).expanduser()
     if not root.is_dir():
         raise DataError(f"images={folder} is not a folder. Give one with a subfolder of images for each LoRA.")
-    found = {place.name: files for place in (root, *sorted(p for p in root.iterdir() if p.is_dir()))
+    subfolders = sorted(place for place in root.iterdir() if place.is_dir())
+    places = {f"{root.resolve().name}/": root, **{place.name: place for place in subfolders}}
+    found = {name: files for name, place in places.items()
              if (files := sorted(f for f in place.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES))}
     if not found:
         raise DataError(f"images={folder} holds no images ({', '.join(IMAGE_SUFFIXES)}), neither itself nor in its "
@@ -78,13 +81,14 @@ def score_images(sets: dict[str, list[Path]], observer: Observer, folder: Path) 
         mean = statistics.fmean(faces) if faces else None
         scored.append(ImageSet(
             name=name, num_images=len(paths), num_broken=len(paths) - len(whole), likeness=mean,
-            likeness_interval=_mean_interval(faces), detect_rate=len(faces) / max(len(whole), 1),
-            memo_rate=memo_rate(copies, limit) if copies else 0.0,
+            likeness_interval=_mean_interval(faces), detect_rate=len(faces) / len(whole) if whole else None,
+            memo_rate=memo_rate(copies, limit) if copies else None,
             memo_interval=rate_interval(sum(d < limit for d in copies), len(copies)),
             diversity=measured.variety.get(0),
-            clipped=statistics.fmean(m.look["clipped"] for m in whole) if whole else 0.0))
+            clipped=statistics.fmean(m.look["clipped"] for m in whole) if whole else None))
         photos = [photo.path for photo in observer.dataset.photos]
-        write_copy_report(folder / f"{name}-copies.html", images, cells, measured.images, photos, limit, name)
+        write_copy_report(folder / f"{name.rstrip('/')}-copies.html", images, cells, measured.images, photos, limit,
+                          name)
     scored.sort(key=lambda row: -1.0 if row.likeness is None else row.likeness, reverse=True)
     write_text(folder / "table.csv", _csv(scored))
     return scored

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import glob
+import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,6 +51,16 @@ def find_loras(pattern: str) -> tuple[list[FoundLora], list[str]]:
     if not found:
         raise AdapterFileError(f"lora={pattern} matches no LoRA file:\n  " + "\n  ".join(problems[:10]))
     return sorted(found, key=lambda lora: (lora.step, lora.epoch, lora.path.name)), problems
+
+
+def names_of(paths: Sequence[Path]) -> list[str]:
+    """Their file names; where two are called alike, all with the folders that tell them apart."""
+    names = [path.name for path in paths]
+    if len(set(names)) == len(names):
+        return names
+    absolute = [path.absolute() for path in paths]
+    common = Path(os.path.commonpath([path.parent for path in absolute]))
+    return [path.relative_to(common).as_posix() for path in absolute]
 
 
 def trained_header(path: Path) -> Header:

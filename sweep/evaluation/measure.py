@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from sweep.model.base import Base
 
 CHUNK = 32  # images that the backends see at once
-_FLAT = 0.004  # an image whose pixels vary less than one grey level holds nothing
+_FLAT = 0.004  # standard deviation; an image whose pixels vary by less than one of 256 levels holds nothing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +122,7 @@ class Observer:
         """Measure images that were drawn for these cells."""
         import torch
 
-        is_broken_B = [not bool(torch.isfinite(image).all()) or float(image.std()) < _FLAT for image in images_BCHW]
+        is_broken_B = [not bool(torch.isfinite(image).all()) or is_flat(image) for image in images_BCHW]
         clean_BCHW = torch.nan_to_num(images_BCHW, nan=0.5)
         rows: list[Measured] = []
         for start in range(0, len(cells), CHUNK):
@@ -163,8 +163,14 @@ class Observer:
         if self.backends.face is not None:
             everyone = [*self.dataset.holdout, *paths]
             faces_R = [faces.embeddings_FD for faces in self._faces(self._pixels(everyone))]
-            notes += face_notes(everyone, faces_R, self.scoring.same_face)
+            notes += face_notes(everyone, faces_R, self._same_face)
         return notes
+
+    @property
+    def _same_face(self) -> float:
+        if self.scoring.same_face is not None:
+            return self.scoring.same_face
+        return self.backends.face.SAME_FACE if self.backends.face is not None else 1.0
 
     def _ceiling(self) -> list[float]:
         """Likeness of the reference photos after the base's autoencoder, which no image of a LoRA gets around.
@@ -194,7 +200,7 @@ class Observer:
         near_B = self.photos.nearest(images_BCHW)
         context_B = mean_pairwise(self._context(images_BCHW, faces_B), self.context_RD).tolist()
         probes_B, looks_B = self._probe(features_BD), looks(images_BCHW)
-        same = self.scoring.same_face
+        same = self._same_face
         return [Measured(kind=cell.kind, index=cell.index, seed=cell.seed, is_broken=is_broken_B[i],
                          face=similarity_B[i][0] if similarity_B[i] and not is_broken_B[i] else None,
                          clones=sum(similarity >= same for similarity in similarity_B[i][1:]), clip=clip_B[i],
@@ -254,6 +260,11 @@ class Observer:
                 assert distance is not None
                 variety[index] = distance
         return variety
+
+
+def is_flat(image_CHW: Tensor) -> bool:
+    """Grey or coloured: each channel by itself holds one value."""
+    return float(image_CHW.flatten(1).std(dim=1).max()) < _FLAT
 
 
 def _stacked(rows_D: Sequence[Tensor]) -> Tensor:

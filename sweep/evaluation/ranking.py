@@ -67,7 +67,8 @@ def show_images(scored: Sequence[ImageSet], ceiling: Sequence[float], folder: Pa
     """Print what is known of images without prompts."""
     real = f"{sum(ceiling) / len(ceiling):.2f}" if ceiling else "?"
     header = ["", "images", "likeness", "faces found", "copies", "diversity"]
-    rows = [[row.name, str(row.num_images), _with_bounds(row.likeness, row.likeness_interval), f"{row.detect_rate:.0%}",
+    rows = [[row.name, str(row.num_images), _with_bounds(row.likeness, row.likeness_interval),
+             "?" if row.detect_rate is None else f"{row.detect_rate:.0%}",
              _with_bounds(row.memo_rate, row.memo_interval), "?" if row.diversity is None else f"{row.diversity:.2f}"]
             for row in scored]
     _print_table(f"raw likeness, real photos reach {real} (value, 90 % interval)", header, rows)

@@ -23,8 +23,8 @@ from sweep.evaluation.burn import KINDS, burn
 from sweep.evaluation.diversity import diversity
 from sweep.evaluation.framing import by_framing, framing_notes
 from sweep.evaluation.intervals import rate_interval, standard_error, widened
-from sweep.evaluation.leak import leak
-from sweep.evaluation.likeness import likeness
+from sweep.evaluation.leak import leak, leak_span
+from sweep.evaluation.likeness import ceiling_error, likeness
 from sweep.evaluation.measure import Measured, MeasuredSet
 from sweep.evaluation.memorisation import memo_gap, memo_rate, memorisation, normalised_gap
 from sweep.evaluation.settings import ScoringConfig
@@ -46,6 +46,7 @@ class Judgement:
     verdict: str
     notes: tuple[str, ...]
     replicates: dict[str, float]
+    margins: tuple[float, float] = (0.0, 0.0)
 
 
 def judge(measured: MeasuredSet, anchors: Anchors, scoring: ScoringConfig, stage: str) -> Judgement:
@@ -56,9 +57,9 @@ def judge(measured: MeasuredSet, anchors: Anchors, scoring: ScoringConfig, stage
     if not images:
         return _all_broken(num_broken)
     table, notes = table_of(measured, images, anchors, scoring, stage)
-    bleed = bleed_of(measured, anchors, scoring, stage)
+    bleed, why_not = _known(bleed_of(measured, anchors, scoring, stage))
     if bleed is None:
-        notes.append("bleed into the class not measured: no class prompts at this stage")
+        notes.append(f"bleed into the class not measured: {why_not}")
     axes_at = _axes_at(table, anchors, scoring, 0.0 if bleed is None else bleed.clipped)
     everything = np.arange(len(table.prompts))
     values = axes_at(everything)
@@ -66,6 +67,7 @@ def judge(measured: MeasuredSet, anchors: Anchors, scoring: ScoringConfig, stage
     reasons = _invalid_axes(values, anchors, scoring, num_broken / max(len(measured.images), 1))
     axes = {name: _estimate(name, values, left_out, table, images, anchors, scoring, reasons.get(name, ""))
             for name in AXES}
+    over_prompts = axes["usefulness"]
     if not reasons.get("usefulness") and values["memo_rate"] > 0:
         uncopied = jackknife_interval(values["uncopied_usefulness"], [row["uncopied_usefulness"] for row in left_out])
         axes["usefulness"] = _with_copies(axes["usefulness"], uncopied, values["uncopied_usefulness"],
@@ -83,11 +85,30 @@ def judge(measured: MeasuredSet, anchors: Anchors, scoring: ScoringConfig, stage
         notes += framing_notes(framed)
     if math.isnan(values["leak"]):
         notes.append("leak of clothes and background not measured: the training photos have too little in common")
-    words, more = _words(axes, details, reasons, scoring)
+    if math.isnan(values["clip_retained"]):
+        notes.append("adherence is that of the probes alone: CLIP hardly tells the base's images from photos that "
+                     "ignore the prompt")
+    bounds = _bounds(axes, details, values, left_out, images, scoring)
+    words, more = _words(axes, details, reasons, bounds, scoring)
     replicates = {str(p): row["usefulness"] for p, row in zip(table.prompts, left_out, strict=True)}
     if axes["usefulness"].value is None or not all(math.isfinite(value) for value in replicates.values()):
         replicates = {}
-    return Judgement(axes=axes, details=details, verdict=words, notes=(*more, *notes), replicates=replicates)
+    return Judgement(axes=axes, details=details, verdict=words, notes=(*more, *notes), replicates=replicates,
+                     margins=_beyond(axes["usefulness"], over_prompts))
+
+
+def _known(found: Bleed | str) -> tuple[Bleed | None, str]:
+    return (None, found) if isinstance(found, str) else (found, "")
+
+
+def _beyond(stated: Estimate, over_prompts: Estimate) -> tuple[float, float]:
+    """What the interval holds beyond that of leaving prompts out, as margins whose squares add to its own."""
+    if (stated.value is None or stated.low is None or stated.high is None or over_prompts.low is None
+            or over_prompts.high is None):
+        return 0.0, 0.0
+    below, above = (math.sqrt(max((stated.value - whole)**2 - (stated.value - part)**2, 0.0))
+                    for whole, part in ((stated.low, over_prompts.low), (stated.high, over_prompts.high)))
+    return below, above
 
 
 def _all_broken(num_broken: int) -> Judgement:
@@ -104,6 +125,9 @@ def _axes_at(table: Table, anchors: Anchors, scoring: ScoringConfig,
     """All axes as a function of which prompts are kept; NaN where they can't be known."""
     ceiling = mean_of(anchors.real.ceiling_faces)
     unseen = anchors.real.unseen_nearest
+    # Decided once: a part that comes and goes with the prompts that are left out would be another formula for each.
+    tells_prompts = _clip_span(table) >= scoring.validity.min_clip_range
+    can_leak = leak_span(table.context_base_P, anchors.real.trained_context) >= scoring.validity.min_leak_range
 
     def at(keep: Keep) -> dict[str, float]:
         face = keep[~np.isnan(table.face_gen_P[keep])]
@@ -111,7 +135,7 @@ def _axes_at(table: Table, anchors: Anchors, scoring: ScoringConfig,
         values = {f"probe_{name}": probes.value(keep) for name, probes in table.probes.items()}
         values["likeness"] = (likeness(table.face_gen_P[face], table.face_base_P[face], ceiling)
                               if len(face) else math.nan)
-        values["clip_retained"] = _retained(table, keep, scoring.validity.min_clip_range)
+        values["clip_retained"] = _retained(table, keep) if tells_prompts else math.nan
         retained = None if math.isnan(values["clip_retained"]) else values["clip_retained"]
         values["adherence"] = adherence({name: values[f"probe_{name}"] for name in table.probes}, retained,
                                         scoring.weights.probes)
@@ -121,8 +145,8 @@ def _axes_at(table: Table, anchors: Anchors, scoring: ScoringConfig,
         values["memo_rate"] = mean_of(table.copies_P[keep])
         values["memo_gap"] = memo_gap(table.near_gen_P[keep].tolist(), unseen) if unseen else math.nan
         values["memo_gap_norm"] = normalised_gap(values["memo_gap"], unseen) if unseen else math.nan
-        values["leak"] = leak(table.context_gen_P[keep], table.context_base_P[keep], anchors.real.trained_context,
-                              scoring.validity.min_leak_range)
+        values["leak"] = (leak(table.context_gen_P[keep], table.context_base_P[keep], anchors.real.trained_context)
+                          if can_leak else math.nan)
         values["memorisation"] = (memorisation(values["memo_rate"], values["memo_gap_norm"], values["leak"],
                                                scoring.weights.memo_rate_full) if unseen else math.nan)
         ratios = [row for i in keep for row in table.ratios[i]]
@@ -138,12 +162,15 @@ def _axes_at(table: Table, anchors: Anchors, scoring: ScoringConfig,
     return at
 
 
-def _retained(table: Table, keep: Keep, min_range: float) -> float:
+def _clip_span(table: Table) -> float:
+    """How far the base's CLIP-T is above that of photos that ignore the prompt."""
+    return float(np.mean(table.clip_base_P - table.clip_real_P))
+
+
+def _retained(table: Table, keep: Keep) -> float:
     """CLIP-T between photos that ignore the prompt (0) and the base (1)."""
     span = float(np.mean(table.clip_base_P[keep] - table.clip_real_P[keep]))
-    if not span >= min_range:
-        return math.nan
-    return float(np.mean(table.clip_gen_P[keep] - table.clip_real_P[keep])) / span
+    return float(np.mean(table.clip_gen_P[keep] - table.clip_real_P[keep])) / span if span > 0 else math.nan
 
 
 def _invalid_axes(values: dict[str, float], anchors: Anchors, scoring: ScoringConfig,
@@ -158,7 +185,8 @@ def _invalid_axes(values: dict[str, float], anchors: Anchors, scoring: ScoringCo
         reasons["adherence"] = ("the base model fails every probe: nothing in its images is more often what the prompt "
                                 f"asks for than in the photos (by at least {scoring.validity.min_probe_range:g})")
     if math.isnan(values["diversity"]):
-        reasons["diversity"] = "diversity needs at least two seeds per prompt"
+        reasons["diversity"] = ("diversity needs at least two seeds per prompt, and a base whose seeds give different "
+                                "images")
     if math.isnan(values["memo_gap"]):
         reasons["memorisation"] = "there is one training photo and none held out, so nothing to compare copies with"
     if broken_frac > scoring.validity.max_broken_frac:
@@ -184,10 +212,30 @@ def _estimate(name: str, values: dict[str, float], left_out: Sequence[dict[str, 
         interval = _memorisation_interval(values, gap, _leak_interval(values, left_out), anchors, len(images), scoring)
     else:
         interval = jackknife_interval(values[name], [left_out[i][name] for i in measuring])
+        interval = widened(interval, values[name], _other_error(name, values, table, anchors, scoring))
     low, high = interval.low, interval.high
     if name in ("memorisation", "usefulness") and low is not None and high is not None:
         low, high = max(low, 0.0), min(high, 1.0)
     return Estimate(value=values[name], low=low, high=high, raw=raw, n=interval.n, reason=interval.reason)
+
+
+def _other_error(name: str, values: dict[str, float], table: Table, anchors: Anchors,
+                 scoring: ScoringConfig) -> float:
+    """Standard error that leaving prompts out does not show: of the ceiling, whose photos are few too; and of probes
+    that rarely fail, which a stage's few prompts mostly miss."""
+    if name == "likeness":
+        return ceiling_error(values["likeness"], mean_of(table.face_base_P), anchors.real.ceiling_faces)
+    if name == "adherence":
+        known = [probes.unseen_error(values[f"probe_{probe}"]) for probe, probes in table.probes.items()
+                 if not math.isnan(values[f"probe_{probe}"])]
+        weight = 1.0 if math.isnan(values["clip_retained"]) else scoring.weights.probes
+        return weight / len(known) * math.hypot(*known)
+    if name == "usefulness":  # of U = L^l A^a ..., to first order
+        parts = {"likeness": scoring.weights.likeness, "adherence": scoring.weights.adherence}
+        return values["usefulness"] * math.hypot(*(
+            weight * _other_error(part, values, table, anchors, scoring) / values[part]
+            for part, weight in parts.items() if scoring.weights.clip_low < values[part] < 1))
+    return 0.0
 
 
 def _gap_interval(values: dict[str, float], left_out: Sequence[dict[str, float]], anchors: Anchors) -> Interval:
@@ -233,6 +281,8 @@ def _memorisation_interval(values: dict[str, float], gap: Interval, leaked: Inte
     rate = rate_interval(round(values["memo_rate"] * num_images), num_images)
     if rate.low is None or rate.high is None or gap.low is None or gap.high is None:
         return Interval(None, None, gap.n, rate.reason or gap.reason)
+    if leaked.low is None and not math.isnan(values["leak"]):
+        return Interval(None, None, leaked.n, leaked.reason)
     full, unseen = scoring.weights.memo_rate_full, anchors.real.unseen_nearest
     leak_low, leak_high = (math.nan if bound is None else bound for bound in (leaked.low, leaked.high))
     return Interval(memorisation(rate.low, normalised_gap(gap.low, unseen), leak_low, full),
@@ -264,17 +314,34 @@ def _details(measured: MeasuredSet, images: Sequence[Measured], values: dict[str
     return {name: None if math.isnan(value) else float(value) for name, value in details.items()}
 
 
+def _bounds(axes: dict[str, Estimate], details: dict[str, float | None], values: dict[str, float],
+            left_out: Sequence[dict[str, float]], images: Sequence[Measured],
+            scoring: ScoringConfig) -> dict[str, tuple[float, float]]:
+    """Low and high of each field of a verdict's point that has an interval. (`memo_gap_low` is a bound itself.)"""
+    faces = [m.face is not None for m in images if scoring.prompts[m.index].face]
+    known = {name: (axis.low, axis.high) for name, axis in axes.items() if name != "usefulness"}
+    known |= {name: (details.get(f"{name}_low"), details.get(f"{name}_high")) for name in ("leak", "bleed")}
+    shares = {"memo_rate": rate_interval(round(values["memo_rate"] * len(images)), len(images)),
+              "detect_rate": rate_interval(sum(faces), len(faces))}
+    means = {field: jackknife_interval(values[name], [row[name] for row in left_out])
+             for field, name in (("hair", "probe_hair"), ("drift", "drift_to_natural"), ("burn", "burn"))
+             if name in values}
+    known |= {name: (interval.low, interval.high) for name, interval in {**shares, **means}.items()}
+    bounds = {name: (low, high) for name, (low, high) in known.items() if low is not None and high is not None}
+    if "burn" in bounds:
+        low, high = bounds.pop("burn")
+        bounds["is_burnt"] = (low > 1, high > 1)
+    return bounds
+
+
 def _words(axes: dict[str, Estimate], details: dict[str, float | None], reasons: dict[str, str],
-           scoring: ScoringConfig) -> tuple[str, list[str]]:
+           bounds: dict[str, tuple[float, float]], scoring: ScoringConfig) -> tuple[str, list[str]]:
     """The verdict and its notes."""
     if "usefulness" in reasons:
         return INVALID, [reasons["usefulness"]]
     point = point_of(axes, details)
     assert point is not None, "without a reason against usefulness its parts are known"
     words = verdict(point, scoring.thresholds)
-    known = {name: (axis.low, axis.high) for name, axis in axes.items() if name != "usefulness"}
-    known |= {name: (details.get(f"{name}_low"), details.get(f"{name}_high")) for name in ("leak", "bleed")}
-    bounds = {name: (low, high) for name, (low, high) in known.items() if low is not None and high is not None}
     others = [name for name in possible_verdicts(point, bounds, scoring.thresholds) if name != words]
     notes = additions(point, bounds, scoring.thresholds)
     if others:

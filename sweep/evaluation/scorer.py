@@ -25,7 +25,7 @@ from sweep.evaluation.drawing import Drawer
 from sweep.evaluation.figures import facts, figures, in_words
 from sweep.evaluation.generate import OnProgress, Row
 from sweep.evaluation.keys import dataset_key, measuring_id, photos_key, scoring_id
-from sweep.evaluation.measure import MeasuredSet, Observer, set_from_json, set_to_json
+from sweep.evaluation.measure import MeasuredSet, Observer, RealPhotos, set_from_json, set_to_json
 from sweep.evaluation.progress import Progress
 from sweep.evaluation.score import judge
 from sweep.evaluation.settings import STAGES, ScoringConfig, check_fits
@@ -57,6 +57,11 @@ class ScoreRequest:
     images_dir: Path
     strength: float = 1.0
     guidance_scale: float | None = None  # None = the sampler's own
+    name: str = ""  # what the file is called; "" = its file name
+
+    @property
+    def called(self) -> str:
+        return self.name or self.file.name
 
     @property
     def when(self) -> str:
@@ -102,7 +107,7 @@ class Scorer:
         self.scoring_id = scoring_id(scoring, base.identity, base.resolution, self.backends.identities,
                                      dataset_key(dataset))
         self._measuring = measuring_id(scoring, base.identity, base.resolution, self.backends.identities, clip_skip,
-                                       max_token_length)
+                                       max_token_length, str(base.dtype))
         self._photos_key = photos_key(dataset)
         self._reading = {"clip_skip": clip_skip, "max_token_length": max_token_length}
         self.drawer = Drawer(base, targets, scoring, results_dir, clip_skip=clip_skip,
@@ -114,6 +119,7 @@ class Scorer:
         self._first_round = first if scoring.choice.stop_early and is_split else []
         self._observer: Observer | None = None
         self._anchors: Anchors | None = None
+        self._real: RealPhotos | None = None
         self._num_anchored = 0  # images of the base that were measured here
 
     def under(self, scoring: ScoringConfig) -> Scorer:
@@ -145,7 +151,8 @@ class Scorer:
     def finish(self, trial_requests: Sequence[Sequence[ScoreRequest]],
                on_progress: OnProgress | None = None) -> list[Answer]:
         """Name the file and strength of each trial: refine its best checkpoints over strengths, confirm the best few of
-        these arms on fresh seeds and reserved prompts, choose by mean - 1 standard error, and report that.
+        these arms on fresh seeds and prompts of which half chose nothing, choose by mean - 1 standard error, and report
+        that. (The best of so few on the same images still leans high; `reason` says of how many.)
 
         Raises AdapterFileError, which names the file, for one that is no LoRA for this base; called again without its
         trial, the others go on from what was drawn.
@@ -179,7 +186,8 @@ class Scorer:
         for trial, scores, screens, rounds in zip(finals, ends, screened, refined, strict=True):
             chosen = best_of(scores)[0]
             arm, refined_score = trial[chosen]
-            answers.append(self._answer(scores[chosen], screens, rounds, refined_score, kind_of_file(arm.file)))
+            answers.append(self._answer(scores[chosen], screens, rounds, refined_score, kind_of_file(arm.file),
+                                        len(scores) if choice.confirm else 0))
         for requests, answer in zip(trial_requests, answers, strict=True):
             write_json(requests[0].scores_dir / f"answer-{self.scoring_id}.json", to_json(answer))
         return answers
@@ -220,20 +228,34 @@ class Scorer:
 
     def _known_anchors(self, progress: Progress) -> Anchors:
         if self._anchors is None:
-            all_cells = list({cell.key: cell for stage in STAGES for cell in self._cells[stage]}.values())
-            path = anchors_path(self.results_dir, self._measuring, self._photos_key, all_cells)
-            anchors = read_anchors(path)
+            anchors = read_anchors(self._anchors_path)
             if anchors is None:
-                anchors = self._measure_anchors(all_cells, path.with_suffix(".png"), progress)
-                write_anchors(path, anchors)
+                anchors = self._measure_anchors(self._all_cells, self._anchors_path.with_suffix(".png"), progress)
+                write_anchors(self._anchors_path, anchors)
             anchors.check_key(self._measuring)
             self._anchors = anchors
         return self._anchors
 
     @property
+    def _all_cells(self) -> list[Cell]:
+        return list({cell.key: cell for stage in STAGES for cell in self._cells[stage]}.values())
+
+    @property
+    def _anchors_path(self) -> Path:
+        return anchors_path(self.results_dir, self._measuring, self._photos_key, self._all_cells)
+
+    @property
+    def real(self) -> RealPhotos:
+        """The photos that scores are measured against, looked at once; draws nothing."""
+        if self._real is None:
+            anchors = self._anchors or read_anchors(self._anchors_path)
+            self._real = self.observer.real_photos() if anchors is None else anchors.real
+        return self._real
+
+    @property
     def notes(self) -> tuple[str, ...]:
-        """What is wrong with the photos that scores are measured against, in words."""
-        return self.anchors.real.notes
+        """What is wrong with these photos, in words."""
+        return self.real.notes
 
     @property
     def observer(self) -> Observer:
@@ -253,7 +275,7 @@ class Scorer:
         write_sheet(sheet, images, [replace(cell, text=cell.class_text) for cell in cells], [""] * len(cells),
                     "the base model alone: the anchors")
         return Anchors(scoring_key=self._measuring, photos_key=self._photos_key, base=base,
-                       real=self.observer.real_photos())
+                       real=self.real)
 
     def _scored(self, requests: Sequence[ScoreRequest], stage: str, progress: Progress, *,
                 cells: Sequence[Cell] | None = None, num_counted: int = 0) -> list[Score]:
@@ -326,7 +348,7 @@ class Scorer:
     def _show(self, job: _Job, measured: MeasuredSet, drawn: Tensor) -> None:
         """The contact sheet; at the end also the copy report."""
         request, photos = job.request, [photo.path for photo in self.dataset.photos]
-        title = f"{request.file.name}   {request.when}   strength "
+        title = f"{request.called}   {request.when}   strength "
         title += f"{spoken_arm(request.strength, request.guidance_scale)}   {job.stage}"
         judgement = judge(measured, self.anchors, self.scoring, job.stage)
         write_sheet(request.images_dir / f"{job.score_id}.png", drawn, job.cells,
@@ -343,11 +365,11 @@ class Scorer:
         assert measured is not None, "a job is measured before it is judged"
         judgement = judge(measured, self.anchors, self.scoring, job.stage)
         request = job.request
-        score = Score(score_id=job.score_id, scoring_id=self.scoring_id, file=request.file.name,
+        score = Score(score_id=job.score_id, scoring_id=self.scoring_id, file=request.called,
                       file_sha256=job.file_sha256, epoch=request.epoch, step=request.step, strength=request.strength,
                       stage=job.stage, num_images=len(measured.images), axes=judgement.axes, details=judgement.details,
                       replicates=judgement.replicates, verdict=judgement.verdict, notes=judgement.notes,
-                      elapsed_s=round(elapsed_s, 3), guidance_scale=request.guidance_scale)
+                      elapsed_s=round(elapsed_s, 3), guidance_scale=request.guidance_scale, margins=judgement.margins)
         write_json(job.score_path, to_json(score))
         return score
 
@@ -357,16 +379,17 @@ class Scorer:
         if score.scoring_id != self.scoring_id:
             raise ScoringError(f"{job.score_path} was scored under {score.scoring_id}, this is {self.scoring_id}; "
                                "scores of different scorings are never compared. Delete it to score again.")
-        return replace(score, file=job.request.file.name, epoch=job.request.epoch, step=job.request.step)
+        return replace(score, file=job.request.called, epoch=job.request.epoch, step=job.request.step)
 
     def _answer(self, final: Score, screened: Sequence[Score], refined: Sequence[Score], best: Score,
-                kind: Kind | None) -> Answer:
-        """best: the final arm as it was refined."""
+                kind: Kind | None, num_confirmed: int) -> Answer:
+        """best: the final arm as it was refined. num_confirmed: it is the best of so many on fresh images."""
         tied = [s for s in refined if (s.file, s.file_sha256) == (final.file, final.file_sha256)
                 and (s is best or are_tied(best, s))]
-        sentence = reason(final, screened, tied_arms=tied, is_confirmed=self.scoring.choice.confirm > 0)
+        sentence = reason(final, screened, tied_arms=tied, num_confirmed=num_confirmed)
         return Answer(file=final.file, epoch=final.epoch, step=final.step, strength=final.strength, score=final,
-                      reason=sentence, guidance_scale=final.guidance_scale, kind=kind or "lora")
+                      reason=sentence, guidance_scale=final.guidance_scale, kind=kind or "lora",
+                      photo_notes=self.notes)
 
 
 def _read_set(path: Path) -> MeasuredSet | None:

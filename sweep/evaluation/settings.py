@@ -7,6 +7,7 @@ What scores are known by stands in keys.py.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,13 @@ class Weights:
     clip_low: float = bounds(above=0)
     probes: float = bounds(0, 1)
 
+    def __post_init__(self) -> None:
+        total = self.likeness + self.adherence + self.diversity
+        if abs(total - 1) > 1e-6 or self.likeness + self.adherence == 0:
+            raise ScoringError(f"scoring.weights: likeness={self.likeness:g}, adherence={self.adherence:g} and "
+                               f"diversity={self.diversity:g} sum to {total:g}; they are exponents of a mean and must "
+                               "sum to 1, and the first two can't both be 0.")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Copies:
@@ -141,6 +149,11 @@ class BurnLimits:
     sharpness: float = bounds(above=0)
 
 
+# Thresholds of one field that rise; each that is passed is one word better.
+RISING = (("unlike_likeness", "broken_likeness", "underfit_likeness", "very_good_likeness"),
+          ("overtrained_adherence", "good_adherence"), ("overtrained_diversity", "good_diversity"))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Thresholds:
     """Bounds of the verdicts, see the table in scores.md."""
@@ -164,6 +177,13 @@ class Thresholds:
     bleeds: float
     leaks: float
 
+    def __post_init__(self) -> None:
+        for rising in RISING:
+            for lower, upper in pairwise(rising):
+                if getattr(self, lower) > getattr(self, upper):
+                    raise ScoringError(f"thresholds: {lower}={getattr(self, lower):g} is above {upper}="
+                                       f"{getattr(self, upper):g}; it must not be, or verdicts contradict each other.")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
@@ -178,6 +198,10 @@ class Choice:
     # an arm that is surely worse than the best after the screened prompts is drawn no further
     confirm: int = bounds(0, 64)
     # so many of the best arms are drawn again on fresh seeds, and only that is reported; 0 = none
+
+    def __post_init__(self) -> None:
+        if not self.strengths:
+            raise ScoringError("scoring.choice.strengths=[] leaves nothing to choose; give at least one, e.g. [1.0].")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -241,8 +265,8 @@ class ScoringConfig:
     # drawn without the trigger: does the subject bleed into its class?
     attributes: dict[str, Attribute]
     face_confidence: float = bounds(0, 1)
-    same_face: float = bounds(-1, 1)
-    # mean cosine from which on another face of an image is the subject's too
+    same_face: float | None = bounds(-1, 1)
+    # mean cosine from which on two faces are of one person; null = the recogniser's own
     sampler: Sampler
     batch_size: int = bounds(1, 256)
     base_models: tuple[str, ...]
@@ -283,6 +307,10 @@ class ScoringConfig:
                 if value not in known.values:
                     raise ScoringError(f"{where} asks for {attribute} = {value!r}; its values are: "
                                        f"{', '.join(known.values)}.")
+        for attribute, probe in self.attributes.items():
+            if probe.natural is not None and probe.natural not in probe.values:
+                raise ScoringError(f"scoring.attributes.{attribute}.natural = {probe.natural!r} is none of its values: "
+                                   f"{', '.join(probe.values)}; null takes the likeliest on the photos.")
         for i, text in enumerate(self.class_prompts):
             if "{subject}" not in text:
                 raise ScoringError(f"scoring.class_prompts[{i}] = {text!r} lacks {{subject}}, which stands for the "
@@ -297,6 +325,9 @@ class ScoringConfig:
                 raise ScoringError(f"scoring.{name} has {len(chosen)} prompts; an interval needs at least 3.")
             if not any(self.prompts[i].face for i in chosen):
                 raise ScoringError(f"scoring.{name} has no prompt with face: true, so likeness can't be measured.")
+            if not any(self.prompts[i].probes for i in chosen):
+                raise ScoringError(f"scoring.{name} has no prompt with probes, so adherence can't be measured; "
+                                   "conf/scoring/person.yaml shows what they look like.")
 
     def stage(self, name: str) -> Stage:
         return {"screen": self.screen, "refine": self.refine, "confirm": self.confirm}[name]

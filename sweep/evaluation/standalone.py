@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweep.command_line import CONF_DIR
 from sweep.data.folder import Dataset, DatasetConfig, read_dataset
+from sweep.data.images import image_facts
 from sweep.errors import ConfigError, ModelError, ScoringError
 from sweep.evaluation.grid import GRIDS, BestGrid, GridConfig, NoGrid, draw_grid, grid_of_best
 from sweep.evaluation.index import write_index
@@ -17,12 +18,12 @@ from sweep.evaluation.inner_ranks import check_inner_ranks, smallest_as_good, wi
 from sweep.evaluation.inpainting import inpainting_base
 from sweep.evaluation.keys import photos_key, reference_photos
 from sweep.evaluation.loose_images import ImageSet, find_images, score_images
-from sweep.evaluation.lora_files import FoundLora, find_loras
+from sweep.evaluation.lora_files import FoundLora, find_loras, names_of
 from sweep.evaluation.ranking import rank, show, show_images, table_csv
-from sweep.evaluation.settings import SCORINGS, NoScoring, check_fits
+from sweep.evaluation.settings import MIN_REFERENCES, SCORINGS, NoScoring, check_fits
 from sweep.evaluation.uses import UsesConfig, check_uses, chosen, score_uses
 from sweep.files import stable_hash, write_json, write_text
-from sweep.model.base import BASE_MODELS, BaseModelConfig
+from sweep.model.base import BASE_MODELS, EMBEDDED, BaseModelConfig
 from sweep.model.text import check_token_length
 from sweep.schema import bounds, build, build_family, family, one_of
 from sweep.trial import Answer, Score, to_json
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
 
     from sweep.evaluation.generate import OnProgress
     from sweep.evaluation.scorer import Scorer
+
+
+PHOTO_PIXELS, POCKET_PIXELS = 512, 64
+MAX_POCKET_PIXELS = 4 * POCKET_PIXELS  # the pocket world's pictures may come enlarged, photographs are larger
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,8 +127,12 @@ def _on_base(config: EvaluateConfig, loras: Sequence[FoundLora], dataset: Datase
         print(f"On {config.base_model.path or config.base_model.name}:")
     scorer = _scorer(config, dataset)
     _check_readable(loras, scorer)
-    for line in scorer.notes if config.ranking else scorer.observer.real_photos().notes:  # the latter draws nothing
+    for line in scorer.notes:
         print(f"note: {line}", file=sys.stderr)
+    if config.ranking and scorer.real.num_faces < MIN_REFERENCES:
+        raise ScoringError(f"{scorer.real.num_faces} of the photos that likeness is measured against show the subject; "
+                           f"a ranking needs at least {MIN_REFERENCES}. Add photos, or look at the files with "
+                           "ranking=false grid=plain.")
     folder = _folder(config, scorer)
     if config.inner_ranks:
         loras = with_inner_ranks(loras, config.inner_ranks, folder / "inner", scorer.targets)
@@ -171,7 +180,8 @@ def _score_images(config: EvaluateConfig) -> list[ImageSet]:
     from sweep.evaluation.backends.registry import load_backends
     from sweep.evaluation.measure import Observer
 
-    observer = Observer(config.scoring, load_backends(config.scoring), dataset, None, config.base_model.resolution)
+    resolution = _size_of_images(config, dataset, sets)
+    observer = Observer(config.scoring, load_backends(config.scoring), dataset, None, resolution)
     real = observer.real_photos()
     for line in real.notes:
         print(f"note: {line}", file=sys.stderr)
@@ -180,6 +190,23 @@ def _score_images(config: EvaluateConfig) -> list[ImageSet]:
     scored = score_images(sets, observer, folder)
     show_images(scored, real.ceiling_faces, folder)
     return scored
+
+
+def _size_of_images(config: EvaluateConfig, dataset: Dataset, sets: Mapping[str, Sequence[Path]]) -> int:
+    """Pixels at which images and photos are looked at: the base's, or 512 where the base is the pocket's and the models
+    that look are not. Raises ScoringError for photographs before the pocket's models."""
+    of_the_pocket = [role for role, backend in config.scoring.backends.by_role().items() if backend.name == "pocket"]
+    if not of_the_pocket:
+        return PHOTO_PIXELS if config.base_model.name in EMBEDDED else config.base_model.resolution
+    paths = [*(photo.path for photo in dataset.photos), *(path for files in sets.values() for path in files)]
+    largest = max(paths, key=lambda path: min(image_facts(path).size))
+    if min(image_facts(largest).size) > MAX_POCKET_PIXELS:
+        width, height = image_facts(largest).size
+        raise ScoringError(f"{largest} has {width} x {height} pixels; scoring={config.scoring.name} looks with models "
+                           f"({', '.join(of_the_pocket)}) that know nothing but the pocket world's pictures of "
+                           f"{POCKET_PIXELS}. For photographs give scoring=person, animal, object or "
+                           "style.")
+    return POCKET_PIXELS
 
 
 def _dataset(config: EvaluateConfig, skipped: Sequence[str]) -> Dataset:
@@ -242,15 +269,18 @@ def _folder(config: EvaluateConfig, scorer: Scorer) -> Path:
     assert config.lora is not None
     asked = str(Path(config.lora).expanduser().absolute())
     ranks = [sorted(config.inner_ranks)] if config.inner_ranks else []
-    key = stable_hash([asked, photos_key(scorer.dataset), scorer.scoring_id, *ranks], num_digits=8)
+    reading = (config.clip_skip, config.max_token_length)
+    key = stable_hash([asked, photos_key(scorer.dataset), scorer.scoring_id, *ranks,
+                       *(reading if reading != (1, 75) else ())], num_digits=8)
     return Path(config.results_dir) / f"evaluate-{key}"
 
 
 def _score(loras: Sequence[FoundLora], scorer: Scorer, folder: Path) -> tuple[list[Score], Answer]:
     from sweep.evaluation.scorer import ScoreRequest
 
+    names = names_of([lora.path for lora in loras])
     requests = [ScoreRequest(file=lora.path, epoch=lora.epoch, step=lora.step, scores_dir=folder / "scores",
-                             images_dir=folder / "images") for lora in loras]
+                             images_dir=folder / "images", name=name) for lora, name in zip(loras, names, strict=True)]
     progress = _on_progress()
     scores = scorer.screen(requests, progress)
     answer = scorer.finish([requests], progress)[0]

@@ -47,8 +47,7 @@ def check_uses(config: UsesConfig) -> None:
 
 def chosen(loras: Sequence[FoundLora], answer: Answer) -> FoundLora:
     """The file that the answer names."""
-    return next(lora for lora in loras if lora.path.name == answer.file
-                and sha256_of(lora.path) == answer.score.file_sha256)
+    return next(lora for lora in loras if sha256_of(lora.path) == answer.score.file_sha256)
 
 
 def score_uses(config: UsesConfig, lora: FoundLora, answer: Answer, scorer: Scorer, folder: Path,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from sweep.evaluation.settings import Thresholds
 from sweep.trial import Estimate
@@ -72,9 +74,17 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("good", lambda p, t: p.adherence >= t.good_adherence and _is_varied(p, t.good_diversity)
      and p.memorisation <= t.good_memorisation),
     ("partly copied", lambda p, t: p.memorisation > t.good_memorisation),
-    ("low variety", lambda p, t: True),
+    ("low variety", lambda p, t: not _is_varied(p, t.good_diversity)),
+    ("mildly overfit", lambda p, t: True),  # only with an overfit_likeness above underfit_likeness
 )
-VERDICTS = (INVALID, *(name for name, _ in RULES))
+# The field of `Point` that each threshold is compared with; `bleeds` and `leaks` are no part of the rules.
+FIELD_OF: Mapping[str, str] = {
+    "memorised_rate": "memo_rate", "unlike_likeness": "likeness", "min_detect_rate": "detect_rate",
+    "broken_likeness": "likeness", "overtrained_adherence": "adherence", "overtrained_diversity": "diversity",
+    "overfit_likeness": "likeness", "good_adherence": "adherence", "overfit_hair": "hair", "overfit_drift": "drift",
+    "underfit_likeness": "likeness", "very_good_likeness": "likeness", "good_diversity": "diversity",
+    "good_memorisation": "memorisation", "very_good_bleed": "bleed", "very_good_leak": "leak"}
+VERDICTS = (INVALID, *dict.fromkeys(name for name, _ in RULES))
 
 
 def verdict(point: Point, thresholds: Thresholds) -> str:
@@ -83,15 +93,26 @@ def verdict(point: Point, thresholds: Thresholds) -> str:
 
 
 def possible_verdicts(point: Point, bounds: Mapping[str, tuple[float, float]], thresholds: Thresholds) -> list[str]:
-    """All verdicts inside the intervals (field of `Point` -> low, high), in the order of the rules.
+    """All verdicts inside the intervals (field of `Point` -> low, high), in the order of the rules; of yes or no, False
+    and True are the bounds.
 
     More than one means: unsure.
     """
     names = list(bounds)
-    corners = itertools.product(*((low, getattr(point, name), high) for name, (low, high) in bounds.items()))
-    found = {verdict(dataclasses.replace(point, **dict(zip(names, corner, strict=True))), thresholds)
-             for corner in corners}
+    regions = itertools.product(*(_told_apart(name, getattr(point, name), *bounds[name], thresholds)
+                                  for name in names))
+    found = {verdict(dataclasses.replace(point, **dict[str, Any](zip(names, region, strict=True))), thresholds)
+             for region in regions}
     return [name for name in VERDICTS if name in found]
+
+
+def _told_apart(name: str, value: float, low: float, high: float, thresholds: Thresholds) -> list[float]:
+    """One value for each side of a threshold (of 0 where the field has none) that the interval reaches to."""
+    limits = [getattr(thresholds, limit) for limit, field in FIELD_OF.items() if field == name] or [0.0]
+    beside = [math.nextafter(limit, towards) for limit in limits for towards in (-math.inf, math.inf)]
+    regions = {tuple((at > limit) - (at < limit) for limit in limits): at
+               for at in (low, high, *(at for at in beside if low <= at <= high), value)}
+    return list(regions.values())
 
 
 def additions(point: Point, bounds: Mapping[str, tuple[float, float]], thresholds: Thresholds) -> list[str]:

@@ -18,7 +18,15 @@ from sweep.record.figures import FIGURES, figure_of
 from sweep.record.how_to_use import prompt_words
 from sweep.record.notes import read_notes
 from sweep.record.pictures import Strip, photo_thumbnail, read_strip
-from sweep.record.sentences import answer_sentence, file_place, learned, results_sentence, tie_sentence, value_text
+from sweep.record.sentences import (
+    answer_sentence,
+    file_place,
+    learned,
+    photo_words,
+    results_sentence,
+    tie_sentence,
+    value_text,
+)
 from sweep.trial import Answer, Score, TrialResult, trial_folder
 
 PICTURE_BUDGET = 24_000_000  # bytes of images in one report; what does not fit is left out, and the report says so
@@ -46,7 +54,8 @@ def report_data(record: Record, *, lessons: Sequence[str] | None = None,
         "base_model": entry.base_model, "dataset": entry.dataset, "num_photos": entry.num_photos,
         "question": {key: value_text(value) for key, value in asked(entry).items()},
         "swept": list(entry.swept_keys), "axes": list(FIGURES),
-        "answer": {"sentence": tie_sentence(named, results) if ties else  # the files of a tie are listed beneath
+        "answer": {"sentence": f"{tie_sentence(named, results)} {photo_words(results)}".rstrip() if ties else
+                   # the files of a tie are listed beneath
                    answer_sentence(entry, results, record.results_dir.as_posix()).replace("`", ""),
                    "choices": [_choice(result, entry.subject_words, record) for result in named]},
         "trials": [_trial(result, choice, entry.swept_keys, record)

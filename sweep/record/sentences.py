@@ -112,7 +112,18 @@ def file_place(result: TrialResult) -> str:
 
 
 def answer_sentence(entry: SweepEntry, results: Sequence[TrialResult], results_dir: str = "results") -> str:
-    """The one answer of a sweep: file, strength, what to write in the prompt, how sure. A tie names no winner."""
+    """The one answer of a sweep: file, strength, what to write in the prompt, how sure; and what is wrong with the
+    photos. A tie names no winner."""
+    return f"{_answer(entry, results, results_dir)} {photo_words(results)}".rstrip()
+
+
+def photo_words(results: Sequence[TrialResult]) -> str:
+    """What is wrong with the photos that the files were measured against; empty if nothing is."""
+    notes = dict.fromkeys(note for result in results if result.answer for note in result.answer.photo_notes)
+    return f"About the photos: {'; '.join(notes)}." if notes else ""
+
+
+def _answer(entry: SweepEntry, results: Sequence[TrialResult], results_dir: str) -> str:
     best, ties = best_results(results)
     if best is None or best.answer is None:
         return _nothing_to_name(results, results_dir)

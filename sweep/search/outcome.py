@@ -16,6 +16,7 @@ class Screened:
     step: int
     usefulness: float | None
     replicates: Mapping[str, float]
+    margins: tuple[float, float] = (0.0, 0.0)  # as `Score` has them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +30,8 @@ class Outcome:
 
 
 def screened(score: Score) -> Screened:
-    return Screened(step=score.step, usefulness=score.axes["usefulness"].value, replicates=score.replicates)
+    return Screened(step=score.step, usefulness=score.axes["usefulness"].value, replicates=score.replicates,
+                    margins=score.margins)
 
 
 def screened_rows(rows: Sequence[Mapping[str, Any]], scoring_id: str | None = None) -> list[Screened]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
-from sweep.comparison import Interval, jackknife_error, jackknife_interval
+from sweep.comparison import Interval, cautious_value, jackknife_interval, stretched
 from sweep.search.outcome import Screened
 from sweep.search.settings import Pruning
 
@@ -58,11 +58,11 @@ def difference(one: Screened, other: Screened, confidence: float) -> Interval:
     """Of their usefulness, paired by prompt."""
     assert one.usefulness is not None and other.usefulness is not None
     shared = sorted(set(one.replicates) & set(other.replicates))
-    return jackknife_interval(one.usefulness - other.usefulness,
-                              [one.replicates[p] - other.replicates[p] for p in shared], confidence)
+    over_prompts = jackknife_interval(one.usefulness - other.usefulness,
+                                      [one.replicates[p] - other.replicates[p] for p in shared], confidence)
+    return stretched(over_prompts, math.hypot(one.margins[0], other.margins[1]),
+                     math.hypot(one.margins[1], other.margins[0]))
 
 
 def _cautious(one: Screened) -> float:
-    if one.usefulness is None:
-        return -math.inf
-    return one.usefulness - jackknife_error(list(one.replicates.values()))
+    return cautious_value(one.usefulness, one.replicates, one.margins)

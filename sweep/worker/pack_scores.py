@@ -25,6 +25,7 @@ class PackScores:
 
     def __init__(self, trials: PackTrials, scorer_of: ScorerOf):
         self.trials, self._scorer_of = trials, scorer_of
+        self._told: set[str] = set()  # trials whose photos were spoken of
 
     def screen(self, runs: Iterable[TrialRun]) -> None:
         """Score the checkpoints that have no score yet, together. After the state is saved: a kill in here costs no
@@ -50,6 +51,11 @@ class PackScores:
         pairs = [(run, request) for run in runs for request in unscored(run, scorer.scoring_id)]
         if not pairs:
             return
+        for run in runs:
+            if run.trial.train_id not in self._told:
+                self._told.add(run.trial.train_id)
+                for line in scorer.notes:
+                    run.say(line)
         started = time.perf_counter()
         scores = scorer.screen([request for _, request in pairs], on_progress=self.trials.stop_if_asked)
         share_s = (time.perf_counter() - started) / len(pairs)

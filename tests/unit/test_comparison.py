@@ -2,6 +2,7 @@
 
 import math
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -78,6 +79,19 @@ def test_cautious_takes_off_one_standard_error():
 
     values = [0.2, 0.5, 0.9, 0.4, 0.7]
     assert cautious(of_prompts(values)) == pytest.approx(0.54 - stats.sem(values))
-    assert cautious(score(0.5, {})) == 0.5
     assert cautious(score(None, {})) == -math.inf
     assert jackknife_error([0.3]) == 0.0
+
+
+def test_what_leaving_prompts_out_does_not_show_widens_the_lead():
+    one, other = swinging(0.60, 0.01), swinging(0.50, 0.01)
+    assert not are_tied(one, other)
+    unsure = replace(other, margins=(0.0, 0.2))
+    assert are_tied(one, unsure) and are_tied(unsure, one)
+    assert not are_tied(one, replace(other, margins=(0.2, 0.0))), "it may only be worse still"
+    assert cautious(replace(one, margins=(0.1, 0.0))) < cautious(replace(one, margins=(0.0, 0.1))) == cautious(one)
+
+
+def test_a_score_whose_error_is_not_known_comes_after_all_whose_is():
+    assert cautious(score(0.9, {})) < cautious(swinging(0.2, 0.03))
+    assert cautious(score(0.9, {})) > cautious(score(0.8, {}))

@@ -50,6 +50,7 @@ class DlibFace:
     recogniser: FaceRecogniser
     min_confidence: float
     WIDTH = 128
+    SAME_FACE = 0.91  # the model's own distance of .6
 
     def faces(self, images_BCHW: Tensor) -> list[Faces]:
         return [self._faces(pixels_of(image)) for image in images_BCHW]
@@ -67,6 +68,7 @@ class InsightFace:
     detector: Any
     recogniser: Any
     side: int
+    SAME_FACE = 0.35  # a proposal: verification thresholds of ArcFace models lie at .3 to .4
 
     def faces(self, images_BCHW: Tensor) -> list[Faces]:
         return [self._faces(pixels_of(image)[:, :, ::-1].copy()) for image in images_BCHW]

@@ -15,6 +15,7 @@ from sweep.files import sha256_of
 LPIPS_BACKBONE = "alexnet-owt-7be5be79.pth"  # torchvision's; the digits begin its SHA-256
 MODEL_TYPES = {"clip": ("clip",), "siglip": ("siglip", "siglip2"),
                "dino": ("dinov2", "dinov2_with_registers", "dinov3_vit")}
+_TOKENIZER_FILES = ("tokenizer*.json", "vocab.json", "merges.txt", "*.model")
 _HUB_FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
 
 
@@ -65,7 +66,8 @@ def transformers_files(config: BackendConfig, role: str) -> list[Path]:
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
         raise ModelError(f"{folder} holds no .safetensors weights; pickled ones (.bin) are not read.")
-    return _existing([*weights, folder / "config.json", folder / "preprocessor_config.json"], config, role)
+    words = sorted(path for name in _TOKENIZER_FILES for path in folder.glob(name))
+    return _existing([*weights, folder / "config.json", folder / "preprocessor_config.json", *words], config, role)
 
 
 def sscd_files(config: BackendConfig) -> list[Path]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,6 +31,9 @@ class Faces:
 
 class FaceBackend(Protocol):
     """Finds faces and says whose they are: embeddings of one person are near each other (cosine)."""
+
+    SAME_FACE: ClassVar[float]
+    """From this cosine on two faces are of one person."""
 
     def faces(self, images_BCHW: Tensor) -> list[Faces]:
         """Of each image; none where there is no face, or none that the backend is sure of."""

@@ -38,6 +38,7 @@ class PocketFace:
 
     model: Any
     min_confidence: float
+    SAME_FACE = 0.5
 
     def faces(self, images_BCHW: Tensor) -> list[Faces]:
         import torch

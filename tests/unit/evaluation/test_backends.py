@@ -10,7 +10,7 @@ import yaml
 from sweep.errors import ModelError, ScoringError
 from sweep.evaluation.backends.interface import squared_distances
 from sweep.evaluation.backends.registry import backend_identities, load_backends, what_is_missing
-from sweep.evaluation.settings import ScoringConfig
+from sweep.evaluation.settings import ROLES, ScoringConfig
 from sweep.pocket.subject import subject_shots
 from sweep.pocket.world import held_out_people
 from sweep.schema import build
@@ -19,10 +19,7 @@ from tests.unit.evaluation.evaluation_examples import ROOT, TREE
 
 REAL = yaml.safe_load((ROOT / "conf" / "scoring" / "shared" / "real.yaml").read_text())
 NONE = {"name": "none", "path": None, "sha256": None, "download": False}
-MEMBERS = [("face", "pocket"), ("face", "dlib"), ("face", "insightface"), ("prompt", "pocket"), ("prompt", "clip"),
-           ("prompt", "siglip"), ("subject", "dino"), ("subject", "clip"), ("subject", "pocket"),
-           ("perceptual", "pocket"), ("perceptual", "lpips"), ("copies", "perceptual"), ("copies", "sscd"),
-           ("copies", "dino_lpips")]
+MEMBERS = [(role, name) for role, names in ROLES.items() for name in names if name != "none"]
 PACKAGES = {"dlib": ("dlib", "face_recognition_models"), "insightface": ("insightface", "onnxruntime", "onnx")}
 
 

@@ -5,6 +5,7 @@ import random
 
 import pytest
 
+from sweep.evaluation import calibration
 from sweep.evaluation.calibration import MIN_JUDGEMENTS, Named, Preferred, calibrate, fit
 from sweep.evaluation.spoken import named_epoch, named_verdict
 from sweep.evaluation.verdict import VERDICTS, Point, verdict
@@ -25,7 +26,7 @@ def file_of(rng: random.Random) -> Point:
 def said_of(num: int, thresholds=PLANTED, seed: int = 0) -> list[Named]:
     rng = random.Random(seed)
     points = [file_of(rng) for _ in range(num)]
-    return [Named(point, verdict(point, thresholds), f"{seed}-{i}") for i, point in enumerate(points)]
+    return [Named(point, verdict(point, thresholds), frozenset({f"{seed}-{i}"})) for i, point in enumerate(points)]
 
 
 def test_planted_thresholds_are_recovered():
@@ -41,12 +42,12 @@ def test_planted_thresholds_are_recovered():
 
 
 def test_the_agreement_with_one_left_out_is_that_of_words_not_seen():
-    calibration = calibrate(said_of(40), DEFAULTS)
-    assert not calibration.why_default and calibration.num == 40
-    assert calibration.default_agreement < calibration.left_out <= 40
+    found = calibrate(said_of(40), DEFAULTS)
+    assert not found.why_default and found.num == 40
+    assert found.default_agreement < found.left_out <= 40
     unseen = said_of(500, seed=2)
-    share = sum(note.agrees(calibration.thresholds) for note in unseen) / 500
-    assert calibration.left_out / 40 == pytest.approx(share, abs=0.15)
+    share = sum(note.agrees(found.thresholds) for note in unseen) / 500
+    assert found.left_out / 40 == pytest.approx(share, abs=0.15)
 
 
 def test_below_fifteen_the_defaults_stay():
@@ -61,23 +62,39 @@ def test_what_is_said_again_of_the_same_files_is_no_news():
     again = calibrate([note] * 20, DEFAULTS)
     assert again.left_out is None and again.why_default.startswith("uncalibrated: 1 different files or pairs")
     point = Point(likeness=0.7, adherence=0.95, diversity=0.9, memorisation=0.0)
-    agreed = [Named(dataclasses.replace(point, likeness=0.9 + 0.005 * i), "very good", str(i)) for i in range(15)]
-    odd = Named(point, "underfit", "odd")
-    calibration = calibrate(agreed + [odd] * 10, DEFAULTS)
-    assert (calibration.default_agreement, calibration.left_out, calibration.num) == (15, 15, 25)
-    assert calibration.thresholds == DEFAULTS, "nothing but the file itself speaks for moving them"
+    agreed = [Named(dataclasses.replace(point, likeness=0.9 + 0.005 * i), "very good", frozenset({str(i)}))
+              for i in range(15)]
+    odd = Named(point, "underfit", frozenset({"odd"}))
+    found = calibrate(agreed + [odd] * 10, DEFAULTS)
+    assert (found.default_agreement, found.left_out, found.num) == (15, 15, 25)
+    assert found.thresholds == DEFAULTS, "nothing but the file itself speaks for moving them"
+
+
+def test_who_is_asked_about_a_file_has_seen_no_pair_with_it(monkeypatch):
+    """Six files, every two of them rated: fifteen pairs, of which each shares a file with eight others."""
+    rng = random.Random(5)
+    points = [file_of(rng) for _ in range(6)]
+    pairs = [Preferred(points[i], points[j], "likeness", frozenset({str(i), str(j)})) for i in range(6)
+             for j in range(i)]
+    fitted_on = []
+    monkeypatch.setattr(calibration, "fit", lambda judgements, defaults: fitted_on.append(judgements) or defaults)
+    calibrate(pairs, DEFAULTS)
+    assert [len(rest) for rest in fitted_on[:15]] == [6] * 15
+    for asked, rest in zip(pairs, fitted_on, strict=False):
+        assert not any(asked.about & judgement.about for judgement in rest)
 
 
 def test_a_threshold_is_judged_as_it_is_written():
     """Between .4501 and .4504 lies .45025, which three digits turn into .45: both are above it."""
-    near = [Named(Point(likeness=likeness, adherence=0.95, diversity=0.9, memorisation=0.0), words, f"{words} {i}")
+    near = [Named(Point(likeness=likeness, adherence=0.95, diversity=0.9, memorisation=0.0), words,
+                  frozenset({f"{words} {i}"}))
             for likeness, words in ((0.4501, "underfit"), (0.4504, "good")) for i in range(3)]
     assert fit(near, DEFAULTS) == DEFAULTS
 
 
 def test_words_at_random_leave_the_defaults():
     rng = random.Random(3)
-    noise = [Named(file_of(rng), rng.choice(VERDICTS[1:]), f"noise {i}") for i in range(30)]
+    noise = [Named(file_of(rng), rng.choice(VERDICTS[1:]), frozenset({f"noise {i}"})) for i in range(30)]
     agreeing = said_of(30, DEFAULTS, seed=3)
     assert calibrate(agreeing, DEFAULTS).thresholds == DEFAULTS
     assert "at least as often" in calibrate(agreeing + noise, DEFAULTS).why_default
@@ -89,10 +106,10 @@ def test_rated_pairs_alone_move_a_threshold_to_where_people_see_a_difference():
     for i in range(60):
         one, other = sorted((rng.uniform(0.62, 1.0) for _ in range(2)), reverse=True)
         points = [Point(likeness=value, adherence=0.9, diversity=0.9, memorisation=0.0) for value in (one, other)]
-        pairs.append(Preferred(*points, "likeness", str(i), is_same=not other < 0.9 <= one))
-    calibration = calibrate(pairs, DEFAULTS)
-    assert calibration.thresholds.very_good_likeness == pytest.approx(0.9, abs=0.03)
-    assert calibration.left_out > calibration.default_agreement
+        pairs.append(Preferred(*points, "likeness", frozenset({f"{i} a", f"{i} b"}), is_same=not other < 0.9 <= one))
+    found = calibrate(pairs, DEFAULTS)
+    assert found.thresholds.very_good_likeness == pytest.approx(0.9, abs=0.03)
+    assert found.left_out > found.default_agreement
 
 
 @pytest.mark.parametrize(("note", "said"), [

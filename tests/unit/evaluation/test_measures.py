@@ -11,8 +11,9 @@ from sweep.evaluation.backends.registry import load_backends
 from sweep.evaluation.burn import burn, log_ratios, looks
 from sweep.evaluation.copies import WHOLE, TrainingPhotos, crop_of
 from sweep.evaluation.diversity import mean_pairwise_distance
-from sweep.evaluation.leak import leak, without_faces
-from sweep.evaluation.likeness import leave_one_out, likeness, mean_pairwise
+from sweep.evaluation.leak import leak, leak_span, without_faces
+from sweep.evaluation.likeness import ceiling_error, leave_one_out, likeness, mean_pairwise
+from sweep.evaluation.measure import is_flat
 from sweep.evaluation.memorisation import memo_gap, memo_rate, memorisation, normalised_gap, without_duplicates
 from tests.unit.evaluation.evaluation_examples import SCORING
 
@@ -103,9 +104,25 @@ def test_copies_are_found_mirrored_cropped_and_recoloured(subject_dataset):
 
 def test_leak_is_none_at_the_base_full_at_the_photos_and_unknown_without_anything_in_common():
     base = np.array([0.5, 0.6, 0.4])
-    assert leak(base, base, [0.9, 0.9], 0.05) == pytest.approx(0)
-    assert leak(base + 0.4, base, [0.9, 0.9], 0.05) == pytest.approx(1)
-    assert np.isnan(leak(base, base, [0.52, 0.5], 0.05)) and np.isnan(leak(base, base, [], 0.05))
+    assert leak(base, base, [0.9, 0.9]) == pytest.approx(0)
+    assert leak(base + 0.4, base, [0.9, 0.9]) == pytest.approx(1)
+    assert leak_span(base, [0.52, 0.5]) == pytest.approx(0.01)
+    assert np.isnan(leak(base, base, [0.5, 0.4])) and np.isnan(leak(base, base, []))
+
+
+def test_an_image_of_one_colour_holds_nothing_whatever_the_colour():
+    red = torch.tensor([1.0, 0.0, 0.0])[:, None, None].expand(3, 16, 16)
+    assert is_flat(red) and is_flat(torch.full((3, 16, 16), 0.5)) and is_flat(red + 0.001 * torch.rand(3, 16, 16))
+    assert not is_flat(torch.linspace(0, 1, 16).expand(3, 16, 16))
+
+
+def test_few_reference_photos_and_few_prompts_make_a_score_less_sure():
+    """The ceiling's error moves a likeness of 1 by all of it and one of 0 not at all; 16 prompts hide only rarer failures
+    than 4."""
+    assert ceiling_error(0.0, 0.1, (0.8, 0.9, 1.0)) == 0
+    assert ceiling_error(1.0, 0.1, (0.8, 0.9, 1.0)) == pytest.approx(0.1 / 3 ** 0.5 / 0.8)
+    few, many = (ProbeTable(*(np.full(num, 0.9),) * 3) for num in (4, 16))
+    assert few.unseen_error(1.0) == pytest.approx(2 * many.unseen_error(1.0)) and few.unseen_error(0.0) == 0
 
 
 def test_a_covered_face_leaves_the_rest_of_the_image():

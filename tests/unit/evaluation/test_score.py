@@ -6,9 +6,10 @@ import json
 import numpy as np
 import pytest
 
+from sweep.comparison import ahead
 from sweep.errors import ScoringError
 from sweep.evaluation.score import judge
-from sweep.trial import AXES, to_json
+from sweep.trial import AXES, Score, to_json
 from tests.unit.evaluation.evaluation_examples import CEILING, FLOOR, LOOK, SCORING, anchors, images, real_photos
 
 CONFIRMED = SCORING.prompts_of("confirm")
@@ -183,3 +184,77 @@ def test_usefulness_of_a_file_that_copies_is_as_unsure_as_its_rate_of_copies():
     assert axes["memorisation"].value == 1.0 and axes["usefulness"].value == 0.0
     assert axes["memorisation"].low < 0.7, "5 copies of 16 images may come from one in eight"
     assert 0.3 * clean.value < axes["usefulness"].high < clean.value
+
+
+def copying(num, stage="refine"):
+    """Of 16 images so many are copies; mostly none comes near a photo."""
+    drawn = images(stage, lambda _: 0.7, 0.9, nearest=1.7)  # further than unseen photos, which balances the copies
+    return dataclasses.replace(drawn, images=tuple(dataclasses.replace(m, nearest=0.01) if i < num else m
+                                                   for i, m in enumerate(drawn.images)))
+
+
+def scored_as(judgement):
+    return Score(score_id="x", scoring_id="s", file="a", file_sha256="0", epoch=1, step=1, strength=1.0, stage="refine",
+                 num_images=16, axes=judgement.axes, details={}, replicates=judgement.replicates, verdict="", notes=(),
+                 elapsed_s=0, margins=judgement.margins)
+
+
+def test_a_few_copies_decide_nothing_between_two_files():
+    """M is 1 from 4 copies of 16 on, and leaving a prompt out never changes that; 5 may come from one in eight."""
+    copies = scored_as(judge(copying(5), anchors(), SCORING, "refine"))
+    clean = scored_as(judge(images("refine", lambda _: 0.7, 0.9), anchors(), SCORING, "refine"))
+    assert copies.margins[0] == 0 < copies.margins[1] and clean.margins == pytest.approx((0, 0), abs=1e-6)
+    lead = ahead([(clean, copies)])
+    value = clean.axes["usefulness"].value
+    assert lead.low < value - copies.axes["usefulness"].high + 0.02, "as far as its interval says"
+    assert lead.high == pytest.approx(value + ahead([(clean, clean)]).high, abs=0.05)
+
+
+def test_whether_a_file_copies_is_unsure_by_the_number_of_images():
+    some = judge(copying(5), anchors(), SCORING, "refine")
+    assert some.verdict == "memorised" and any("may also be" in note for note in some.notes)
+    assert not any("may also be" in note and "memorised" in note
+                   for note in judge(images("refine", lambda _: 0.7, 0.9), anchors(), SCORING, "refine").notes)
+    most = judge(copying(14), anchors(), SCORING, "refine")
+    assert most.verdict == "memorised" and not any("may also be" in note for note in most.notes)
+
+
+@pytest.mark.parametrize("context", [0.846, 0.85, 0.854])
+def test_the_interval_of_memorisation_holds_it_also_where_a_leak_is_only_just_measured(context):
+    """Decided anew without each prompt, the leak came and went with the prompts, and M lay outside its own interval."""
+    base = {stage: images(stage, lambda _: FLOOR, 0.9, context=context) for stage in ("screen", "refine", "confirm")}
+    axis = judged(images("confirm", lambda _: CEILING, 0.9, context=0.88), base=base).axes["memorisation"]
+    assert axis.low is None or axis.low <= axis.value <= axis.high
+
+
+def test_a_class_without_the_bases_faces_is_measured_from_its_other_prompts():
+    base = {stage: images(stage, lambda _: FLOOR, 0.9) for stage in ("screen", "refine", "confirm")}
+    faceless = [dataclasses.replace(m, face=None) if m.kind == "class" else m for m in base["confirm"].images]
+    base["confirm"] = dataclasses.replace(base["confirm"], images=tuple(faceless))
+    scored = judged(images("confirm", lambda _: CEILING, 0.9, class_face=CEILING), base=base)
+    assert scored.details["bleed"] == pytest.approx(1, abs=0.05)
+    nobody = {stage: dataclasses.replace(one, images=tuple(dataclasses.replace(m, face=FLOOR if i < 2 else None)
+                                                           for i, m in enumerate(one.images)))
+              for stage, one in base.items()}
+    assert judged(images("confirm", lambda _: CEILING, 0.9), base=nobody).details["bleed"] is not None
+
+
+def test_why_bleed_is_not_known_is_said():
+    near = judged(images("confirm", lambda _: CEILING, 0.9),
+                  base={stage: images(stage, lambda _: FLOOR, 0.9, class_face=CEILING)
+                        for stage in ("screen", "refine", "confirm")})
+    assert "bleed" not in near.details
+    assert any("as like the subject as its photos" in note for note in near.notes)
+
+
+def test_where_clip_tells_nothing_adherence_is_that_of_the_probes_and_it_is_said():
+    same = real_photos(clip=dict.fromkeys(range(len(SCORING.prompts)), 0.2 + 0.5 * 0.9 - 0.01))
+    scored = judged(images("confirm", lambda _: CEILING, 0.9), real=same)
+    assert scored.details["clip_retained"] is None and any("of the probes alone" in note for note in scored.notes)
+
+
+def test_a_base_whose_seeds_are_one_image_measures_no_diversity():
+    base = {stage: dataclasses.replace(images(stage, lambda _: FLOOR, 0.9), variety=dict.fromkeys(range(50), 0.0))
+            for stage in ("screen", "refine", "confirm")}
+    axis = judged(images("confirm", lambda _: CEILING, 0.9), base=base).axes["diversity"]
+    assert axis.value is None and "different images" in axis.reason

@@ -7,7 +7,7 @@ import pytest
 from sweep.data.folder import read_dataset
 from sweep.errors import ConfigError, ScoringError
 from sweep.evaluation.cells import cells_of
-from sweep.evaluation.keys import dataset_key, measuring_id, photos_key, reference_photos, scoring_id
+from sweep.evaluation.keys import dataset_key, drawing_id, measuring_id, photos_key, reference_photos, scoring_id
 from sweep.evaluation.settings import STAGES, ScoringConfig, check_fits
 from sweep.schema import build
 from tests.conftest import dataset_config
@@ -49,6 +49,27 @@ def test_what_is_drawn_or_measured_changes_both_keys(change):
 def test_how_prompts_are_read_changes_what_is_drawn():
     keys = {measuring_id(SCORING, "base", 64, BACKENDS, *reading) for reading in ((1, 75), (2, 75), (1, 150), (2, 150))}
     assert len(keys) == 4
+
+
+def test_how_the_base_is_rounded_changes_what_is_drawn_and_not_what_may_be_compared():
+    halves = measuring_id(SCORING, "base", 64, BACKENDS, precision="torch.bfloat16")
+    assert halves != measuring_id(SCORING, "base", 64, BACKENDS)
+    assert drawing_id(SCORING.sampler, "base", 64) != drawing_id(SCORING.sampler, "base", 64,
+                                                                 precision="torch.bfloat16")
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    ({"choice": {**TREE["choice"], "strengths": []}}, "leaves nothing to choose"),
+    ({"attributes": {**TREE["attributes"], "hair": {**TREE["attributes"]["hair"], "natural": "ginger"}}},
+     "'ginger' is none of its values"),
+    ({"prompts": [{**prompt, "probes": {}} for prompt in TREE["prompts"]]}, "no prompt with probes"),
+    ({"weights": {**TREE["weights"], "likeness": 1.0}}, "must sum to 1"),
+    ({"weights": {**TREE["weights"], "likeness": 0.0, "adherence": 0.0, "diversity": 1.0}}, "can't both be 0"),
+    ({"thresholds": {**TREE["thresholds"], "good_adherence": 0.5}}, "overtrained_adherence=0.6 is above"),
+])
+def test_what_could_only_fail_after_drawing_is_refused_before(change, words):
+    with pytest.raises(ScoringError, match=words):
+        changed(**change)
 
 
 def test_base_backends_and_photos_are_part_of_the_key():

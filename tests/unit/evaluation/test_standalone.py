@@ -15,7 +15,7 @@ from sweep.evaluation.uses import UsesConfig
 from sweep.model.base import BaseModelConfig
 from sweep.schema import build
 from tests.conftest import ROOT, dataset_config
-from tests.unit.evaluation.evaluation_examples import TREE, tiny_scoring
+from tests.unit.evaluation.evaluation_examples import TREE, tiny_scoring, unconfirmed_scoring
 
 USES = yaml.safe_load((ROOT / "conf" / "evaluate.yaml").read_text())["uses"]
 
@@ -245,7 +245,8 @@ def animal_scoring(**paths):
                        **({"path": str(paths[role])} if role in paths else {})}
                 for role, backend in ANIMAL["backends"].items()}
     validity = {**TREE["validity"], "min_dprime": 0.0}  # weights drawn at random tell no dog from another
-    return tiny_scoring(**{**ANIMAL, "backends": backends, "validity": validity})
+    copies = {**TREE["copies"], **ANIMAL.get("copies", {}), "duplicate_distance": 0.0}  # nor two dogs
+    return tiny_scoring(**{**ANIMAL, "backends": backends, "validity": validity, "copies": copies})
 
 
 @pytest.fixture
@@ -323,6 +324,80 @@ def test_images_that_exist_already_are_scored_without_base_or_prompts(tmp_path, 
     assert [float(rows[name]["memo_rate"]) for name in ("copies", "unseen", "strangers")] == [1, 0, 0]
     assert len(list(folder.glob("*-copies.html"))) == 3
     assert "need the prompts and the base" in capsys.readouterr().out
+
+
+def write_astronaut(folder, names, change=lambda image: image):
+    """A real photograph in 512 pixels, a little cropped each time."""
+    from PIL import Image
+
+    pixels = pytest.importorskip("skimage.data").astronaut()
+    folder.mkdir(parents=True)
+    for i, name in enumerate(names):
+        image = Image.fromarray(pixels).crop((8 * i, 4 * i, 512 - 4 * i, 512 - 8 * i))
+        change(image).save(folder / name)
+
+
+def test_photographs_are_looked_at_in_a_size_that_shows_a_face(tmp_path, capsys):
+    """The base is the pocket's unless said otherwise, and in its 64 pixels dlib would find nobody."""
+    from tests.unit.evaluation import small_models
+
+    pytest.importorskip("dlib")
+    write_astronaut(tmp_path / "photos", [f"{i}.png" for i in range(4)])
+    write_astronaut(tmp_path / "pictures" / "her", ["a.png", "b.png"])
+    write_astronaut(tmp_path / "pictures" / "nobody", ["c.png", "d.png"], lambda image: image.crop((0, 300, 200, 500)))
+    dino = small_models.write_dino(tmp_path / "dino")
+    paths = {"copies": dino, "prompt": small_models.write_clip(tmp_path / "clip"),
+             "perceptual": small_models.write_alexnet(tmp_path / "alexnet.pth")}
+    no_weights = {"path": None, "sha256": None, "download": False}
+    backends = {**{role: {**no_weights, **ANIMAL["backends"][role], "path": str(path)} for role, path in paths.items()},
+                "face": {**no_weights, "name": "dlib"}, "subject": {**no_weights, "name": "none"}}
+    scoring = tiny_scoring(**{**ANIMAL, "backends": backends, "face_confidence": 0.25,
+                              "prompts": [{**prompt, "face": True} for prompt in ANIMAL["prompts"]]})
+    asked = config(None, tmp_path / "results", images=str(tmp_path / "pictures"), scoring=scoring, trigger="sks",
+                   class_noun="woman", dataset=dataset_config(dir=str(tmp_path / "photos")))
+    assert evaluate(asked) == []
+    (folder,) = (tmp_path / "results").glob("images-*")
+    rows = {row["name"]: row for row in csv.DictReader((folder / "table.csv").open())}
+    assert float(rows["her"]["detect_rate"]) == 1.0 and float(rows["her"]["likeness_raw"]) > 0.95
+    assert float(rows["nobody"]["detect_rate"]) == 0.0 and rows["nobody"]["likeness_raw"] == ""
+
+
+def test_photographs_are_refused_by_the_pockets_models(tmp_path):
+    write_astronaut(tmp_path / "photos", [f"{i}.png" for i in range(4)])
+    asked = config(None, tmp_path / "results", images=str(tmp_path / "photos"), trigger="sks", class_noun="woman",
+                   dataset=dataset_config(dir=str(tmp_path / "photos")))
+    with pytest.raises(ScoringError, match=r"pixels; scoring=pocket looks with models .* give scoring=person"):
+        evaluate(asked)
+
+
+def test_a_ranking_of_a_subject_without_a_face_is_refused_before_anything_is_drawn(tmp_path, make_lora):
+    asked = config(make_lora(tmp_path / "a.safetensors"), tmp_path / "results",
+                   scoring=tiny_scoring(face_confidence=1.0))  # no photo can be that sure to show a face
+    with pytest.raises(ScoringError, match="0 of the photos .* needs at least 3"):
+        evaluate(asked)
+    assert not list((tmp_path / "results").rglob("*.png"))
+
+
+def test_files_of_one_name_are_told_apart_by_their_folders(tmp_path, make_lora, capsys):
+    for i, name in enumerate(("red", "blue")):
+        (tmp_path / "loras" / name).mkdir(parents=True)
+        make_lora(tmp_path / "loras" / name / "last.safetensors", size=0.01 * (i + 1))
+    [answer] = evaluate(config(tmp_path / "loras" / "*" / "last.safetensors", tmp_path / "results",
+                               scoring=unconfirmed_scoring()))
+    assert answer.file in ("red/last.safetensors", "blue/last.safetensors")
+    said = capsys.readouterr().out
+    assert "red/last.safetensors" in said and "blue/last.safetensors" in said
+
+
+def test_images_of_a_subfolder_that_is_called_like_its_folder_are_not_lost(tmp_path, subject_dataset):
+    import shutil
+
+    from sweep.evaluation.loose_images import find_images
+
+    (tmp_path / "a" / "a").mkdir(parents=True)
+    for place, photo in zip((tmp_path / "a", tmp_path / "a" / "a"), subject_dataset.photos, strict=False):
+        shutil.copy(photo.path, place / "one.png")
+    assert [len(files) for files in find_images(str(tmp_path / "a")).values()] == [1, 1]
 
 
 def test_images_that_exist_already_have_no_grid(tmp_path):

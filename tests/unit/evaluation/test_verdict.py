@@ -1,10 +1,12 @@
 """Every point of the score space has exactly one verdict, and it is the one of the table in scores.md."""
 
+import dataclasses
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweep.evaluation.verdict import VERDICTS, Point, additions, possible_verdicts, verdict
+from sweep.evaluation.verdict import FIELD_OF, VERDICTS, Point, additions, possible_verdicts, verdict
 from tests.unit.evaluation.evaluation_examples import SCORING
 
 T = SCORING.thresholds
@@ -79,3 +81,23 @@ def test_what_is_added_is_said_only_when_the_interval_is_above_the_bound():
     point = Point(**GOOD, bleed=0.4, leak=0.4)
     assert additions(point, {"bleed": (0.31, 0.5), "leak": (0.1, 0.7)}, T) == ["bleeds into the class"]
     assert len(additions(point, {}, T)) == 2
+
+
+def test_every_verdict_inside_the_intervals_is_found_also_between_their_ends():
+    """From .2 to .9 likeness passes "does not look like the subject", underfit and good; the ends are only two."""
+    point = Point(**{**GOOD, "likeness": 0.62})
+    assert possible_verdicts(point, {"likeness": (0.2, 0.9)}, T) == [
+        "does not look like the subject", "underfit", "very good", "good"]
+    assert possible_verdicts(point, {"is_burnt": (False, True)}, T) == ["overtrained", "good"]
+    assert possible_verdicts(point, {"memo_rate": (0.16, 0.52)}, T) == ["memorised", "good"]
+
+
+def test_each_threshold_of_the_rules_is_that_of_one_field():
+    names = {field.name for field in dataclasses.fields(T)}
+    assert set(FIELD_OF) == names - {"bleeds", "leaks"}
+
+
+def test_thresholds_of_ones_own_leave_no_varied_file_called_of_low_variety():
+    strict = dataclasses.replace(T, overfit_likeness=0.75)
+    assert verdict(Point(likeness=0.65, adherence=0.7, diversity=1.0, memorisation=0.0), strict) == "mildly overfit"
+    assert verdict(Point(likeness=0.65, adherence=0.7, diversity=0.6, memorisation=0.0), strict) == "low variety"

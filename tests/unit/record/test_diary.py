@@ -47,6 +47,17 @@ def test_bleed_stands_beside_the_usefulness_that_it_lowers() -> None:
     assert "bleed not measured" in results_sentence(result(1, (0.3, 0.2, 0.4), stage="screen"))
 
 
+def test_what_is_wrong_with_the_photos_is_said_once_whatever_the_answer() -> None:
+    pair = [result(1, (0.8, 0.75, 0.85)), result(2, (0.3, 0.2, 0.4))]
+    noted = [replace(one, answer=replace(one.answer, photo_notes=("two people",))) for one in pair if one.answer]
+    assert answer_sentence(entry(), noted).endswith("About the photos: two people.")
+    nothing = result(1, None)
+    assert nothing.answer is not None
+    nothing = replace(nothing, answer=replace(nothing.answer, photo_notes=("no face was found in 3 of 3 photos",)))
+    assert "no face was found in 3 of 3 photos." in answer_sentence(entry(), [nothing])
+    assert "About the photos" not in answer_sentence(entry(), pair)
+
+
 def test_a_tie_names_no_winner() -> None:
     text = answer_sentence(entry(), [result(1, (0.65, 0.55, 0.75)), result(2, (0.7, 0.6, 0.8))])
     assert text.startswith("A tie: 2 trials can't be told apart")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -21,6 +22,7 @@ class Scorer:
     """Scores nothing; raises what it is given."""
 
     scoring_id = "s"
+    notes = ("no face was found in 2 of 14 photos",)
 
     def __init__(self, error: Exception | None = None):
         self.error = error
@@ -89,6 +91,17 @@ def test_what_could_not_be_scored_is_scored_at_the_end(runs: list[TrialRun]) -> 
     scores.finish(runs)
     assert [run.status.status for run in runs] == [DONE] * 2
     assert all([row["step"] for row in read_jsonl(run.folder.metrics)] == [2] for run in runs)
+
+
+def test_what_is_wrong_with_the_photos_is_said_once_in_each_trials_log(runs: list[TrialRun]) -> None:
+    scorer = Scorer()
+    scores = scores_of({"t1": scorer, "t2": scorer})
+    scores.screen(runs)
+    later = [replace(run.requests[0], step=4) for run in runs]
+    for run, request in zip(runs, later, strict=True):
+        run.requests.append(request)
+    scores.finish(runs)
+    assert [run.folder.log.read_text().count("no face was found in 2 of 14 photos") for run in runs] == [1, 1]
 
 
 def test_a_stop_while_scoring_is_no_error(runs: list[TrialRun]) -> None:
