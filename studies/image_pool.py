@@ -135,7 +135,7 @@ def pool_of(lora_file: Path, num_images: int, work: Path, say: Say) -> Pool:
         if is_new:
             num_new += 1
             left_s = (time.monotonic() - began) / num_new * (len(todo) - place - 1)
-            say(f"{place + 1} of {len(todo)} prompts drawn ({2 * NUM_SEEDS} images each), at most {left_s / 60:.0f} "
+            say(f"{place + 1} of {len(todo)} prompts drawn, at most {left_s / 60:.0f} "
                 "minutes left")
     return Pool(scoring, painter.real(), lora, base)
 
@@ -151,36 +151,39 @@ class _Painter:
         self.backends = load_backends(scoring)
         self.dataset = default_dataset()
         self.observer = Observer(scoring, self.backends, self.dataset, self.base)
-        self.folder = work / "pool" / stable_hash([sha256_of(lora_file), to_tree(scoring.sampler), NUM_SEEDS,
-                                                   self.base.identity])
+        drawn_as = [to_tree(scoring.sampler), NUM_SEEDS, self.base.identity, self.backends.identities]
+        self.folders = {"base": work / "pool" / stable_hash(drawn_as),
+                        "lora": work / "pool" / stable_hash([sha256_of(lora_file), *drawn_as])}
 
     def draw(self, kind: str, index: int) -> bool:
-        """False if it was there already."""
-        path = self._path(kind, index)
-        if path.exists():
-            return False
+        """False if it was there already. The base's images serve every LoRA."""
         cells = self._cells(kind, index)
-        rows = [Row(None, 0.0, cell.class_text, cell.seed) for cell in cells]
-        rows += [Row(self.lora, 1.0, cell.text, cell.seed) for cell in cells]
-        images = quantised(generate(self.base, self.targets, rows, self.scoring.sampler,
-                                    resolution=self.base.resolution, batch_size=len(rows)))
-        tree = {}
-        for name, part in zip(("base", "lora"), images.split(len(cells)), strict=True):
+        rows = {"base": [Row(None, 0.0, cell.class_text, cell.seed) for cell in cells],
+                "lora": [Row(self.lora, 1.0, cell.text, cell.seed) for cell in cells]}
+        missing = [name for name in rows if not self._path(name, kind, index).exists()]
+        if not missing:
+            return False
+        wanted = [row for name in missing for row in rows[name]]
+        images = quantised(generate(self.base, self.targets, wanted, self.scoring.sampler,
+                                    resolution=self.base.resolution, batch_size=len(wanted)))
+        for name, part in zip(missing, images.split(len(cells)), strict=True):
             vectors = self.backends.perceptual.vectors(part)
-            tree[name] = {"set": set_to_json(self.observer.look(part, cells)),
-                          "distances": squared_distances(vectors, vectors).tolist()}
-        write_json(path, tree)
+            write_json(self._path(name, kind, index), {
+                "set": set_to_json(self.observer.look(part, cells)),
+                "distances": squared_distances(vectors, vectors).tolist()})
         return True
 
     def read(self, kind: str, index: int) -> tuple[Drawn, Drawn]:
         """The LoRA's and the base's; numbered by this pool's prompts, wherever they were drawn."""
-        tree = read_json(self._path(kind, index))
-        both = [Drawn(tuple(replace(m, index=index) for m in set_from_json(tree[name]["set"]).images),
-                      torch.tensor(tree[name]["distances"])) for name in ("lora", "base")]
+        both = []
+        for name in ("lora", "base"):
+            tree = read_json(self._path(name, kind, index))
+            images = set_from_json(tree["set"]).images
+            both.append(Drawn(tuple(replace(m, index=index) for m in images), torch.tensor(tree["distances"])))
         return both[0], both[1]
 
     def real(self) -> RealPhotos:
-        path = self.folder / f"real-{stable_hash(to_tree(self.scoring.prompts))}.json"
+        path = self.folders["base"] / f"real-{stable_hash(to_tree(self.scoring.prompts))}.json"
         if not path.exists():
             write_json(path, to_tree(self.observer.real_photos()))
         return real_from_json(read_json(path))
@@ -193,9 +196,9 @@ class _Painter:
             return [Cell("class", index, seed, plain, plain) for seed in range(NUM_SEEDS)]
         return [Cell("prompt", index, seed, typed, plain) for seed in range(NUM_SEEDS)]
 
-    def _path(self, kind: str, index: int) -> Path:
+    def _path(self, name: str, kind: str, index: int) -> Path:
         text = self.scoring.prompts[index].text if kind == "prompt" else self.scoring.class_prompts[index]
-        return self.folder / f"{kind}-{stable_hash(text)}.json"
+        return self.folders[name] / f"{kind}-{stable_hash(text)}.json"
 
 
 def default_dataset() -> Dataset:

@@ -117,8 +117,7 @@ def test_an_image_of_one_colour_holds_nothing_whatever_the_colour():
 
 
 def test_few_reference_photos_and_few_prompts_make_a_score_less_sure():
-    """The ceiling's error moves a likeness of 1 by all of it and one of 0 not at all; 16 prompts hide only rarer failures
-    than 4."""
+    """The error of the ceiling moves a likeness of 1 by all of it, one of 0 not at all; 4 prompts hide more than 16."""
     assert ceiling_error(0.0, 0.1, (0.8, 0.9, 1.0)) == 0
     assert ceiling_error(1.0, 0.1, (0.8, 0.9, 1.0)) == pytest.approx(0.1 / 3 ** 0.5 / 0.8)
     few, many = (ProbeTable(*(np.full(num, 0.9),) * 3) for num in (4, 16))
