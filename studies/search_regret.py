@@ -316,13 +316,18 @@ def report(found: Mapping[str, Any], table: Sequence[Setting], num_searches: int
 def _row_to_json(row: Setting) -> dict[str, Any]:
     return {"settings": dict(row.settings),
             "runs": [{"value": run.value, "screened": [
-                {"step": one.step, "usefulness": one.usefulness, "replicates": dict(one.replicates)}
+                {"step": one.step, "usefulness": one.usefulness, "replicates": dict(one.replicates),
+                 "margins": list(one.margins)}
                 for one in run.screened]} for run in row.runs]}
 
 
 def _row_from_json(tree: Mapping[str, Any]) -> Setting:
     return Setting(tree["settings"], tuple(
-        Run(run["value"], tuple(Screened(**one) for one in run["screened"])) for run in tree["runs"]))
+        Run(run["value"], tuple(_screened_from_json(one) for one in run["screened"])) for run in tree["runs"]))
+
+
+def _screened_from_json(tree: Mapping[str, Any]) -> Screened:
+    return Screened(**{**tree, "margins": tuple(tree.get("margins", (0.0, 0.0)))})
 
 
 if __name__ == "__main__":

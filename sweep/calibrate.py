@@ -153,8 +153,8 @@ def text_of(calibration: Calibration, defaults: Thresholds, said: Said) -> str:
     """The file, with what it is made of in its first lines."""
     assert calibration.left_out is not None
     lines = [f"# Thresholds of the verdicts, fitted to {said.num_notes} notes and {said.num_pairs} rated pairs.",
-             f"# Agreement: defaults {calibration.default_agreement:g} of {calibration.num} answers, fitted with each "
-             f"file or pair left out {calibration.left_out:g} of {calibration.num}.",
+             f"# Agreement: defaults {calibration.default_agreement:g} of {calibration.num} answers, fitted without "
+             f"the files that are asked about {calibration.left_out:g} of {calibration.num}.",
              "# Use: scoring.thresholds_file=THIS_FILE with train.py or evaluate.py."]
     for field in fields(Thresholds):
         value, default = getattr(calibration.thresholds, field.name), getattr(defaults, field.name)

@@ -75,8 +75,8 @@ class Score:
     notes: tuple[str, ...]  # additions to the verdict and what was dropped, in words
     elapsed_s: float
     guidance_scale: float | None = None  # None = the sampler's own, which the anchors are drawn at
-    # How much further below and above usefulness may lie, at 90 %, than leaving prompts out shows: by how few images
-    # say whether the file copies, and by its bleed, which other prompts measure.
+    # How much further below and above usefulness may lie, at 90 %, than replicates show: by how few images say whether
+    # the file copies, and by its bleed, which other prompts measure. (The ceiling's error all files share.)
     margins: tuple[float, float] = (0.0, 0.0)
 
 

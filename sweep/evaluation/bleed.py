@@ -34,12 +34,12 @@ class Bleed:
         return min(max(self.value, 0.0), 1.0)
 
     @property
-    def clipped_margin(self) -> float:
-        """Half the interval's width inside [0, 1]."""
+    def clipped_margins(self) -> tuple[float, float]:
+        """How far the interval reaches below and above inside [0, 1]."""
         if self.interval.low is None or self.interval.high is None:
-            return 0.0
+            return 0.0, 0.0
         low, high = (min(max(bound, 0.0), 1.0) for bound in (self.interval.low, self.interval.high))
-        return (high - low) / 2
+        return self.clipped - low, high - self.clipped
 
     def details(self) -> dict[str, float | None]:
         return {"bleed": self.value, "bleed_low": self.interval.low, "bleed_high": self.interval.high,

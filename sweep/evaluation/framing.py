@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from sweep.comparison import CONFIDENCE, MIN_UNITS, Interval, jackknife_interval
-from sweep.evaluation.likeness import likeness
+from sweep.evaluation.intervals import widened
+from sweep.evaluation.likeness import ceiling_error, likeness
 from sweep.evaluation.paired import WORTH_SAYING
 from sweep.evaluation.settings import ScoringConfig
-from sweep.evaluation.table import Floats, Table
+from sweep.evaluation.table import Floats, Table, mean_of
 from sweep.framings import FRAMINGS, framing_key
 
 
@@ -34,8 +35,9 @@ class Framed:
         return {name: self.value, f"{name}_low": self.interval.low, f"{name}_high": self.interval.high}
 
 
-def by_framing(table: Table, scoring: ScoringConfig, ceiling: float) -> list[Framed]:
+def by_framing(table: Table, scoring: ScoringConfig, ceiling_faces: Sequence[float]) -> list[Framed]:
     """The framings that the stage's prompts have, the nearest first; none if there is but one."""
+    ceiling = mean_of(ceiling_faces)
     framing_of = [scoring.prompts[p].framing for p in table.prompts]
     shown = [framing for framing in FRAMINGS if framing in framing_of]
     if len(shown) < 2 or math.isnan(ceiling):
@@ -51,7 +53,9 @@ def by_framing(table: Table, scoring: ScoringConfig, ceiling: float) -> list[Fra
         rest, others = _likeness(table.every_gen_P[there], table.every_base_P[there], ceiling)
         gap = _difference(value, jackknife_interval(value, replicates, confidence),
                           rest, jackknife_interval(rest, others, confidence))
-        framed.append(Framed(framing, value, jackknife_interval(value, replicates), rest, gap))
+        error = ceiling_error(value, float(table.every_base_P[here].mean()), ceiling_faces)
+        interval = widened(jackknife_interval(value, replicates), value, error)
+        framed.append(Framed(framing, value, interval, rest, gap))
     return framed
 
 

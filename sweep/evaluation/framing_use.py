@@ -63,7 +63,8 @@ def score_framings(config: FramingConfig, lora: FoundLora, answer: Answer, score
     with_trigger, without = subject_words(scorer.scoring, scorer.dataset)
     seeds = range(scorer.scoring.confirm.first_seed, scorer.scoring.confirm.first_seed + config.num_seeds)
     file, digest = read_trained(lora.path, scorer.targets), sha256_of(lora.path)
-    problem, ceiling = scorer.anchors.likeness_problem(scorer.scoring), mean_of(scorer.anchors.real.ceiling_faces)
+    problem, ceiling_faces = scorer.anchors.likeness_problem(scorer.scoring), scorer.anchors.real.ceiling_faces
+    ceiling = mean_of(ceiling_faces)
     results: list[FramingResult] = []
     first = None
     for framing in config.words:
@@ -78,6 +79,6 @@ def score_framings(config: FramingConfig, lora: FoundLora, answer: Answer, score
         units = face_units(own, {m.key: m for m in base})
         change, interval = change_of(first, units, ceiling) if first is not None else (None, Interval(None, None, 0))
         first = units if first is None else first
-        results.append(FramingResult(framing, likeness_of(units, ceiling, problem),
+        results.append(FramingResult(framing, likeness_of(units, ceiling_faces, problem),
                                      mean_of([float(m.face is not None) for m in own]), change, interval))
     return results

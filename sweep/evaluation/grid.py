@@ -112,7 +112,7 @@ def draw_grid(config: GridConfig, loras: Sequence[FoundLora], scorer: Scorer, fo
                          for (lora, strength), m in zip(arms, measured, strict=True)]
             path = folder / f"grid-{p + 1}-seed{seed}.png"
             write_page(path, Page(title=f"{cell.text}   (seed {seed})", columns=[f"{s:g}" for s in config.strengths],
-                                  rows=[lora.path.stem for lora in loras], blocks=blocks))
+                                  rows=[lora.called.removesuffix(".safetensors") for lora in loras], blocks=blocks))
             pages.append(path)
     write_text(folder / "grid.csv", _csv(rows))
     return pages
@@ -139,7 +139,7 @@ def _words(image: Measured, scoring: ScoringConfig) -> str:
 
 def _row(lora: FoundLora, strength: float, guidance: float, cell: Cell, image: Measured,
          scorer: Scorer) -> dict[str, object]:
-    return {"file": lora.path.name, "epoch": lora.epoch, "step": lora.step, "strength": strength, "guidance": guidance,
+    return {"file": lora.called, "epoch": lora.epoch, "step": lora.step, "strength": strength, "guidance": guidance,
             "prompt": cell.text, "seed": cell.seed, "is_broken": image.is_broken, "likeness_raw": image.face,
             "clip": image.clip, "nearest": image.nearest,
             "nearest_photo": scorer.dataset.photos[image.nearest_photo].path.name,

@@ -53,7 +53,8 @@ def with_inner_ranks(loras: Sequence[FoundLora], ranks: Sequence[int], folder: P
             path = folder / sha256_of(lora.path)[:8] / f"{lora.path.stem}-rank{rank}.safetensors"
             path.parent.mkdir(parents=True, exist_ok=True)
             inner(lora.path, path, targets, rank=rank)
-            found.append(replace(lora, path=path))
+            found.append(replace(lora, path=path, name=f"{lora.called.removesuffix('.safetensors')}-rank{rank}"
+                                 ".safetensors"))
     return found
 
 

@@ -125,7 +125,7 @@ def score_inpainting(config: InpaintConfig, lora: FoundLora, answer: Answer, sco
         units = face_units([own[i] for i in chosen], {base[i].key: base[i] for i in chosen})
         return InpaintResult(
             name, len(chosen), mean_of([pictures[i].masked_frac for i in chosen]),
-            likeness_of(units, mean_of(scorer.anchors.real.ceiling_faces),
+            likeness_of(units, scorer.anchors.real.ceiling_faces,
                         scorer.anchors.likeness_problem(scorer.scoring)),
             mean_of([float(own[i].face is not None) for i in chosen]),
             *(_known_mean([column[i] for i in chosen]) for column in changes))

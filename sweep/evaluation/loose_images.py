@@ -87,8 +87,8 @@ def score_images(sets: dict[str, list[Path]], observer: Observer, folder: Path) 
             diversity=measured.variety.get(0),
             clipped=statistics.fmean(m.look["clipped"] for m in whole) if whole else None))
         photos = [photo.path for photo in observer.dataset.photos]
-        write_copy_report(folder / f"{name.rstrip('/')}-copies.html", images, cells, measured.images, photos, limit,
-                          name)
+        report = "copies.html" if name.endswith("/") else f"{name}-copies.html"
+        write_copy_report(folder / report, images, cells, measured.images, photos, limit, name)
     scored.sort(key=lambda row: -1.0 if row.likeness is None else row.likeness, reverse=True)
     write_text(folder / "table.csv", _csv(scored))
     return scored

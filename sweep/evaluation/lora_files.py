@@ -6,7 +6,7 @@ import glob
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sweep.errors import AdapterFileError, ModelError
@@ -19,11 +19,16 @@ _STEP = re.compile(r"step(\d+)$")  # NAME-step00000500.safetensors
 
 @dataclass(frozen=True, slots=True)
 class FoundLora:
-    """A LoRA file. epoch, step: 0 where neither its metadata nor its name tells."""
+    """A LoRA file. epoch, step: 0 where neither its metadata nor its name tells. name: "" = its file's."""
 
     path: Path
     epoch: int
     step: int
+    name: str = ""
+
+    @property
+    def called(self) -> str:
+        return self.name or self.path.name
 
 
 def find_loras(pattern: str) -> tuple[list[FoundLora], list[str]]:
@@ -50,7 +55,9 @@ def find_loras(pattern: str) -> tuple[list[FoundLora], list[str]]:
             problems.append(str(error))
     if not found:
         raise AdapterFileError(f"lora={pattern} matches no LoRA file:\n  " + "\n  ".join(problems[:10]))
-    return sorted(found, key=lambda lora: (lora.step, lora.epoch, lora.path.name)), problems
+    names = names_of([lora.path for lora in found])
+    named = [replace(lora, name=name) for lora, name in zip(found, names, strict=True)]
+    return sorted(named, key=lambda lora: (lora.step, lora.epoch, lora.path.name)), problems
 
 
 def names_of(paths: Sequence[Path]) -> list[str]:

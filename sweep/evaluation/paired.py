@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from sweep.comparison import Interval, jackknife_interval
-from sweep.evaluation.likeness import likeness
+from sweep.evaluation.intervals import widened
+from sweep.evaluation.likeness import ceiling_error, likeness
 from sweep.evaluation.measure import Measured
 from sweep.evaluation.table import mean_of
 from sweep.trial import Estimate
@@ -45,14 +46,17 @@ def face_units(images: Sequence[Measured], base: Mapping[Key, Measured]) -> dict
             for index, pairs in rows.items()}
 
 
-def likeness_of(units: Mapping[int, FaceUnit], ceiling: float, problem: str = "") -> Estimate:
-    """Normalised, with its interval over the units. problem: why likeness can't be measured at all, if it can't."""
+def likeness_of(units: Mapping[int, FaceUnit], ceiling_faces: Sequence[float], problem: str = "") -> Estimate:
+    """Normalised, with its interval over the units and the ceiling's photos. problem: why likeness can't be measured at
+    all, if it can't."""
+    ceiling = mean_of(ceiling_faces)
     raw = mean_of([unit.gen for unit in units.values()])
     if problem or not units or math.isnan(ceiling):
         return Estimate(value=None, low=None, high=None, raw=None if math.isnan(raw) else raw, n=len(units),
                         reason=problem or "the base model draws no face there")
     value, left_out = _likeness(units, sorted(units), ceiling)
-    interval = jackknife_interval(value, left_out)
+    floor = mean_of([unit.base for unit in units.values()])
+    interval = widened(jackknife_interval(value, left_out), value, ceiling_error(value, floor, ceiling_faces))
     return Estimate(value=value, low=interval.low, high=interval.high, raw=raw, n=len(units), reason=interval.reason)
 
 

@@ -29,7 +29,7 @@ from sweep.evaluation.measure import Measured, MeasuredSet
 from sweep.evaluation.memorisation import memo_gap, memo_rate, memorisation, normalised_gap
 from sweep.evaluation.settings import ScoringConfig
 from sweep.evaluation.table import Table, mean_of, table_of
-from sweep.evaluation.usefulness import usefulness
+from sweep.evaluation.usefulness import exponents, usefulness
 from sweep.evaluation.verdict import INVALID, additions, point_of, possible_verdicts, verdict
 from sweep.trial import AXES, Estimate
 
@@ -69,9 +69,10 @@ def judge(measured: MeasuredSet, anchors: Anchors, scoring: ScoringConfig, stage
             for name in AXES}
     over_prompts = axes["usefulness"]
     if not reasons.get("usefulness") and values["memo_rate"] > 0:
-        uncopied = jackknife_interval(values["uncopied_usefulness"], [row["uncopied_usefulness"] for row in left_out])
-        axes["usefulness"] = _with_copies(axes["usefulness"], uncopied, values["uncopied_usefulness"],
-                                          axes["memorisation"])
+        worth = values["uncopied_usefulness"]
+        uncopied = widened(jackknife_interval(worth, [row["uncopied_usefulness"] for row in left_out]), worth,
+                           worth * _relative_error(values, table, anchors, scoring))
+        axes["usefulness"] = _with_copies(axes["usefulness"], uncopied, worth, axes["memorisation"])
     if bleed is not None and not reasons.get("usefulness"):
         axes["usefulness"] = _with_bleed(axes["usefulness"], bleed, scoring.weights.bleed)
     leaked = _leak_interval(values, left_out)
@@ -80,7 +81,7 @@ def judge(measured: MeasuredSet, anchors: Anchors, scoring: ScoringConfig, stage
                 "leak_high": leaked.high, "memo_gap_low": _gap_interval(values, left_out, anchors).low}
     details |= bleed.details() if bleed is not None else {}
     if "likeness" not in reasons:
-        framed = by_framing(table, scoring, mean_of(anchors.real.ceiling_faces))
+        framed = by_framing(table, scoring, anchors.real.ceiling_faces)
         details |= {name: value for each in framed for name, value in each.details().items()}
         notes += framing_notes(framed)
     if math.isnan(values["leak"]):
@@ -88,7 +89,7 @@ def judge(measured: MeasuredSet, anchors: Anchors, scoring: ScoringConfig, stage
     if math.isnan(values["clip_retained"]):
         notes.append("adherence is that of the probes alone: CLIP hardly tells the base's images from photos that "
                      "ignore the prompt")
-    bounds = _bounds(axes, details, values, left_out, images, scoring)
+    bounds = _bounds(axes, details, values, left_out, images, table, scoring)
     words, more = _words(axes, details, reasons, bounds, scoring)
     replicates = {str(p): row["usefulness"] for p, row in zip(table.prompts, left_out, strict=True)}
     if axes["usefulness"].value is None or not all(math.isfinite(value) for value in replicates.values()):
@@ -102,7 +103,8 @@ def _known(found: Bleed | str) -> tuple[Bleed | None, str]:
 
 
 def _beyond(stated: Estimate, over_prompts: Estimate) -> tuple[float, float]:
-    """What the interval holds beyond that of leaving prompts out, as margins whose squares add to its own."""
+    """What copies and bleed add to the interval, as margins whose squares add to its own. The ceiling's error is no
+    part of it, since all files share the ceiling, nor are failures too rare for any file's prompts to show."""
     if (stated.value is None or stated.low is None or stated.high is None or over_prompts.low is None
             or over_prompts.high is None):
         return 0.0, 0.0
@@ -230,12 +232,18 @@ def _other_error(name: str, values: dict[str, float], table: Table, anchors: Anc
                  if not math.isnan(values[f"probe_{probe}"])]
         weight = 1.0 if math.isnan(values["clip_retained"]) else scoring.weights.probes
         return weight / len(known) * math.hypot(*known)
-    if name == "usefulness":  # of U = L^l A^a ..., to first order
-        parts = {"likeness": scoring.weights.likeness, "adherence": scoring.weights.adherence}
-        return values["usefulness"] * math.hypot(*(
-            weight * _other_error(part, values, table, anchors, scoring) / values[part]
-            for part, weight in parts.items() if scoring.weights.clip_low < values[part] < 1))
-    return 0.0
+    return values["usefulness"] * _relative_error(values, table, anchors, scoring) if name == "usefulness" else 0.0
+
+
+def _relative_error(values: dict[str, float], table: Table, anchors: Anchors, scoring: ScoringConfig) -> float:
+    """What these errors of likeness and adherence make of U = c(L)^l c(A)^a ..., to first order; of a part that lies
+    above 1, where c clips it, as much of the error as reaches below 1."""
+    found = []
+    for part, exponent in exponents(scoring.weights, is_varied=not math.isnan(values["diversity"])).items():
+        error = _other_error(part, values, table, anchors, scoring) - max(values[part] - 1, 0.0)
+        if part != "diversity" and values[part] > scoring.weights.clip_low and error > 0:
+            found.append(exponent * error / min(values[part], 1.0))
+    return math.hypot(*found)
 
 
 def _gap_interval(values: dict[str, float], left_out: Sequence[dict[str, float]], anchors: Anchors) -> Interval:
@@ -269,8 +277,9 @@ def _with_bleed(usefulness: Estimate, bleed: Bleed, weight: float) -> Estimate:
     if usefulness.value is None or usefulness.low is None or usefulness.high is None:
         return usefulness
     slope = usefulness.value * weight / (1 - weight * bleed.clipped)
-    below, above = (math.hypot(margin, slope * bleed.clipped_margin)
-                    for margin in (usefulness.value - usefulness.low, usefulness.high - usefulness.value))
+    less, more = bleed.clipped_margins
+    below = math.hypot(usefulness.value - usefulness.low, slope * more)
+    above = math.hypot(usefulness.high - usefulness.value, slope * less)
     return dataclasses.replace(usefulness, low=max(usefulness.value - below, 0.0),
                                high=min(usefulness.value + above, 1.0))
 
@@ -315,17 +324,22 @@ def _details(measured: MeasuredSet, images: Sequence[Measured], values: dict[str
 
 
 def _bounds(axes: dict[str, Estimate], details: dict[str, float | None], values: dict[str, float],
-            left_out: Sequence[dict[str, float]], images: Sequence[Measured],
+            left_out: Sequence[dict[str, float]], images: Sequence[Measured], table: Table,
             scoring: ScoringConfig) -> dict[str, tuple[float, float]]:
-    """Low and high of each field of a verdict's point that has an interval. (`memo_gap_low` is a bound itself.)"""
+    """Low and high of each field of a verdict's point that has an interval. (`memo_gap_low` is a bound itself. Of a
+    file that copies nothing the rate is taken as it is, as in its usefulness: 8 images can't tell 0 from 1 in 4.)"""
     faces = [m.face is not None for m in images if scoring.prompts[m.index].face]
     known = {name: (axis.low, axis.high) for name, axis in axes.items() if name != "usefulness"}
     known |= {name: (details.get(f"{name}_low"), details.get(f"{name}_high")) for name in ("leak", "bleed")}
-    shares = {"memo_rate": rate_interval(round(values["memo_rate"] * len(images)), len(images)),
-              "detect_rate": rate_interval(sum(faces), len(faces))}
-    means = {field: jackknife_interval(values[name], [row[name] for row in left_out])
-             for field, name in (("hair", "probe_hair"), ("drift", "drift_to_natural"), ("burn", "burn"))
-             if name in values}
+    shares = {"detect_rate": rate_interval(sum(faces), len(faces))}
+    if values["memo_rate"] > 0:
+        shares["memo_rate"] = rate_interval(round(values["memo_rate"] * len(images)), len(images))
+    every = np.zeros(len(table.prompts))
+    columns = {"drift": ("drift_to_natural", table.drift_P), "burn": ("burn", every)}
+    columns |= {"hair": ("probe_hair", table.probes["hair"].gen_P)} if "hair" in table.probes else {}
+    means = {field: jackknife_interval(values[name], [left_out[i][name] for i in range(len(column_P))
+                                                       if not math.isnan(column_P[i])])
+             for field, (name, column_P) in columns.items()}
     known |= {name: (interval.low, interval.high) for name, interval in {**shares, **means}.items()}
     bounds = {name: (low, high) for name, (low, high) in known.items() if low is not None and high is not None}
     if "burn" in bounds:

@@ -18,7 +18,7 @@ from sweep.evaluation.inner_ranks import check_inner_ranks, smallest_as_good, wi
 from sweep.evaluation.inpainting import inpainting_base
 from sweep.evaluation.keys import photos_key, reference_photos
 from sweep.evaluation.loose_images import ImageSet, find_images, score_images
-from sweep.evaluation.lora_files import FoundLora, find_loras, names_of
+from sweep.evaluation.lora_files import FoundLora, find_loras
 from sweep.evaluation.ranking import rank, show, show_images, table_csv
 from sweep.evaluation.settings import MIN_REFERENCES, SCORINGS, NoScoring, check_fits
 from sweep.evaluation.uses import UsesConfig, check_uses, chosen, score_uses
@@ -130,9 +130,9 @@ def _on_base(config: EvaluateConfig, loras: Sequence[FoundLora], dataset: Datase
     for line in scorer.notes:
         print(f"note: {line}", file=sys.stderr)
     if config.ranking and scorer.real.num_faces < MIN_REFERENCES:
-        raise ScoringError(f"{scorer.real.num_faces} of the photos that likeness is measured against show the subject; "
-                           f"a ranking needs at least {MIN_REFERENCES}. Add photos, or look at the files with "
-                           "ranking=false grid=plain.")
+        raise ScoringError(f"{scorer.real.num_faces} of the photos that likeness is measured against show the subject "
+                           f"(near-duplicates count once); a ranking needs at least {MIN_REFERENCES}. Add photos, or "
+                           "look at the files with ranking=false grid=plain.")
     folder = _folder(config, scorer)
     if config.inner_ranks:
         loras = with_inner_ranks(loras, config.inner_ranks, folder / "inner", scorer.targets)
@@ -278,9 +278,8 @@ def _folder(config: EvaluateConfig, scorer: Scorer) -> Path:
 def _score(loras: Sequence[FoundLora], scorer: Scorer, folder: Path) -> tuple[list[Score], Answer]:
     from sweep.evaluation.scorer import ScoreRequest
 
-    names = names_of([lora.path for lora in loras])
     requests = [ScoreRequest(file=lora.path, epoch=lora.epoch, step=lora.step, scores_dir=folder / "scores",
-                             images_dir=folder / "images", name=name) for lora, name in zip(loras, names, strict=True)]
+                             images_dir=folder / "images", name=lora.called) for lora in loras]
     progress = _on_progress()
     scores = scorer.screen(requests, progress)
     answer = scorer.finish([requests], progress)[0]

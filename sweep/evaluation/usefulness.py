@@ -13,12 +13,15 @@ def usefulness(likeness: float, adherence: float, diversity: float | None, memor
     bleed: B, 0 to 1. Where it grows in proportion to L, U grows with L as long as b <= l / (1 + l).
     diversity: None where a stage draws one seed per prompt; the other two exponents then share its weight.
     """
-    exponents = [(likeness, weights.likeness), (adherence, weights.adherence)]
-    if diversity is not None:
-        exponents.append((diversity, weights.diversity))
-    total = weights.likeness + weights.adherence + weights.diversity
-    scale = total / sum(weight for _, weight in exponents)
+    values = {"likeness": likeness, "adherence": adherence, "diversity": diversity}
     product = 1.0
-    for value, weight in exponents:
-        product *= min(max(value, weights.clip_low), 1.0) ** (weight * scale)
+    for name, exponent in exponents(weights, is_varied=diversity is not None).items():
+        product *= min(max(values[name] or 0.0, weights.clip_low), 1.0) ** exponent
     return product * (1 - memorisation) * (1 - weights.bleed * bleed)
+
+
+def exponents(weights: Weights, *, is_varied: bool) -> dict[str, float]:
+    """Of the parts that are measured, which sum to 1. is_varied: diversity is one of them."""
+    names = ("likeness", "adherence", "diversity")[:3 if is_varied else 2]
+    total = sum(getattr(weights, name) for name in names)
+    return {name: getattr(weights, name) / total for name in names}

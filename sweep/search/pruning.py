@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
-from sweep.comparison import Interval, cautious_value, jackknife_interval, stretched
+from sweep.comparison import Interval, cautious_value, jackknife_interval, stretched, t_quantile
 from sweep.search.outcome import Screened
 from sweep.search.settings import Pruning
 
@@ -60,8 +60,9 @@ def difference(one: Screened, other: Screened, confidence: float) -> Interval:
     shared = sorted(set(one.replicates) & set(other.replicates))
     over_prompts = jackknife_interval(one.usefulness - other.usefulness,
                                       [one.replicates[p] - other.replicates[p] for p in shared], confidence)
-    return stretched(over_prompts, math.hypot(one.margins[0], other.margins[1]),
-                     math.hypot(one.margins[1], other.margins[0]))
+    wider = t_quantile(max(over_prompts.n - 1, 1), confidence) / t_quantile(max(over_prompts.n - 1, 1))  # than at 90 %
+    return stretched(over_prompts, wider * math.hypot(one.margins[0], other.margins[1]),
+                     wider * math.hypot(one.margins[1], other.margins[0]))
 
 
 def _cautious(one: Screened) -> float:

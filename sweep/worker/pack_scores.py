@@ -51,12 +51,13 @@ class PackScores:
         pairs = [(run, request) for run in runs for request in unscored(run, scorer.scoring_id)]
         if not pairs:
             return
+        started = time.perf_counter()
+        about_photos = scorer.notes
         for run in runs:
             if run.trial.train_id not in self._told:
-                self._told.add(run.trial.train_id)
-                for line in scorer.notes:
+                for line in about_photos:
                     run.say(line)
-        started = time.perf_counter()
+                self._told.add(run.trial.train_id)
         scores = scorer.screen([request for _, request in pairs], on_progress=self.trials.stop_if_asked)
         share_s = (time.perf_counter() - started) / len(pairs)
         for (run, _), score in zip(pairs, scores, strict=True):

@@ -9,6 +9,7 @@ import pytest
 from sweep.comparison import ahead
 from sweep.errors import ScoringError
 from sweep.evaluation.score import judge
+from sweep.evaluation.usefulness import exponents
 from sweep.trial import AXES, Score, to_json
 from tests.unit.evaluation.evaluation_examples import CEILING, FLOOR, LOOK, SCORING, anchors, images, real_photos
 
@@ -213,8 +214,9 @@ def test_a_few_copies_decide_nothing_between_two_files():
 def test_whether_a_file_copies_is_unsure_by_the_number_of_images():
     some = judge(copying(5), anchors(), SCORING, "refine")
     assert some.verdict == "memorised" and any("may also be" in note for note in some.notes)
-    assert not any("may also be" in note and "memorised" in note
-                   for note in judge(images("refine", lambda _: 0.7, 0.9), anchors(), SCORING, "refine").notes)
+    for stage in ("screen", "refine"):
+        clean = judge(images(stage, lambda _: 0.7, 0.9), anchors(), SCORING, stage)
+        assert not any("may also be" in note and "memorised" in note for note in clean.notes)
     most = judge(copying(14), anchors(), SCORING, "refine")
     assert most.verdict == "memorised" and not any("may also be" in note for note in most.notes)
 
@@ -258,3 +260,25 @@ def test_a_base_whose_seeds_are_one_image_measures_no_diversity():
             for stage in ("screen", "refine", "confirm")}
     axis = judged(images("confirm", lambda _: CEILING, 0.9), base=base).axes["diversity"]
     assert axis.value is None and "different images" in axis.reason
+
+
+def test_a_ceiling_of_few_photos_makes_usefulness_unsure_also_above_it():
+    """Likeness of 1.06 (.79 to 1.33): c clips what is above 1, but not what the interval reaches below it."""
+    few = real_photos(ceiling_faces=(0.7, 0.9, 1.1))
+    at, above = (judged(images("confirm", lambda _, face=face: face, 0.9), real=few) for face in (CEILING, 0.95))
+    assert above.axes["likeness"].value > 1 > above.axes["likeness"].low
+    assert at.axes["usefulness"].low < above.axes["usefulness"].low < 0.95
+
+
+def test_where_diversity_is_not_measured_the_others_share_its_weight_in_the_error_too():
+    assert exponents(SCORING.weights, is_varied=False) == pytest.approx({"likeness": 0.5 / 0.85,
+                                                                         "adherence": 0.35 / 0.85})
+    assert sum(exponents(SCORING.weights, is_varied=True).values()) == pytest.approx(1)
+
+
+def test_bleed_that_may_only_be_more_makes_usefulness_only_less():
+    drawn = images("confirm", lambda _: CEILING, 0.9)
+    swinging = tuple(dataclasses.replace(m, face=FLOOR + 0.3 * (-1) ** m.index) if m.kind == "class" else m
+                     for m in drawn.images)
+    margins = judged(dataclasses.replace(drawn, images=swinging)).margins
+    assert margins[0] > 0.01 and margins[1] < 0.001

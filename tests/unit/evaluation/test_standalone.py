@@ -383,7 +383,9 @@ def test_files_of_one_name_are_told_apart_by_their_folders(tmp_path, make_lora, 
         (tmp_path / "loras" / name).mkdir(parents=True)
         make_lora(tmp_path / "loras" / name / "last.safetensors", size=0.01 * (i + 1))
     [answer] = evaluate(config(tmp_path / "loras" / "*" / "last.safetensors", tmp_path / "results",
-                               scoring=unconfirmed_scoring()))
+                               scoring=unconfirmed_scoring(), grid=replace(GRID, strengths=(1.0,))))
+    [grid] = (tmp_path / "results").rglob("grid.csv")
+    assert {row["file"] for row in csv.DictReader(grid.open())} == {"red/last.safetensors", "blue/last.safetensors"}
     assert answer.file in ("red/last.safetensors", "blue/last.safetensors")
     said = capsys.readouterr().out
     assert "red/last.safetensors" in said and "blue/last.safetensors" in said
@@ -392,12 +394,13 @@ def test_files_of_one_name_are_told_apart_by_their_folders(tmp_path, make_lora, 
 def test_images_of_a_subfolder_that_is_called_like_its_folder_are_not_lost(tmp_path, subject_dataset):
     import shutil
 
-    from sweep.evaluation.loose_images import find_images
-
     (tmp_path / "a" / "a").mkdir(parents=True)
     for place, photo in zip((tmp_path / "a", tmp_path / "a" / "a"), subject_dataset.photos, strict=False):
         shutil.copy(photo.path, place / "one.png")
-    assert [len(files) for files in find_images(str(tmp_path / "a")).values()] == [1, 1]
+    evaluate(config(None, tmp_path / "results", images=str(tmp_path / "a")))
+    (folder,) = (tmp_path / "results").glob("images-*")
+    assert [row["name"] for row in csv.DictReader((folder / "table.csv").open())] in (["a", "a/"], ["a/", "a"])
+    assert len(list(folder.glob("*copies.html"))) == 2
 
 
 def test_images_that_exist_already_have_no_grid(tmp_path):

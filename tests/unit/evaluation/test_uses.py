@@ -48,8 +48,9 @@ def test_a_planted_loss_of_likeness_is_told_and_none_is_not():
     assert told_change(-0.4, Interval(-0.9, 0.1, 3)).startswith("unsure on so few images")
     assert told_change(*change_of(units(0.4), units(0.8), CEILING)).startswith("more like the subject (+0.40")
     assert "can't be known" in told_change(*change_of({}, units(0.8), CEILING))
-    assert likeness_of(units(0.8), CEILING).value == pytest.approx(0.8)
-    assert likeness_of({}, CEILING).value is None and likeness_of(units(0.8), CEILING, "no faces").reason == "no faces"
+    assert likeness_of(units(0.8), (CEILING,)).value == pytest.approx(0.8)
+    assert likeness_of({}, (CEILING,)).value is None
+    assert likeness_of(units(0.8), (CEILING,), "no faces").reason == "no faces"
 
 
 def test_a_face_that_is_missing_counts_as_the_base_there():
