@@ -81,6 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--images", type=int, default=2000, help="images of the LoRA in the pool; 200 for a try")
     parser.add_argument("--samples", type=int, default=500, help="resamplings of prompts and seeds")
     parser.add_argument("--lora", type=Path, help="a LoRA of the pocket base's own subject; default: one is trained")
+    parser.add_argument("--about", default="", help="a sentence on that LoRA, for the report")
     parser.add_argument("--steps", type=int, default=1000, help="of that training")
     add_places(parser, "intervals", WORK, "the pool is")
     asked = parser.parse_args(arguments)
@@ -94,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = f" --steps {asked.steps}" if asked.lora is None else f" --lora {asked.lora.name}"
     write_report(found, asked.out, {
         "command": f"python -m studies.intervals --images {asked.images} --samples {asked.samples}{options}",
-        "date": today(), "hardware": hardware(), "commit": made_by, "num_images": pool.num_images,
+        "about": asked.about, "date": today(), "hardware": hardware(), "commit": made_by, "num_images": pool.num_images,
         "num_prompts": pool.num_images // NUM_SEEDS, "minutes": round((time.monotonic() - began) / 60, 1)})
     print((asked.out / "README.md").read_text(encoding="utf-8"))
 
@@ -210,7 +211,8 @@ def write_report(found: Sequence[Coverage], out: Path, made: Mapping[str, Any]) 
         {name: getattr(row, name) for name in Coverage.__dataclass_fields__} for row in found]})
     lines = ["# Do the stated 90 % intervals hold the truth?", "",
              f"{made['num_images']} images of one LoRA on the pocket base ({made['num_prompts']} prompts x {NUM_SEEDS} "
-             "seeds) and as many of the base; samples as each stage draws them. Wanted: 85 to 95 %.", "",
+             f"seeds) and as many of the base; samples as each stage draws them. Wanted: 85 to 95 %. {made['about']}"
+             .rstrip(), "",
              "| stage | axis | truth | covered | 90 % interval | as wanted | bias | spread of estimates | half width | "
              "samples |", "|---|---|---|---|---|---|---|---|---|---|"]
     for row in found:
@@ -221,7 +223,8 @@ def write_report(found: Sequence[Coverage], out: Path, made: Mapping[str, Any]) 
                          f"{row.half_width:.3f} | {row.num}{unknown} |")
     lines += ["", "An axis whose truth is its least value (memorisation 0) is held by every interval that begins "
               "there: there is nothing below to miss.", "",
-              f"{made['hardware']}; commit {made['commit']}; {made['minutes']} minutes.", "",
+              f"{made['hardware']}; commit {made['commit']}; {made['minutes']} minutes beside what was drawn before.",
+              "",
               f"    {made['command']}", ""]
     write_text(out / "README.md", "\n".join(lines))
 
