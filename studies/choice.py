@@ -202,8 +202,8 @@ def write_report(found: Sequence[Found], out: Path, made: Mapping[str, Any]) -> 
                      f"{row.num_grid_images} | {row.share:.0%} |")
     lines += ["", "Usefulness here is the grid's, on noise that played no part in the choice; its best of many leans "
               "high.", "",
-              f"{made['hardware']}; commit {made['commit']}; {made['minutes']} minutes beside what was drawn before.", "",
-              f"    {made['command']}", ""]
+              f"{made['hardware']}; commit {made['commit']}; {made['minutes']} minutes beside what was drawn before.",
+              "", f"    {made['command']}", ""]
     write_text(out / "README.md", "\n".join(lines))
 
 
