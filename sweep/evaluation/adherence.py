@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 RARE = 0.005
-"""Share of prompts that may fail a probe though a stage's few show none that does. Where a good LoRA misses the glasses
-once in a while, intervals without it held the truth in 67 to 71 % of samples, with it in 94 to 98 %."""
+"""Share of prompts that may fail a probe though a stage's few show none that does: of a good LoRA that misses the
+glasses once in a while (results/2026-11-22_intervals), where leaving prompts out alone says too little."""
 
 
 def contrast_captions(attribute: Attribute, class_noun: str) -> dict[str, list[str]]:

@@ -72,7 +72,7 @@ def bleed_of(measured: MeasuredSet, anchors: Anchors, scoring: ScoringConfig, st
     left_out = [likeness(np.delete(gen_P, i), np.delete(base_P, i), ceiling) for i in range(len(prompts))]
     natural = natural_hair(anchors, scoring)
     drift = [m.probes["hair"][natural] - base[m.key].probes["hair"][natural] for m in images] if natural else []
-    interval = widened(jackknife_interval(value, left_out), value,
+    interval = widened(jackknife_interval(value, left_out),
                        ceiling_error(value, float(base_P.mean()), anchors.real.ceiling_faces))
     return Bleed(value, interval, mean_of(drift))
 

@@ -54,7 +54,7 @@ def by_framing(table: Table, scoring: ScoringConfig, ceiling_faces: Sequence[flo
         gap = _difference(value, jackknife_interval(value, replicates, confidence),
                           rest, jackknife_interval(rest, others, confidence))
         error = ceiling_error(value, float(table.every_base_P[here].mean()), ceiling_faces)
-        interval = widened(jackknife_interval(value, replicates), value, error)
+        interval = widened(jackknife_interval(value, replicates), error)
         framed.append(Framed(framing, value, interval, rest, gap))
     return framed
 

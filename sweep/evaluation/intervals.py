@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sweep.comparison import CONFIDENCE, Interval, t_quantile
+from sweep.comparison import CONFIDENCE, Interval, stretched, t_quantile
 
 
 def standard_error(values: Sequence[float]) -> float:
@@ -15,12 +15,10 @@ def standard_error(values: Sequence[float]) -> float:
     return float(np.std(values, ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else 0.0
 
 
-def widened(interval: Interval, value: float, other_error: float) -> Interval:
-    """The interval of a difference whose other side has a standard error of its own; errors add in squares."""
-    if interval.low is None or interval.high is None:
-        return interval
-    margin = math.hypot((interval.high - interval.low) / 2, t_quantile(interval.n - 1) * other_error)
-    return Interval(value - margin, value + margin, interval.n, interval.reason)
+def widened(interval: Interval, other_error: float) -> Interval:
+    """The interval of a figure that has a standard error of another cause, too; errors add in squares."""
+    margin = t_quantile(max(interval.n - 1, 1)) * other_error
+    return stretched(interval, margin, margin)
 
 
 def rate_interval(count: int, n: int, confidence: float = CONFIDENCE) -> Interval:

@@ -56,7 +56,7 @@ def likeness_of(units: Mapping[int, FaceUnit], ceiling_faces: Sequence[float], p
                         reason=problem or "the base model draws no face there")
     value, left_out = _likeness(units, sorted(units), ceiling)
     floor = mean_of([unit.base for unit in units.values()])
-    interval = widened(jackknife_interval(value, left_out), value, ceiling_error(value, floor, ceiling_faces))
+    interval = widened(jackknife_interval(value, left_out), ceiling_error(value, floor, ceiling_faces))
     return Estimate(value=value, low=interval.low, high=interval.high, raw=raw, n=len(units), reason=interval.reason)
 
 

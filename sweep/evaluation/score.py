@@ -70,7 +70,7 @@ def judge(measured: MeasuredSet, anchors: Anchors, scoring: ScoringConfig, stage
     over_prompts = axes["usefulness"]
     if not reasons.get("usefulness") and values["memo_rate"] > 0:
         worth = values["uncopied_usefulness"]
-        uncopied = widened(jackknife_interval(worth, [row["uncopied_usefulness"] for row in left_out]), worth,
+        uncopied = widened(jackknife_interval(worth, [row["uncopied_usefulness"] for row in left_out]),
                            worth * _relative_error(values, table, anchors, scoring))
         axes["usefulness"] = _with_copies(axes["usefulness"], uncopied, worth, axes["memorisation"])
     if bleed is not None and not reasons.get("usefulness"):
@@ -214,7 +214,7 @@ def _estimate(name: str, values: dict[str, float], left_out: Sequence[dict[str, 
         interval = _memorisation_interval(values, gap, _leak_interval(values, left_out), anchors, len(images), scoring)
     else:
         interval = jackknife_interval(values[name], [left_out[i][name] for i in measuring])
-        interval = widened(interval, values[name], _other_error(name, values, table, anchors, scoring))
+        interval = widened(interval, _other_error(name, values, table, anchors, scoring))
     low, high = interval.low, interval.high
     if name in ("memorisation", "usefulness") and low is not None and high is not None:
         low, high = max(low, 0.0), min(high, 1.0)
@@ -248,7 +248,7 @@ def _relative_error(values: dict[str, float], table: Table, anchors: Anchors, sc
 
 def _gap_interval(values: dict[str, float], left_out: Sequence[dict[str, float]], anchors: Anchors) -> Interval:
     """Of memo_gap, a difference of two means: the unseen photos are few too, so their spread counts as well."""
-    return widened(jackknife_interval(values["memo_gap"], [row["memo_gap"] for row in left_out]), values["memo_gap"],
+    return widened(jackknife_interval(values["memo_gap"], [row["memo_gap"] for row in left_out]),
                    standard_error(anchors.real.unseen_nearest))
 
 

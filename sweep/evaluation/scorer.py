@@ -113,6 +113,8 @@ class Scorer:
         self.drawer = Drawer(base, targets, scoring, results_dir, clip_skip=clip_skip,
                              max_token_length=max_token_length)
         self._cells = {stage: cells_of(scoring, stage, dataset) for stage in STAGES}
+        self._all_cells = list({cell.key: cell for stage in STAGES for cell in self._cells[stage]}.values())
+        self._anchors_path = anchors_path(results_dir, self._measuring, self._photos_key, self._all_cells)
         first = [cell for cell in self._cells["refine"]
                  if cell.kind == "prompt" and scoring.prompts[cell.index].stage == "screen"]
         is_split = len({cell.index for cell in first}) >= MIN_UNITS and first != self._cells["refine"]
@@ -235,14 +237,6 @@ class Scorer:
             anchors.check_key(self._measuring)
             self._anchors = anchors
         return self._anchors
-
-    @property
-    def _all_cells(self) -> list[Cell]:
-        return list({cell.key: cell for stage in STAGES for cell in self._cells[stage]}.values())
-
-    @property
-    def _anchors_path(self) -> Path:
-        return anchors_path(self.results_dir, self._measuring, self._photos_key, self._all_cells)
 
     @property
     def real(self) -> RealPhotos:

@@ -59,6 +59,6 @@ def test_a_second_uncertain_side_widens_the_interval():
         gen, unseen = rng.normal(1.0, 0.3, 16), rng.normal(1.2, 0.3, 16)
         gap = unseen.mean() - gen.mean()
         left_out = [unseen.mean() - np.delete(gen, i).mean() for i in range(16)]
-        interval = widened(jackknife_interval(gap, left_out), gap, standard_error(unseen))
+        interval = widened(jackknife_interval(gap, left_out), standard_error(unseen))
         hits += interval.low <= 0.2 <= interval.high
     assert 0.87 <= hits / num <= 0.94
