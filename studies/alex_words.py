@@ -16,6 +16,9 @@ MEMORISED, COPIED = "memorised", "partly copied"
 YES, NEARLY, NO, NOT_COUNTED, UNKNOWN = "yes", "nearly", "no", "not counted", "not known"
 LEAST_BAD = (1, 2, 5, 6)
 SHOWN = ("likeness", "adherence", "memorisation", "usefulness")
+BARE_COPIES = "memo_rate_bare"  # of the images of the trigger alone, all that a training without captions was told
+COPIES_LIMIT = 0.25  # as of the verdict
+CLOTHES_NOTE = "memorised the clothes"  # how the note begins
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,8 +32,10 @@ class Said:
     words: str
     exact: tuple[str, ...] = ()
     near: tuple[str, ...] = ()
-    not_one_of: tuple[str, ...] = ()  # instead: any verdict but these says the same
-    better_than: int | None = None  # instead: the usefulness of this one is higher than that one's
+    # Instead: any verdict but these says the same, if it is also known that clothes don't stick.
+    not_one_of: tuple[str, ...] = ()
+    better_than: int | None = None  # instead: this one's usefulness is surely higher than that one's (nearly: higher)
+    gives_photos_back: bool = False  # copies on the bare trigger say the same too
 
 
 SAID = (
@@ -42,9 +47,10 @@ SAID = (
     Said(number=6, words="a little better maybe (than 5).", better_than=5),
     Said(number=7, words="bad; some images have no similarity at all, some are overtrained.",
          exact=(BROKEN, OVERTRAINED), near=(UNLIKE, OVERFIT)),
-    Said(number=8, words="trash; constructs the input images almost completely.", exact=(MEMORISED,), near=(COPIED,)),
+    Said(number=8, words="trash; constructs the input images almost completely.", exact=(MEMORISED,), near=(COPIED,),
+         gives_photos_back=True),
     Said(number=9, words="trash; files are small, probably because of dim and alpha.", exact=(UNLIKE, BROKEN),
-         near=(UNDERFIT, OVERTRAINED, MEMORISED)),
+         near=(UNDERFIT, OVERTRAINED)),
     Said(number=10, words="doesn't look like me.", exact=(UNLIKE,), near=(UNDERFIT,)),
     Said(number=11, words="no words."),
 )
@@ -65,10 +71,27 @@ def agreement(said: Said, scores: Mapping[int, Score | None]) -> str:
     if score is None or main_verdict(score) == "invalid":
         return UNKNOWN
     if said.better_than is not None:
-        other = scores.get(said.better_than)
-        one, two = _usefulness(score), _usefulness(other)
-        return UNKNOWN if one is None or two is None else YES if one > two else NO
-    return _of_verdict(said, main_verdict(score))
+        return _better(score, scores.get(said.better_than))
+    if said.gives_photos_back and (score.details.get(BARE_COPIES) or 0.0) > COPIES_LIMIT:
+        return YES
+    how = _of_verdict(said, main_verdict(score))
+    if said.not_one_of and how == YES:
+        if any(note.startswith(CLOTHES_NOTE) for note in score.notes):
+            return NO
+        return YES if score.details.get("leak") is not None else NEARLY
+    return how
+
+
+def _better(score: Score, other: Score | None) -> str:
+    """YES only where the intervals leave no doubt: each lies between the anchors of its own base, so that prompts can't
+    be paired."""
+    if other is None or _usefulness(score) is None or _usefulness(other) is None:
+        return UNKNOWN
+    one, two = score.axes["usefulness"], other.axes["usefulness"]
+    assert one.value is not None and two.value is not None
+    if one.low is not None and two.high is not None and one.low > two.high:
+        return YES
+    return NEARLY if one.value > two.value else NO
 
 
 def _of_verdict(said: Said, verdict: str) -> str:
@@ -96,7 +119,8 @@ def write_words(folder: Path, results: Mapping[int, TrialResult]) -> str:
     write_text(folder / "words.md", "\n".join(_page(rows, results, sentence)) + "\n")
     write_json(folder / "words.json", {"agreement": sentence, "least_bad": least_bad(scores), "rows": [
         {"number": said.number, "diary": said.words, "verdict": None if score is None else score.verdict, "agrees": how,
-         "axes": {} if score is None else {name: axis.value for name, axis in score.axes.items()}}
+         "axes": {} if score is None else {name: axis.value for name, axis in score.axes.items()},
+         "copies_of_the_bare_trigger": None if score is None else score.details.get(BARE_COPIES)}
         for said, score, how in rows]})
     return sentence
 
@@ -125,23 +149,19 @@ def _page(rows: Sequence[tuple[Said, Score | None, str]], results: Mapping[int, 
         "Judged is the last file of each training at strength 1, which is what the diary's author looked at; what the",
         "sweep would use instead stands in the last column. Which verdicts mean the diary's words was written down",
         "before the eleven ran (`studies/alex_words.py`); it is the second table.", "",
-        f"| LoRA | the diary | verdict | agrees | {' | '.join(SHOWN)} | the sweep's choice |",
-        "|---" * (len(SHOWN) + 5) + "|"]
+        f"| LoRA | the diary | verdict | agrees | {' | '.join(SHOWN)} | copies, bare trigger | the sweep's choice |",
+        "|---" * (len(SHOWN) + 6) + "|"]
     for said, score, how in rows:
         result = results.get(said.number)
         axes = score.axes if score else {}
         figures = " | ".join(figure(axes.get(name)) for name in SHOWN)
-        verdict = score.verdict if score else "not scored"
-        lines.append(f"| {said.number} | {said.words} | {verdict} | {how} | {figures} | {_choice(result)} |")
-    lines += ["", "| LoRA | the same | nearly |", "|---|---|---|"]
-    for said in SAID:
-        exact = (", ".join(said.exact) or (f"all but {', '.join(said.not_one_of)}" if said.not_one_of else "")
-                 or (f"more useful than {said.better_than}" if said.better_than else "nothing to agree with"))
-        lines.append(f"| {said.number} | {exact} | {', '.join(said.near)} |")
-    lines += ["", "LoRA5 and LoRA6 lie on different bases: each one's usefulness is measured against its own base, and",
-              "that 6 is better than 5 compares the two figures without an interval. Of the diary's \"1 is the only",
-              "one that has not memorised the clothes\" only LoRA1's half is counted, and it agrees unless whole",
-              "pictures come back: on photos whose clothes vary nothing tells whether clothes stick.", ""]
+        bare = score.details.get(BARE_COPIES) if score else None
+        verdict, copies = score.verdict if score else "not scored", "" if bare is None else f"{bare:.0%}"
+        lines.append(f"| {said.number} | {said.words} | {verdict} | {how} | {figures} | {copies} | {_choice(result)} |")
+    lines += ["", "| LoRA | the same | nearly |", "|---|---|---|",
+              *(f"| {said.number} | {' | '.join(_waited_for(said))} |" for said in SAID)]
+    lines += ["", "LoRA5 and LoRA6 lie on different bases: each one's usefulness is measured against its own base. Of",
+              "the diary's \"1 is the only one that has not memorised the clothes\" only LoRA1's half is counted.", ""]
     apart = [(said, score, how) for said, score, how in rows if how in (NO, NEARLY, UNKNOWN)]
     if apart:
         lines += ["## Where they disagree, or nearly agree", ""]
@@ -149,6 +169,17 @@ def _page(rows: Sequence[tuple[Said, Score | None, str]], results: Mapping[int, 
                   + ("it was not scored." if score is None else f"the figures say {score.verdict}: {_decides(score)}.")
                   for said, score, how in apart]
     return lines
+
+
+def _waited_for(said: Said) -> tuple[str, str]:
+    """What says the same, and what nearly."""
+    if said.not_one_of:
+        return (f"all but {', '.join(said.not_one_of)}, and clothes don't stick",
+                "the same, where nothing tells whether clothes stick")
+    if said.better_than:
+        return f"surely more useful than {said.better_than}", "more useful, within chance"
+    copies = [f"over {COPIES_LIMIT:.0%} copies of the bare trigger"] if said.gives_photos_back else []
+    return ", ".join([*said.exact, *copies]) or "nothing to agree with", ", ".join(said.near)
 
 
 def _decides(score: Score) -> str:

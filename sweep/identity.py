@@ -59,7 +59,7 @@ def train_id(config: TrainConfig, dataset: Dataset, base_id: str) -> str:
         tree["loraplus_lr_ratio"] = None
     for key in _without_effect(config):
         del tree[key]
-    return stable_hash([TRAINING_VERSION, _without_neutral(tree)])
+    return stable_hash([TRAINING_VERSION, without_neutral(tree)])
 
 
 def _without_effect(config: TrainConfig) -> list[str]:
@@ -84,8 +84,9 @@ def with_neutral(tree: Mapping[str, Any]) -> dict[str, Any]:
     return whole
 
 
-def _without_neutral(tree: Mapping[str, Any], group: str = "") -> dict[str, Any]:
-    return {key: _without_neutral(value, f"{group}{key}.") if isinstance(value, Mapping) else value
+def without_neutral(tree: Mapping[str, Any], group: str = "") -> dict[str, Any]:
+    """A config without the keys that hold their neutral value: as older versions wrote it."""
+    return {key: without_neutral(value, f"{group}{key}.") if isinstance(value, Mapping) else value
             for key, value in tree.items()
             if f"{group}{key}" not in NEUTRAL or value != NEUTRAL[f"{group}{key}"]}
 

@@ -15,7 +15,7 @@ from sweep.schema import to_tree
 
 FULL = "torch.float32"
 # What decides how numbers become scores, words and choices, but not what is drawn and measured.
-_MEASURED_AS = 2  # raised when the code measures something else on the same images
+MEASURED_AS = 2  # raised when the code measures something else on the same images
 _JUDGING = ("weights", "thresholds", "choice", "burn", "validity", "formula_version")
 # Backends count by their files' content, thresholds as thresholds, each base by its own identity.
 _NEUTRAL = ("batch_size", "keep_images", "backends", "thresholds_file", "base_models")
@@ -48,7 +48,7 @@ def measuring_id(config: ScoringConfig, base_identity: str, resolution: int, bac
                             if key not in (*_NEUTRAL, *_JUDGING, "screen", "refine", "confirm")}
     tree["copies"] = {key: value for key, value in tree["copies"].items() if key != "copy_distance"}
     reading = [] if (clip_skip, max_token_length) == (1, 75) else [clip_skip, max_token_length]
-    return stable_hash(["measuring", _MEASURED_AS, tree, base_identity, resolution, dict(backends), *reading,
+    return stable_hash(["measuring", MEASURED_AS, tree, base_identity, resolution, dict(backends), *reading,
                         *_rounding(precision)])
 
 
