@@ -66,7 +66,8 @@ def test_every_verdict_that_is_waited_for_exists() -> None:
 @pytest.mark.parametrize(("number", "verdict", "expected"), [
     (4, "does not look like the subject", YES), (4, "does not look like the subject + bleeds into the class", YES),
     (4, "underfit", NEARLY), (4, "very good", NO), (4, "invalid", UNKNOWN), (1, "memorised", NO),
-    (1, "underfit", NEARLY), (8, "memorised", YES), (8, "partly copied", NEARLY), (8, "good", NO), (11, "good", NOT_COUNTED)])
+    (1, "underfit", NEARLY), (8, "memorised", YES), (8, "partly copied", NEARLY), (8, "good", NO),
+    (11, "good", NOT_COUNTED)])
 def test_agreement(number: int, verdict: str, expected: str) -> None:
     assert agreement(SAID[number - 1], {number: score(verdict)}) == expected
 
