@@ -31,7 +31,7 @@ class StepRow:
     used_rates: dict[Part, float]  # as the optimizer took them: d times the scheduled one for Prodigy and D-Adaptation
     loss_scale: float | None  # in fp16
     is_skipped: bool  # its gradients overflowed in fp16
-    share_s: float  # its share of the pass's time, by rows
+    share_s: float  # its share of the passes' time, by rows, and what its own optimizer took
 
 
 @dataclass(slots=True)
@@ -51,8 +51,7 @@ def train(pack: Pack) -> Iterator[list[StepRow]]:
 
     Between two updates the caller may save, score and drop members; it must drop those that are finished. A member
     whose loss or gradient is not finite is not stepped: it is marked diverged, and the others go on; so it is if its
-    optimizer fails. In fp16 a gradient
-    that overflows only costs its trial that step.
+    optimizer fails. In fp16 a gradient that overflows only costs its trial that step.
     """
     while pack.members:
         assert not any(member.is_finished for member in pack.members), "finished members must be dropped"
@@ -115,7 +114,8 @@ def _factors(one: Pass) -> Tensor:
                          / member.config.gradient_accumulation_steps for member, _ in one.batches])
 
 
-def _step(pack: Pack, member: Member, loss: float, grad_norm: float, share_s: float) -> StepRow:
+def _step(pack: Pack, member: Member, loss: float, grad_norm: float, passes_s: float) -> StepRow:
+    started = time.perf_counter()
     rates = {part: member.lr(part) for part in member.trained_parts}
     used: dict[Part, float] = dict.fromkeys(rates, 0.0)
     scale = member.loss_scale
@@ -136,7 +136,7 @@ def _step(pack: Pack, member: Member, loss: float, grad_norm: float, share_s: fl
         member.diverged = _divergence(member, loss, grad_norm)
     return StepRow(member=member, step=member.step, loss=loss, grad_norm=grad_norm, unet_lr=rates.get("unet", 0.0),
                    text_encoder_lr=rates.get("text_encoder", 0.0), used_rates=used, loss_scale=value,
-                   is_skipped=is_skipped, share_s=share_s)
+                   is_skipped=is_skipped, share_s=passes_s + time.perf_counter() - started)
 
 
 def _stepped(pack: Pack, member: Member, used: dict[Part, float]) -> dict[Part, float]:

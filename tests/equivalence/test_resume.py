@@ -5,6 +5,7 @@ after it happens, which is what kill -9 leaves.
 """
 
 import math
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 
 import sweep.files
 from sweep.training import loop
+from sweep.training.pack import Pack
 from sweep.training.state import latest_save, state_path
 from sweep.trial import DIVERGED, DONE, PackSpec, trial_folder
 from tests.conftest import make_photos
@@ -125,12 +127,28 @@ def test_changed_photos_fail_the_trial_and_touch_nothing(worker, photos, tmp_pat
     assert not files_of(tmp_path / "results")
 
 
+def test_what_its_optimizer_takes_is_a_trials_own_time(worker, photos, tmp_path, monkeypatch) -> None:
+    real = Pack.step_optimizer
+
+    def slow(pack, member):
+        time.sleep(0.5 if member.config.seed == 2 else 0.0)
+        return real(pack, member)
+
+    monkeypatch.setattr(Pack, "step_optimizer", slow)
+    spec = pack(tmp_path, photos)
+    worker.run(spec)
+    one, two, three = statuses(spec)
+    slowed_s = 0.5 * two.step
+    assert two.step > 0 and two.attributed_s > slowed_s
+    assert max(one.attributed_s, three.attributed_s) < two.attributed_s - 0.8 * slowed_s
+
+
 def test_a_diverged_trial_keeps_its_reason_and_the_others_finish(worker, photos, tmp_path, monkeypatch) -> None:
     real = loop._step
 
-    def poisoned(pack, member, loss, grad_norm, share_s):
+    def poisoned(pack, member, loss, grad_norm, passes_s):
         is_victim = member.config.seed == 2 and member.step == 4
-        return real(pack, member, math.nan if is_victim else loss, grad_norm, share_s)
+        return real(pack, member, math.nan if is_victim else loss, grad_norm, passes_s)
 
     monkeypatch.setattr(loop, "_step", poisoned)
     spec = pack(tmp_path, photos)
