@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,6 +40,7 @@ from studies.alex_claims import (
 )
 from studies.alex_words import NEARLY, NO, NOT_COUNTED, SAID, UNKNOWN, YES, agreement, count_sentence, least_bad
 from studies.phenomena import finding
+from sweep.command_line import CONF_DIR
 from sweep.comparison import Interval
 from sweep.evaluation.verdict import VERDICTS
 from sweep.files import write_json
@@ -299,6 +301,11 @@ def test_the_searches_are_commands_and_are_told_apart() -> None:
         config = loaded(*(part for part in arguments if "(" not in part and ",false" not in part))
         assert config.train.base_model.name == base and config.sweep.name == search_name(base)
     assert len({search_name(base) for base in BASES}) == 2 and "search.start_from=tutorial" in SEARCH
+    page = (CONF_DIR.parent / "docs" / "alex.md").read_text(encoding="utf-8")
+    said = shlex.split(page.partition("sweep.name=alex-search-pocket ")[2].partition("```")[0].replace("\\\n", " "))
+    unsaid = ("sweep.", "tracker=", "launcher.")  # where it is kept and on how many cores
+    typed = search_arguments("pocket", Path("results"), [])
+    assert set(said) == {part for part in typed if not part.startswith(unsaid)}
 
 
 def test_half_a_search_or_half_the_eleven_are_no_result(tmp_path) -> None:
