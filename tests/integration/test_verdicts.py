@@ -18,8 +18,8 @@ RECIPES = {
     "underfit": ["network_dim=32", "unet_lr=1e-4", "text_encoder_lr=0", "scheduler=cosine", "max_train_steps=1200",
                  "dataset.num_images=14", AT_ONE],
     "good": ["network_dim=128", "max_train_steps=1000", AT_ONE],
-    # What overtraining does is planted: the good training's weights, three and a half times as far from the base. A rate
-    # that is ten times too high ends by luck as overtrained (6 of 10 in results/pocket), mildly overfit or broken.
+    # What overtraining does is planted: the good training's weights, three and a half times as far from the base. A
+    # rate ten times too high ends by luck as overtrained (6 of 10 in results/pocket), mildly overfit or broken.
     "overtrained": ["network_dim=128", "max_train_steps=1000", TOO_STRONG],
     "memorised": ["network_dim=128", "unet_lr=1e-3", "text_encoder_lr=1e-4", "max_train_steps=1200",
                   "dataset.num_images=4", "dataset.captions=false", AT_ONE],
