@@ -14,6 +14,7 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 
+from studies.alex_words import BARE_COPIES
 from studies.phenomena import HOODIE, HoodieWatcher, measured, person_of, score_at, subject_of
 from studies.sweeps import run_sweep
 from sweep.command_line import CONF_DIR
@@ -29,7 +30,6 @@ from sweep.schema import to_tree
 from sweep.trial import DONE, FAILED, TrialResult, trial_folder
 
 NUM_PHOTOS = 25
-BARE_COPIES = "memo_rate_bare"
 MEASURES = ("likeness", "adherence", "diversity", "memorisation", "memo_rate", BARE_COPIES, "memo_rate_caption",
             "bleed", "usefulness")
 HOODIE_SHARE = "hoodie_share"

@@ -21,8 +21,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from studies.alex_arms import ARMS, BARE_COPIES, HOODIE_SHARE, Arms, Value
-from studies.alex_words import MEMORISED, OVERFIT, OVERTRAINED
+from studies.alex_arms import ARMS, HOODIE_SHARE, Arms, Value
+from studies.alex_words import BARE_COPIES, COPIES_LIMIT, MEMORISED, OVERFIT, OVERTRAINED
 from studies.phenomena import Finding, finding
 from sweep.evaluation.verdict import INVALID
 from sweep.files import write_json, write_text
@@ -108,7 +108,8 @@ CLAIMS = (
           tests=(_minus("2240-steps", "6720-steps", "usefulness"),
                  _more_often("6720-steps", "2240-steps", (OVERTRAINED, OVERFIT, MEMORISED)))),
     Claim(says="dim 8, alpha 1 at 50 repeats copies the photos", source="diary, LoRA8",
-          tests=(_beyond("dim-8", BARE_COPIES, 0.25, +1),), control=_beyond("copying", BARE_COPIES, 0.25, +1)),
+          tests=(_beyond("dim-8", BARE_COPIES, COPIES_LIMIT, +1),),
+          control=_beyond("copying", BARE_COPIES, COPIES_LIMIT, +1)),
     Claim(says="captions keep clothes apart from the subject", source="diary and seeds/001",
           tests=(_minus("hoodie-uncaptioned", "hoodie-captioned", HOODIE_SHARE, WORTH_SHARE),)),
     Claim(says="more repeats than epochs is better, at as many steps", source="seeds/001",

@@ -1,4 +1,4 @@
-"""The diary's words beside our verdicts, and how often they agree: by a mapping fixed before the eleven ran."""
+"""The diary's words beside our verdicts, and how often they agree: by a mapping that was there before the trainings."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def _page(rows: Sequence[tuple[Said, Score | None, str]], results: Mapping[int, 
         "# The diary's words and our verdicts", "", sentence, "",
         "Judged is the last file of each training at strength 1, which is what the diary's author looked at; what the",
         "sweep would use instead stands in the last column. Which verdicts mean the diary's words was written down",
-        "before the eleven ran (`studies/alex_words.py`); it is the second table.", "",
+        "before these trainings ran (`studies/alex_words.py`; docs/alex.md says when); it is the second table.", "",
         f"| LoRA | the diary | verdict | agrees | {' | '.join(SHOWN)} | copies, bare trigger | the sweep's choice |",
         "|---" * (len(SHOWN) + 6) + "|"]
     for said, score, how in rows:

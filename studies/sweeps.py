@@ -9,17 +9,12 @@ from collections.abc import Sequence
 SOME_FAILED = 1
 
 
-def command_of(*arguments: str) -> list[str]:
-    """What a user would type."""
-    return [sys.executable, "train.py", "-m", *arguments]
-
-
 def run_sweep(arguments: Sequence[str]) -> None:
     """Trains what is missing; the same call goes on. A training that fails or diverges is a row of the record, and does
     not end a study.
 
     Raises CalledProcessError if the sweep could not run or was interrupted.
     """
-    done = subprocess.run(command_of(*arguments), check=False)
+    done = subprocess.run([sys.executable, "train.py", "-m", *arguments], check=False)
     if done.returncode != SOME_FAILED:
         done.check_returncode()

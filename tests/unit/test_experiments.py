@@ -35,6 +35,12 @@ def test_optimizers_recipes(name: str, optimizer: str, scheduler: str, rates, ne
     assert (train.network_dim, train.network_alpha) == network
 
 
+@pytest.mark.parametrize(("name", "steps_per_epoch"), [("optimizer_adamw_guide", 1000), ("optimizer_prodigy", 500)])
+def test_the_guides_recipes_have_its_length(name: str, steps_per_epoch: int) -> None:
+    train = loaded(f"experiment={name}").train
+    assert (train.steps_per_epoch, train.max_train_epochs) == (steps_per_epoch, 8)
+
+
 TUTORIAL = {"unet_lr": 1e-4, "text_encoder_lr": 5e-5, "network_dim": 128, "network_alpha": 128, "repeats": 15,
             "max_train_epochs": 5, "train_batch_size": 1}
 
