@@ -174,3 +174,11 @@ def _range(metadata: Mapping[str, Any]) -> str:
     """"at least 1 and at most 4096"; empty where there is no bound."""
     words = {"low": "at least", "above": "greater than", "high": "at most"}
     return " and ".join(f"{word} {metadata[key]:g}" for key, word in words.items() if metadata.get(key) is not None)
+
+
+def flat(tree: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    """{"optimizer": {"name": "adamw"}} -> {"optimizer.name": "adamw"}; lists and empty trees stay values."""
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        found |= flat(value, f"{path}{key}.") if isinstance(value, Mapping) and value else {f"{path}{key}": value}
+    return found

@@ -14,8 +14,7 @@ from sweep.record.entry import read_entry
 from sweep.record.facts import trials_of
 from sweep.record.results import is_complete, read_status
 from sweep.record.sweep_log import note, notes
-from sweep.schema import to_tree
-from sweep.search.composer import flat
+from sweep.schema import flat, to_tree
 from sweep.search.grid import Cells
 from sweep.search.outcome import Outcome
 from sweep.search.settings import LEARNERS, Sampled

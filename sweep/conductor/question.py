@@ -14,17 +14,15 @@ from sweep.evaluation.keys import known_by
 from sweep.files import stable_hash
 from sweep.methods import LORA
 from sweep.preflight import Checked
+from sweep.record.asked import PLACES
 from sweep.record.entry import SweepEntry
 from sweep.reg_images import reg_guidance_scale
-from sweep.schema import to_tree
-from sweep.search.composer import flat
+from sweep.schema import flat, to_tree
 from sweep.search.grid import Cells
 
 NOT_ASKED = ("plan", "validate", "note", "use", "sweep", "pack", "launcher", "tracker", "search", "experiment",
              "early_stop")
 """Top-level keys that change no trial, so they may differ when a sweep goes on."""
-PLACES = ("dataset.dir", "dataset.holdout_dir", "base_model.path")
-"""Where things lie; what is in them is compared."""
 FROM_FILES = {"thresholds_file": ("thresholds",),
               "prompt_file": ("prompts_version", "prompts", "class_prompts", "attributes")}
 """A user's own files under `scoring`, and what they stand in place of."""

@@ -30,6 +30,16 @@ def compared(results: Sequence[TrialResult]) -> list[TrialResult]:
     return [result for result in valid if _score(result).scoring_id == scoring_id]
 
 
+def apart(results: Sequence[TrialResult]) -> list[list[TrialResult]]:
+    """The other trials with a valid usefulness, by what they were scored against: another base has other anchors."""
+    groups: dict[str, list[TrialResult]] = {}
+    alike = {id(result) for result in compared(results)}
+    for result in results:
+        if usefulness(result) is not None and id(result) not in alike:
+            groups.setdefault(_score(result).scoring_id, []).append(result)
+    return list(groups.values())
+
+
 def eligible(results: Sequence[TrialResult]) -> list[TrialResult]:
     """The compared trials that keep to the sweep's limits on memorisation and diversity; all where none does."""
     candidates = compared(results)

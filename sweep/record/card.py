@@ -18,8 +18,8 @@ from sweep.record.figures import FIGURES, figure_of
 from sweep.record.how_to_use import folders, prompt_words
 from sweep.record.kohya.names import EMBEDDED
 from sweep.record.kohya.write import experiment_of, kohya_command, kohya_toml
-from sweep.record.payload import flat
 from sweep.record.sentences import as_sentence, each_of, figure, value_text, verdict_sentence
+from sweep.schema import flat
 from sweep.trial import Answer, TrialResult, trial_folder
 
 PUBLISH = "publish"

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from sweep.errors import ConfigError
 from sweep.files import write_text
-from sweep.record.asked import asked
-from sweep.record.best import choices_of, compared, usefulness
+from sweep.record.asked import asked, brought, settings_of
+from sweep.record.best import choices_of
 from sweep.record.card import PUBLISH
 from sweep.record.cost import cost_words, costs, saved_words
 from sweep.record.entry import SweepEntry, read_entry
@@ -21,7 +22,7 @@ from sweep.record.report import REPORT
 from sweep.record.sentences import (
     answer_sentence,
     figure,
-    learned,
+    lessons_of,
     results_sentence,
     use_sentence,
     value_text,
@@ -61,20 +62,18 @@ def diary_text(sweep: SweepEntry, results: Sequence[TrialResult], *, has_log: bo
     incomplete = sum(r.status != DONE for r in results)
     if incomplete:
         parts.append(f"{incomplete} of {len(results)} trials did not finish; each says why below.")
-    alike = {id(result) for result in compared(results)}
-    apart = [str(r.trial.number) for r in results if usefulness(r) is not None and id(r) not in alike]
-    if apart:
-        parts.append(f"Scored against other anchors and so not compared with the rest: trial {', '.join(apart)}.")
     parts.append(_table(sweep, results))
     parts += [_quoted(text) for text in filter(None, [sweep.note, *notes.get("", ())])]
-    parts.append("## What was asked\n" + _question(sweep))
+    parts.append("## What was asked\n" + _question(sweep, results))
     parts.append("## Trials")
-    settings = [tuple(repr(result.trial.settings.get(key)) for key in sweep.swept_keys) for result in results]
+    settings = settings_of(sweep, results)
+    values = [tuple(map(repr, one.values())) for one in settings]
     for i, result in enumerate(results):
-        nearest = _nearest(settings, i)
-        parts.append(_trial(sweep, result, None if nearest is None else results[nearest]))
+        nearest = _nearest(values, i)
+        like = None if nearest is None else (results[nearest].trial.number, settings[nearest])
+        parts.append(_trial(result, _settings(settings[i], like)))
         parts += [_quoted(text) for text in notes.get(result.trial.train_id, ())]
-    lessons = learned(sweep.swept_keys, results) if lessons is None else lessons
+    lessons = lessons_of(sweep, results) if lessons is None else lessons
     if lessons:
         parts.append("## What was learned\nAll trials were scored on the same cells; these are differences of their "
                      "figures.\n\n" + "\n".join(f"- {lesson}" for lesson in lessons))
@@ -138,20 +137,23 @@ def _table(sweep: SweepEntry, results: Sequence[TrialResult]) -> str:
     return "\n".join("| " + " | ".join(_cell(cell) for cell in row) + " |" for row in rows)
 
 
-def _question(sweep: SweepEntry) -> str:
-    lines = [f"base_model = {sweep.base_model}", f"images = {sweep.num_photos} ({sweep.dataset})"]
-    lines += [", ".join(f"{key} = {value_text(value)}" for key, value in asked(sweep).items())]
+def _question(sweep: SweepEntry, results: Sequence[TrialResult]) -> str:
+    along = brought(sweep, results)
+    lines = [] if "base_model.name" in along else [f"base_model = {sweep.base_model}"]
+    lines += [f"images = {sweep.dataset}" if "dataset.num_images" in along else
+              f"images = {sweep.num_photos} ({sweep.dataset})"]
+    lines += [", ".join(f"{key} = {value_text(value)}" for key, value in asked(sweep, results).items())]
     lines += ["what is not named is off, plays no part here, or is the default that conf/ gives for null"]
-    lines += [f"swept: {', '.join(sweep.swept_keys) or 'nothing, one trial'}"]
+    lines += [f"swept: {', '.join(sweep.swept_keys) or 'nothing, one trial'}"
+              + (f"; with it differ {', '.join(along)}" if along else "")]
     versions = ", ".join(f"{name} {version}" for name, version in sweep.versions.items())
     lines += [f"`{sweep.command}`", f"started {sweep.started} on {sweep.hardware}"]
     lines += [f"commit {sweep.commit or 'unknown'}; {versions}" if versions else f"commit {sweep.commit or 'unknown'}"]
     return "\n".join(f"- {line}" for line in lines)
 
 
-def _trial(sweep: SweepEntry, result: TrialResult, nearest: TrialResult | None) -> str:
-    lines = [f"**Trial {result.trial.number}** ({result.trial.train_id})", *_settings(sweep, result, nearest),
-             f"total_steps = {result.step}"]
+def _trial(result: TrialResult, settings: Sequence[str]) -> str:
+    lines = [f"**Trial {result.trial.number}** ({result.trial.train_id})", *settings, f"total_steps = {result.step}"]
     checkpoints = [s for s in result.scores if s.stage == "screen"]
     if len(checkpoints) > 1:
         by_epoch = len({s.epoch for s in checkpoints}) == len(checkpoints)
@@ -180,26 +182,19 @@ def _nearest(settings: Sequence[tuple[str, ...]], position: int) -> int | None:
     return found
 
 
-def _settings(sweep: SweepEntry, result: TrialResult, nearest: TrialResult | None) -> list[str]:
-    """As people write it: "same as trial 3 but with unet_lr = 1e-3", of the earlier trial that differs in least; the
-    first one, and one that differs in most of its settings, in full."""
-    def shown(keys: Sequence[str]) -> list[str]:
-        return [f"{key} = {value_text(result.trial.settings.get(key))}" for key in keys]
+def _settings(mine: Mapping[str, Any], like: tuple[int, Mapping[str, Any]] | None) -> list[str]:
+    """As people write it: "same as trial 3 but with unet_lr = 1e-3". like: the number and the settings of the earlier
+    trial that differs in least. The first one, and one that differs in most of its settings, in full."""
+    def shown(keys: Iterable[str]) -> list[str]:
+        return [f"{key} = {value_text(mine[key])}" for key in keys]
 
-    differing = [key for key in sweep.swept_keys if nearest is not None
-                 and repr(nearest.trial.settings.get(key)) != repr(result.trial.settings.get(key))]
-    rates = _rates_of_its_own(sweep, result)
-    if nearest is None or len(differing) > max(1, len(sweep.swept_keys) // 2):
-        return [*shown(sweep.swept_keys), *rates]
-    return [f"same as trial {nearest.trial.number} but with {', '.join([*shown(differing), *rates])}"]
-
-
-def _rates_of_its_own(sweep: SweepEntry, result: TrialResult) -> list[str]:
-    """Those that a swept method or optimizer brings along."""
-    config = result.trial.config
-    return [f"{key} = {value_text(config[key])}" for key in ("unet_lr", "text_encoder_lr")
-            if key in config and key not in sweep.swept_keys and key in sweep.question
-            and config[key] != sweep.question[key]]
+    if like is None:
+        return shown(mine)
+    number, other = like
+    differing = [key for key in mine if repr(other[key]) != repr(mine[key])]
+    if len(differing) > max(1, len(mine) // 2):
+        return shown(mine)
+    return [f"same as trial {number} but with {', '.join(shown(differing))}"]
 
 
 def _quoted(text: str) -> str:

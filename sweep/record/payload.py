@@ -82,12 +82,3 @@ def sweep_tag(name: str) -> str:
 def score_row(score: Score) -> dict[str, Any]:
     """A score as a row of metrics.jsonl, which holds those of the screen."""
     return {"kind": "score", "step": score.step, "epoch": score.epoch, "score": to_json(score)}
-
-
-def flat(tree: Mapping[str, Any], path: str = "") -> dict[str, Any]:
-    """A plain tree with dotted keys; lists stay values."""
-    leaves: dict[str, Any] = {}
-    for key, value in tree.items():
-        name = f"{path}.{key}" if path else str(key)
-        leaves |= flat(value, name) if isinstance(value, Mapping) and value else {name: value}
-    return leaves

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sweep.record.asked import asked
+from sweep.record.asked import asked, brought, settings_of
 from sweep.record.best import best_results, choices_of, on_front, usefulness
 from sweep.record.cost import cost_words, costs, saved_words
 from sweep.record.curves import read_curves
@@ -20,8 +20,9 @@ from sweep.record.notes import read_notes
 from sweep.record.pictures import Strip, photo_thumbnail, read_strip
 from sweep.record.sentences import (
     answer_sentence,
+    apart_words,
     file_place,
-    learned,
+    lessons_of,
     photo_words,
     results_sentence,
     tie_sentence,
@@ -52,22 +53,29 @@ def report_data(record: Record, *, lessons: Sequence[str] | None = None,
         "name": entry.name, "started": entry.started, "command": entry.command, "hardware": entry.hardware,
         "commit": entry.commit, "versions": entry.versions, "note": entry.note, "notes": read_notes(record.dir),
         "base_model": entry.base_model, "dataset": entry.dataset, "num_photos": entry.num_photos,
-        "question": {key: value_text(value) for key, value in asked(entry).items()},
-        "swept": list(entry.swept_keys), "axes": list(FIGURES),
-        "answer": {"sentence": f"{tie_sentence(named, results)} {photo_words(results)}".rstrip() if ties else
-                   # the files of a tie are listed beneath
-                   answer_sentence(entry, results, record.results_dir.as_posix()).replace("`", ""),
+        "question": {key: value_text(value) for key, value in asked(entry, results).items()},
+        "swept": list(entry.swept_keys), "brought": list(brought(entry, results)), "axes": list(FIGURES),
+        "answer": {"sentence": _answer(record, named).replace("`", ""),
                    "choices": [_choice(result, entry.subject_words, record) for result in named]},
-        "trials": [_trial(result, choice, entry.swept_keys, record)
-                   for result, choice in zip(results, choices_of(results), strict=True)],
+        "trials": [_trial(result, choice, settings, record) for result, choice, settings
+                   in zip(results, choices_of(results), settings_of(entry, results), strict=True)],
         "front": [result.trial.number for result in on_front(results)],
-        "learned": list(learned(entry.swept_keys, results) if lessons is None else lessons),
+        "learned": list(lessons_of(entry, results) if lessons is None else lessons),
         "cost": {"minutes": sum(r.attributed_s for r in results) / 60, "steps": sum(r.step for r in results),
                  "images": sum(s.num_images for r in results for s in r.scores),
                  "stages": cost_words(costs(results, record.results_dir)), "saved": saved_words(results)},
     })
     _add_scores(data, record, named, picture_budget)
     return data
+
+
+def _answer(record: Record, named: Sequence[TrialResult]) -> str:
+    entry, results, place = record.entry, record.results, record.results_dir.as_posix()
+    if len(named) < 2:
+        return answer_sentence(entry, results, place)
+    # the files of a tie are listed beneath
+    said = (tie_sentence(named, results), apart_words(entry, results, place), photo_words(results))
+    return " ".join(filter(None, said))
 
 
 def _choice(result: TrialResult, words: str, record: Record) -> dict[str, Any]:
@@ -78,13 +86,13 @@ def _choice(result: TrialResult, words: str, record: Record) -> dict[str, Any]:
             "reason": result.answer.reason}
 
 
-def _trial(result: TrialResult, choice: str, swept: Sequence[str], record: Record) -> dict[str, Any]:
+def _trial(result: TrialResult, choice: str, settings: Mapping[str, Any], record: Record) -> dict[str, Any]:
     answer, folder = result.answer, trial_folder(record.results_dir, result.trial.train_id)
     return {
         "number": result.trial.number, "id": result.trial.train_id, "status": result.status, "reason": result.reason,
         "choice": choice, "steps": result.step, "num_steps": result.trial.num_steps,
         "minutes": round(result.attributed_s / 60, 3),
-        "settings": {key: _plain(result.trial.settings.get(key)) for key in swept},
+        "settings": {key: _plain(value) for key, value in settings.items()},
         "verdict": answer.score.verdict if answer else result.status, "file": answer.file if answer else "",
         "place": f"{record.results_dir.as_posix()}/{file_place(result)}" if answer else "",
         "strength": answer.strength if answer else None, "epoch": answer.epoch if answer else None,

@@ -5,12 +5,25 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from sweep.claims import BETTER, EXPLORATORY, TIE, UNKNOWN, WORSE, Claim, compare_settings
 from sweep.comparison import MIN_UNITS, ahead, cautious, jackknife_interval
 from sweep.framings import framing_words
-from sweep.record.best import best_results, compared, eligible, lead, limits_words, outdone, signed, tie, usefulness
+from sweep.record.asked import settings_of
+from sweep.record.best import (
+    apart,
+    best_results,
+    compared,
+    eligible,
+    lead,
+    limits_words,
+    outdone,
+    signed,
+    tie,
+    usefulness,
+)
 from sweep.record.entry import SweepEntry
 from sweep.record.figures import FIGURES, figure_of
 from sweep.record.how_to_use import at_strength, how, one_file, prompt_words
@@ -114,7 +127,18 @@ def file_place(result: TrialResult) -> str:
 def answer_sentence(entry: SweepEntry, results: Sequence[TrialResult], results_dir: str = "results") -> str:
     """The one answer of a sweep: file, strength, what to write in the prompt, how sure; and what is wrong with the
     photos. A tie names no winner."""
-    return f"{_answer(entry, results, results_dir)} {photo_words(results)}".rstrip()
+    said = (_answer(entry, results, results_dir), apart_words(entry, results, results_dir), photo_words(results))
+    return " ".join(filter(None, said))
+
+
+def apart_words(entry: SweepEntry, results: Sequence[TrialResult], results_dir: str = "results") -> str:
+    """Which trials are not compared with the rest, and the answer among themselves; empty if there are none."""
+    said = []
+    for group in apart(results):
+        numbers = ", ".join(str(result.trial.number) for result in group)
+        among = f" Among them: {_answer(entry, group, results_dir)}" if len(group) > 1 else ""
+        said.append(f"Scored against other anchors and so not compared with the rest: trial {numbers}.{among}")
+    return " ".join(said)
 
 
 def photo_words(results: Sequence[TrialResult]) -> str:
@@ -141,6 +165,19 @@ def _answer(entry: SweepEntry, results: Sequence[TrialResult], results_dir: str)
     return (f"{start} `{results_dir}/{file_place(best)}` (trial {best.trial.number}, {_when(best.answer)}) "
             f"{how(best.answer)}: write {_prompt(entry, best.answer)}. "
             f"Usefulness {figure(usefulness(best))}; {how_sure}. {limits_words(results)}").rstrip()
+
+
+def lessons_of(entry: SweepEntry, results: Sequence[TrialResult]) -> list[str]:
+    """What each setting did. An experiment is a name for the settings that it brings along: where trials differ in one
+    of those alone, it is said of that one."""
+    if "experiment" in entry.swept_keys:
+        told = [{key: value for key, value in settings.items() if key != "experiment"}
+                for settings in settings_of(entry, results)]
+        unfolded = [replace(result, trial=replace(result.trial, settings=settings))
+                    for result, settings in zip(results, told, strict=True)]
+        if found := learned(list(told[0]) if told else [], unfolded):
+            return found
+    return learned(entry.swept_keys, results)
 
 
 def learned(swept_keys: Sequence[str], results: Sequence[TrialResult]) -> list[str]:

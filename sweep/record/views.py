@@ -9,7 +9,7 @@ from sweep.record.diary import write_collected, write_diary
 from sweep.record.facts import Record, read_record
 from sweep.record.importance import importance_lines
 from sweep.record.report import REPORT, write_report
-from sweep.record.sentences import learned
+from sweep.record.sentences import lessons_of
 from sweep.record.sweep_log import note
 from sweep.record.table import write_csv
 
@@ -21,9 +21,9 @@ def write_views(sweep_dir: Path) -> Record:
     without it.
     """
     record = read_record(sweep_dir)
-    write_csv(sweep_dir / "trials.csv", record.entry.swept_keys, record.results)
+    write_csv(sweep_dir / "trials.csv", record.entry, record.results)
     lessons = [*importance_lines(record.entry.swept_keys, record.results),
-               *learned(record.entry.swept_keys, record.results)]
+               *lessons_of(record.entry, record.results)]
     for name, write in ((REPORT, lambda: write_report(record, lessons)), (PUBLISH, lambda: write_publish(record))):
         try:
             write()

@@ -11,18 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 from sweep.errors import ConfigError
 from sweep.files import read_json, stable_hash, write_json
+from sweep.record.asked import asked
 from sweep.record.best import best_results, choices_of, on_front
 from sweep.record.card import PUBLISH
 from sweep.record.entry import SweepEntry
 from sweep.record.facts import Record
 from sweep.record.figures import FIGURES, values_of
-from sweep.record.payload import Speed, flat, payload, summary_of, sweep_tag, tag_of
+from sweep.record.payload import Speed, payload, summary_of, sweep_tag, tag_of
 from sweep.record.pictures import read_tiles
 from sweep.record.sentences import answer_sentence
 from sweep.record.settings import WandbConfig
 from sweep.record.sweep_log import note
 from sweep.record.workspace import save_workspace
-from sweep.schema import to_tree
+from sweep.schema import flat, to_tree
 from sweep.trial import Trial, TrialFolder, TrialResult, trial_folder
 
 if TYPE_CHECKING:
@@ -69,9 +70,10 @@ class WandbSink:
             return
         import wandb
 
-        asked = {"command": record.entry.command, "swept": list(record.entry.swept_keys), **flat(record.entry.question)}
+        config = {"command": record.entry.command, "swept": list(record.entry.swept_keys),
+                  **flat(asked(record.entry, record.results))}
         run = self._init(id=f"sweep-{stable_hash(record.entry.name)}", name=record.entry.name, job_type="sweep",
-                         config=asked)
+                         config=config)
         best, ties = best_results(record.results)
         answer = answer_sentence(record.entry, record.results, record.results_dir.as_posix())
         run.summary.update({"answer": answer, "num_trials": len(record.results), "is_tie": bool(ties),

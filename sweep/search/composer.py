@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from sweep.command_line import Known, explained
 from sweep.config import RunConfig, from_tree, plain_tree, refuse_resolvers, train_part
 from sweep.errors import ConfigError
+from sweep.schema import flat
 
 if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader
@@ -202,11 +203,3 @@ _RUN_PARTS = tuple(f.name for f in fields(RunConfig) if f.name != "train")
 
 def _overlap(one: str, other: str) -> bool:
     return one == other or one.startswith(f"{other}.") or other.startswith(f"{one}.")
-
-
-def flat(tree: Mapping[str, Any], path: str = "") -> dict[str, Any]:
-    """{"optimizer": {"name": "adamw"}} -> {"optimizer.name": "adamw"}."""
-    found: dict[str, Any] = {}
-    for key, value in tree.items():
-        found |= flat(value, f"{path}{key}.") if isinstance(value, Mapping) else {f"{path}{key}": value}
-    return found

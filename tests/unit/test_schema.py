@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from sweep.errors import ConfigError
-from sweep.schema import bounds, build, family, one_of, to_tree
+from sweep.schema import bounds, build, family, flat, one_of, to_tree
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,3 +83,7 @@ def test_an_item_may_leave_out_what_has_a_default() -> None:
     assert build(Item, {"text": "a", "size": "large"}).size == "large"
     with pytest.raises(ConfigError, match='not one of: small, large. Did you mean "large"'):
         build(Item, {"text": "a", "size": "larg"})
+
+
+def test_a_tree_becomes_dotted_keys_and_loses_nothing() -> None:
+    assert flat({"a": {"b": {"c": 1}}, "d": [1, 2], "e": {}}) == {"a.b.c": 1, "d": [1, 2], "e": {}}

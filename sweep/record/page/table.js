@@ -2,7 +2,7 @@
 // The table of trials: sorting, filtering, picking columns for the images, and one trial's words.
 const columns = [
   { name: "trial", value: (t) => t.number, number: true },
-  ...data.swept.map((key) => ({ name: key, value: (t) => t.settings[key], number: data.trials.every((t) => typeof t.settings[key] === "number") })),
+  ...[...data.swept, ...data.brought].map((key) => ({ name: key, value: (t) => t.settings[key], number: data.trials.every((t) => typeof t.settings[key] === "number") })),
   { name: "steps", value: (t) => t.steps, number: true },
   ...data.axes.map((name) => ({ name, value: (t) => (t.axes[name] || [null])[0], axis: true, number: true })),
   { name: "verdict", value: (t) => t.verdict, words: true },

@@ -1,18 +1,26 @@
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from record_examples import entry, result
 from record_on_disk import make_sweep
 
 from sweep.errors import ConfigError
-from sweep.record.asked import asked
+from sweep.record.asked import asked, brought
 from sweep.record.diary import diary_text, write_collected, write_diary
-from sweep.record.entry import read_entry, write_entry
+from sweep.record.entry import SweepEntry, read_entry, write_entry
 from sweep.record.facts import read_record
 from sweep.record.report_data import report_data
-from sweep.record.sentences import answer_sentence, learned, results_sentence, value_text, verdict_sentence
+from sweep.record.sentences import (
+    answer_sentence,
+    learned,
+    lessons_of,
+    results_sentence,
+    value_text,
+    verdict_sentence,
+)
 from sweep.record.views import write_views
 from sweep.trial import DIVERGED, FAILED, PRUNED, TrialResult
 
@@ -189,9 +197,80 @@ def test_the_diary_is_the_same_when_rebuilt() -> None:
     assert diary_text(entry(), results) == diary_text(entry(), results)
 
 
-def test_trials_of_other_anchors_are_said_to_stand_apart() -> None:
-    results = [result(1, (0.5, 0.4, 0.6)), result(2, (0.2, 0.1, 0.3)), result(3, (0.9, 0.8, 1.0), scoring_id="s2")]
-    assert "not compared with the rest: trial 3" in diary_text(entry(), results)
+def test_trials_of_other_anchors_stand_apart_with_an_answer_of_their_own() -> None:
+    """As those of another base: theirs is not the sweep's, but whoever uses that base needs it."""
+    one = [result(n, (u, u - 0.02, u + 0.02)) for n, u in ((1, 0.2), (2, 0.5), (3, 0.3))]
+    lone = result(4, (0.9, 0.8, 1.0), scoring_id="s2")
+    text = diary_text(entry(), [*one, lone])
+    assert "`results/trials/id0002/checkpoints/" in text and "not compared with the rest: trial 4. " not in text
+    assert "not compared with the rest: trial 4." in text and "Among them" not in text
+    text = answer_sentence(entry(), [*one, lone, result(5, (0.6, 0.58, 0.62), scoring_id="s2")])
+    first, apart = text.split("Scored against other anchors and so not compared with the rest: trial 4, 5. ")
+    assert first.startswith("Use `results/trials/id0002/")
+    assert apart.startswith("Among them: Use `results/trials/id0004/")
+    assert "beats the file of the other trial by more than chance" in apart
+
+
+POLYNOMIAL = {"scheduler": {"name": "polynomial", "power": 1}, "seed": 42}
+EXPERIMENTS = ({"network_dim": 128, "network_alpha": 128.0, "repeats": 40, **POLYNOMIAL},
+               {"network_dim": 128, "network_alpha": 1.0, "repeats": 40, **POLYNOMIAL},
+               {"network_dim": 8, "network_alpha": 8.0, "repeats": 10, **POLYNOMIAL},
+               {"network_dim": 8, "network_alpha": 8.0, "repeats": 50, **POLYNOMIAL})
+
+
+def _of(number: int, settings: dict[str, Any], config: dict[str, Any]) -> TrialResult:
+    made = result(number, (0.2 * number, 0.2 * number - 0.02, 0.2 * number + 0.02), settings=settings)
+    return replace(made, trial=replace(made.trial, config=config))
+
+
+def _experiments() -> tuple[SweepEntry, list[TrialResult]]:
+    """The question's defaults are of no trial: the experiments say otherwise."""
+    question = {"network_dim": 32, "network_alpha": None, "repeats": None, "seed": 42, "scheduler.name": "constant",
+                "scheduler.warmup": 10}
+    return (entry(question=question, swept_keys=("experiment",)),
+            [_of(n, {"experiment": f"alex{n}"}, config) for n, config in enumerate(EXPERIMENTS, start=1)])
+
+
+def test_what_experiments_bring_along_is_told_of_the_trials_and_no_default_as_theirs() -> None:
+    sweep, results = _experiments()
+    assert brought(sweep, results) == ("network_dim", "network_alpha", "repeats")
+    assert asked(sweep, results) == {"trigger": "alexq", "class_noun": "man", "seed": 42,
+                                     "scheduler.name": "polynomial", "scheduler.power": 1}
+    text = diary_text(sweep, results)
+    assert "network_dim = 128  \nnetwork_alpha = network_dim  \nrepeats = 40" in text, "the first in full"
+    assert "same as trial 1 but with experiment = alex2, network_alpha = 1  \n" in text
+    assert "same as trial 3 but with experiment = alex4, repeats = 50  \n" in text
+    assert "with it differ network_dim, network_alpha, repeats" in text
+    assert "network_dim = 32" not in text and "constant" not in text and "warmup" not in text
+
+
+def test_lessons_of_experiments_are_about_the_setting_that_differs_alone() -> None:
+    sweep, results = _experiments()
+    alpha, repeats = lessons_of(sweep, results)
+    assert alpha.startswith("network_alpha network_dim -> 1: usefulness +0.20")
+    assert repeats.startswith("repeats 10 -> 50: usefulness +0.20")
+    [other] = lessons_of(sweep, results[1:3])
+    assert other.startswith("experiment alex2 -> alex3: usefulness +0.20"), "where several differ it is theirs together"
+
+
+def test_a_setting_that_follows_another_is_no_difference_of_its_own() -> None:
+    """network_alpha: null is network_dim, whatever the rank of a trial."""
+    def swept(alphas: dict[int, float]) -> list[TrialResult]:
+        return [_of(n, {"network_dim": dim}, {"network_dim": dim, "network_alpha": alphas[dim]})
+                for n, dim in ((1, 8), (2, 32))]
+
+    for value, alphas, shown in ((None, {8: 8.0, 32: 32.0}, "network_dim"), (8.0, {8: 8.0, 32: 8.0}, 8.0)):
+        sweep = entry(question={"network_alpha": value})
+        assert brought(sweep, swept(alphas)) == ()
+        assert asked(sweep, swept(alphas))["network_alpha"] == shown
+
+
+def test_a_swept_setting_leaves_the_others_of_its_group_in_the_question() -> None:
+    results = [_of(n, {"dataset.captions": captions},
+                   {"dataset": {"captions": captions, "num_images": 14, "dir": f"here{n}"}})
+               for n, captions in ((1, True), (2, False))]
+    sweep = entry(question={}, swept_keys=("dataset.captions",))
+    assert asked(sweep, results) == {"trigger": "alexq", "class_noun": "man", "dataset.num_images": 14}
 
 
 def test_the_question_says_what_null_stands_for_and_leaves_out_what_plays_no_part() -> None:
@@ -202,7 +281,7 @@ def test_the_question_says_what_null_stands_for_and_leaves_out_what_plays_no_par
                 "max_train_steps": 150, "dataset.generate_reg": None, "dataset.reg_num_steps": 20,
                 "dataset.masked_loss": "none"}
     sweep = entry(question=question, swept_keys=("unet_lr",))
-    assert asked(sweep) == {
+    assert asked(sweep, ()) == {
         "trigger": "alexq", "class_noun": "man", "network_alpha": "network_dim", "text_encoder_lr": 5e-5,
         "repeats": "the number in the folder's name", "optimizer.eps": 1e-8, "loss_type": "l2", "max_train_steps": 150}
     text = diary_text(sweep, [result(1)])
@@ -210,8 +289,8 @@ def test_the_question_says_what_null_stands_for_and_leaves_out_what_plays_no_par
     used = entry(question={**question, "loss_type": "huber", "multires_noise_iterations": 6, "max_train_steps": None,
                            "steps_per_epoch": 500, "network_alpha": 4.0}, swept_keys=("dataset.generate_reg",))
     assert {"huber_c": 0.1, "multires_noise_discount": 0.3, "max_train_epochs": 5, "dataset.reg_num_steps": 20,
-            "network_alpha": 4.0, "optimizer.unet_lr": 1e-4}.items() <= asked(used).items()
-    assert "repeats" not in asked(used)
+            "network_alpha": 4.0, "optimizer.unet_lr": 1e-4}.items() <= asked(used, ()).items()
+    assert "repeats" not in asked(used, ())
 
 
 def test_files_are_named_by_a_path_that_leads_to_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

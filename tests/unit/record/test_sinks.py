@@ -16,14 +16,13 @@ from sweep.command_line import CONF_DIR, Known
 from sweep.errors import ConfigError
 from sweep.record.facts import Record
 from sweep.record.figures import FIGURES
-from sweep.record.payload import flat
 from sweep.record.settings import TensorboardConfig, TrackersConfig, WandbConfig, trackers_from_tree
 from sweep.record.sweep_log import SWEEP_LOG
 from sweep.record.sync import sync
 from sweep.record.tensorboard_sink import TensorboardSink
 from sweep.record.tracker import make_tracker
 from sweep.record.views import write_views
-from sweep.schema import to_tree
+from sweep.schema import flat, to_tree
 from sweep.trial import AXES, trial_folder
 
 SECRET = "0123456789abcdef0123456789abcdef01234567"

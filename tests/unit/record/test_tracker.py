@@ -12,7 +12,7 @@ from record_examples import entry, result, score
 from sweep.errors import ConfigError
 from sweep.files import append_jsonl
 from sweep.record.exporter import Follower
-from sweep.record.payload import Speed, flat, payload, summary_of, tag_of
+from sweep.record.payload import Speed, payload, summary_of, tag_of
 from sweep.record.settings import TRACKERS, NoTracker, TrackersConfig, WandbConfig
 from sweep.record.shown import Shown, key_of
 from sweep.record.sweep_log import SWEEP_LOG
@@ -144,10 +144,6 @@ def test_the_summary_has_scores_or_the_reason() -> None:
     assert summary_of(failed)["reason"] == "out of memory"
     assert tag_of(failed) == "failed"
     assert done["reason"] == "", "or that of an earlier try would stay"
-
-
-def test_config_is_flat_and_whole() -> None:
-    assert flat({"a": {"b": {"c": 1}}, "d": [1, 2], "e": {}}) == {"a.b.c": 1, "d": [1, 2], "e": {}}
 
 
 def _train_row(step: int) -> dict[str, Any]:
