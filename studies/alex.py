@@ -17,6 +17,7 @@ from pathlib import Path
 
 from studies.alex_arms import ARMS, keep, kept_of, read_arms, train
 from studies.alex_claims import write_claims
+from studies.alex_pictures import write_pictures
 from studies.alex_words import write_words
 from studies.sweeps import run_sweep
 from sweep.record.facts import read_record
@@ -85,7 +86,10 @@ def eleven(results: Path, extra: Sequence[str], *, trains: bool) -> None:
     """The eleven as one sweep, and the diary's words beside their verdicts."""
     if trains:
         run_sweep([*ELEVEN, f"sweep.results_dir={results}", *extra])
-    print(write_words(results / NAME, trials_of(results)))
+    trials = trials_of(results)
+    if trials:
+        write_pictures(read_record(results / NAME), trials)
+    print(write_words(results / NAME, trials))
 
 
 def best(results: Path, extra: Sequence[str], *, trains: bool) -> None:

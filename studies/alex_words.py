@@ -149,6 +149,8 @@ def _page(rows: Sequence[tuple[Said, Score | None, str]], results: Mapping[int, 
         "Judged is the last file of each training at strength 1, which is what the diary's author looked at; what the",
         "sweep would use instead stands in the last column. Which verdicts mean the diary's words was written down",
         "before these trainings ran (`studies/alex_words.py`; docs/alex.md says when); it is the second table.", "",
+        *(["![The last files, each on the same prompts and noise](prompts.webp)", "",
+           "![One prompt by epoch](epochs.webp)", ""] if any(score for _, score, _ in rows) else []),
         f"| LoRA | the diary | verdict | agrees | {' | '.join(SHOWN)} | copies, bare trigger | the sweep's choice |",
         "|---" * (len(SHOWN) + 6) + "|"]
     for said, score, how in rows:
