@@ -35,8 +35,8 @@ BASES = ("pocket", "pocket_rv")
 NUM_TRIALS = 16
 SEARCH = ("search=tpe", "search.start_from=tutorial", f"search.num_trials={NUM_TRIALS}", "experiment=tutorial",
           "optimizer=adamw", "network_alpha=null", "unet_lr=tag(log, interval(2e-5,1e-3))",
-          "network_dim=choice(8,32,128)", "max_train_epochs=range(2,9)", "dataset.captions=true,false", "tracker=none",
-          "launcher.devices=2", "launcher.threads=1")
+          "network_dim=choice(8,32,128)", "max_train_epochs=range(2,9)", "dataset.captions=true,false",
+          "dataset.generate_reg=null,375", "tracker=none", "launcher.devices=2", "launcher.threads=1")
 NUM_PROMPTS = 24
 FRESH = Stage(prompts="all", first_seed=9000, num_seeds=2, num_varied=5, num_captions=0, num_bare=0, num_class=2)
 
