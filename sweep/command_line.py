@@ -131,8 +131,10 @@ def _parsed(argument: str, known: Known) -> Override:
         return OverridesParser.create().parse_override(argument)
     except HydraException as error:
         key = argument.partition("=")[0]
-        raise ConfigError(f"Can't read {argument!r}: {str(error).splitlines()[0]}. A value with commas, quotes or "
-                          f"""brackets needs quotes of its own inside the shell's: '{key}="..."'.""") from error
+        hint = (f"Hydra's functions take no null; a list does: {key}=null,1,2." if "NoneType" in str(error) else
+                "A value with commas, quotes or brackets needs quotes of its own inside the shell's: "
+                f"""'{key}="..."'.""")
+        raise ConfigError(f"Can't read {argument!r}: {str(error).splitlines()[0]}. {hint}") from error
 
 
 def _check_key(override: Override, known: Known) -> None:

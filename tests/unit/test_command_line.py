@@ -31,6 +31,7 @@ def test_a_typo_is_refused_with_its_near_match(argument: str, near: str) -> None
     (["dataset.dir=my", "photos"], "'photos' is not of the form key=value"),
     (["+network_dim=8"], "without the '+'"),
     (["note=it's half (or so)"], "quotes of its own"),
+    (["dataset.generate_reg=choice(null,375)"], r"take no null; a list does: dataset.generate_reg=null,1,2"),
     (["network_dim=8,32"], "needs -m"),
     (["-m", "note=one, two"], "make no trials"),
     (["-m", "sweep.name=a,b"], "make no trials"),
