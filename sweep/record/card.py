@@ -53,6 +53,12 @@ def file_of(record: Record, result: TrialResult) -> Path:
     return trial_folder(record.results_dir, result.trial.train_id).checkpoints / result.answer.file
 
 
+def base_of(result: TrialResult) -> str:
+    """The option that a trial's base model is, which a sweep may vary: its licence is what the file's users must
+    know."""
+    return str(result.trial.config["base_model"]["name"])
+
+
 def write_publish(record: Record) -> Path | None:
     """Write the folder anew and return it; None (and no folder) if there is no file to name."""
     folder = record.dir / PUBLISH
@@ -69,7 +75,7 @@ def write_publish(record: Record) -> Path | None:
     if sheet is not None:
         shutil.copyfile(sheet, folder / "samples.png")
     config, name = without_places(result.trial.config), source.stem
-    if answer.kind == "lora" and record.entry.base_model not in EMBEDDED:
+    if answer.kind == "lora" and base_of(result) not in EMBEDDED:
         write_text(folder / f"{name}.toml", kohya_toml(config, name))
     else:
         (folder / f"{name}.toml").unlink(missing_ok=True)
@@ -85,7 +91,7 @@ def card_text(record: Record, result: TrialResult, *, has_samples: bool) -> str:
     assert result.answer is not None
     answer, entry, config = result.answer, record.entry, without_places(result.trial.config)
     words, name = entry.subject_words, Path(answer.file).stem
-    licence, terms = LICENCES.get(entry.base_model, _OTHER)
+    licence, terms = LICENCES.get(base_of(result), _OTHER)
     base, hub_id = _base_name(config), _hub_id(result.trial.config)
     front = {**({"base_model": hub_id} if hub_id else {}), "license": licence,
              "library_name": "diffusers", "pipeline_tag": "text-to-image",
@@ -101,7 +107,7 @@ def card_text(record: Record, result: TrialResult, *, has_samples: bool) -> str:
         *(["![Samples with their prompts and figures](samples.png)"] if has_samples else []),
         f"## Use\nTrigger words: `{words}`. {_strength(answer)}Base: {hub_id or base}.\n\n"
         f"```\n{prompt_words(words, answer)}\n```\n\n"
-        f"{_where_to_put(entry.base_model, answer)} {as_sentence(answer.reason)}",
+        f"{_where_to_put(base_of(result), answer)} {as_sentence(answer.reason)}",
         f"## How good it is\n{verdict_sentence(answer.score.verdict)} {notes}".rstrip()
         + f"\n\n| | figure (90 % interval) |\n| --- | --- |\n{figures}\n\n"
         f"Measured on {answer.score.num_images} images ({answer.score.stage}). 0 is the base model without the LoRA, 1 "
@@ -177,7 +183,7 @@ def how_picked(record: Record) -> str:
 def _where_to_put(base_model: str, answer: Answer) -> str:
     if base_model in EMBEDDED:
         return (f"The pocket base is this program's own, so neither A1111 nor ComfyUI can use the file: `python "
-                f"evaluate.py lora={answer.file}` draws and scores it.")
+                f"evaluate.py lora={answer.file} base_model={base_model}` draws and scores it.")
     return folders(answer)
 
 

@@ -28,6 +28,7 @@ from sweep.record.sentences import (
     tie_sentence,
     value_text,
 )
+from sweep.schema import flat
 from sweep.trial import Answer, Score, TrialResult, trial_folder
 
 PICTURE_BUDGET = 24_000_000  # bytes of images in one report; what does not fit is left out, and the report says so
@@ -52,7 +53,7 @@ def report_data(record: Record, *, lessons: Sequence[str] | None = None,
     data = ReportData(tree={
         "name": entry.name, "started": entry.started, "command": entry.command, "hardware": entry.hardware,
         "commit": entry.commit, "versions": entry.versions, "note": entry.note, "notes": read_notes(record.dir),
-        "base_model": entry.base_model, "dataset": entry.dataset, "num_photos": entry.num_photos,
+        "base_model": _bases(record), "dataset": entry.dataset, "num_photos": entry.num_photos,
         "question": {key: value_text(value) for key, value in asked(entry, results).items()},
         "swept": list(entry.swept_keys), "brought": list(brought(entry, results)), "axes": list(FIGURES),
         "answer": {"sentence": _answer(record, named).replace("`", ""),
@@ -67,6 +68,12 @@ def report_data(record: Record, *, lessons: Sequence[str] | None = None,
     })
     _add_scores(data, record, named, picture_budget)
     return data
+
+
+def _bases(record: Record) -> str:
+    """A sweep may vary it."""
+    names = (flat(result.trial.config).get("base_model.name") for result in record.results)
+    return ", ".join(dict.fromkeys(filter(None, names))) or record.entry.base_model
 
 
 def _answer(record: Record, named: Sequence[TrialResult]) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sweep.errors import ConfigError
 from sweep.files import sha256_of, write_json
-from sweep.record.card import chosen, copy_file, file_of, how_picked, sheet_of
+from sweep.record.card import base_of, chosen, copy_file, file_of, how_picked, sheet_of
 from sweep.record.facts import Record
 
 _VERSIONS = {"sd15": "SD1", "sd2": "SD2", "sdxl": "SDXL"}
@@ -45,7 +45,7 @@ def copy_chosen(config: UseConfig, record: Record) -> Path | None:
     copy_file(source, target)
     guidance = result.answer.guidance_scale
     details = {"description": f"LoRA Sweep {record.entry.name}: {result.answer.score.verdict}",
-               "sd version": _VERSIONS.get(record.entry.base_model, "Other"),
+               "sd version": _VERSIONS.get(base_of(result), "Other"),
                "activation text": record.entry.subject_words, "preferred weight": result.answer.strength,
                "notes": how_picked(record) + ("" if guidance is None else f" Guidance {guidance:g}.")}
     if result.answer.kind == "lora" and not target.with_suffix(".json").exists():  # its user may have edited it

@@ -30,6 +30,7 @@ def test_the_publish_folder_holds_what_a_hub_page_needs(record: Record) -> None:
         f"{name}.safetensors", "README.md", "samples.png", "experiment.yaml"}
     assert sha256_of(folder / best.answer.file) == sha256_of(file_of(record, best))
     card = (folder / "README.md").read_text()
+    assert f"`python evaluate.py lora={name}.safetensors base_model=pocket` draws and scores it" in card
     front = yaml.safe_load(card.split("---")[1])
     assert front["license"] == "apache-2.0" and front["instance_prompt"] == "alexq man"
     assert f"alexq man <lora:{name}:0.8>" in card and "Recommended strength: 0.8" in card
@@ -52,12 +53,14 @@ def with_base(result: TrialResult, path: str, photos: str) -> TrialResult:
     ("me/own-base", "me/own-base", False), ("/bases/mine.safetensors", None, True)])
 def test_another_machine_is_told_what_to_set(path: str, hub_id: str | None, must_be_told: bool, record: Record,
                                              tmp_path: Path) -> None:
-    record = replace(record, entry=replace(record.entry, base_model="sd15"),
-                     results=tuple(with_base(r, path, str(tmp_path)) for r in record.results))
+    record = replace(record, results=tuple(with_base(r, path, str(tmp_path)) for r in record.results))
+    assert record.entry.base_model == "pocket", "a sweep may vary its base: the trial's counts"
     folder, best = write_publish(record), chosen(record)
     assert folder is not None and best is not None and best.answer is not None
     name, card = best.answer.file.removesuffix(".safetensors"), (folder / "README.md").read_text()
-    assert yaml.safe_load(card.split("---")[1]).get("base_model") == hub_id
+    front = yaml.safe_load(card.split("---")[1])
+    assert front.get("base_model") == hub_id and front["license"] == "creativeml-openrail-m"
+    assert "OpenRAIL-M: its restrictions of use" in card
     assert f"accelerate launch train_network.py --config_file {name}.toml" in card
     assert (folder / f"{name}.toml").exists() and "models/loras" in card
     assert ("`train_data_dir` and `pretrained_model_name_or_path`" in card

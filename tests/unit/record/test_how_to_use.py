@@ -54,9 +54,9 @@ def test_what_is_published_is_no_lora(tmp_path, kind: str, folder: str, method: 
     write_json(path, {**read_json(path), "kind": kind})
     record = read_record(sweep)
     [result] = record.results
-    config = {**result.trial.config, "method": method}
-    record = replace(record, entry=replace(record.entry, base_model="sd15"),
-                     results=(replace(result, trial=replace(result.trial, config=config)),))
+    base = {"name": "sd15", "path": "runwayml/stable-diffusion-v1-5", "resolution": 512, "vae": None}
+    config = {**result.trial.config, "method": method, "base_model": base}
+    record = replace(record, results=(replace(result, trial=replace(result.trial, config=config)),))
     published = write_publish(record)
     assert published is not None and not list(published.glob("*.toml"))
     card = (published / "README.md").read_text()
