@@ -1,5 +1,6 @@
 """conf/ has one home: where the command line, a search's starts and kohya's names look is the same folder."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def test_starts_are_read_by_name_or_path(tmp_path: Path) -> None:
 def test_every_shipped_point_composes_to_what_it_says() -> None:
     for file in starts.STARTS_DIR.glob("*.yaml"):
         for point in starts.read_starts(file.stem):
-            train = compose([f"{key}={value}" for key, value in point.items()]).train
+            train = compose([f"{key}={json.dumps(value)}" for key, value in point.items()]).train
             assert not refusal(train)
             assert {key: standing(key, to_tree(train)) for key in point} == point
 

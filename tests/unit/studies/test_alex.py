@@ -14,6 +14,7 @@ from studies.alex_arms import ARMS, SCORING, arm_arguments, kept_of, read_arms
 from studies.alex_best import (
     BASES,
     FRESH,
+    NUM_CLASS_PROMPTS,
     NUM_PROMPTS,
     SEARCH,
     Contest,
@@ -281,7 +282,8 @@ def test_the_claims_look_at_bleed_since_usefulness_holds_it() -> None:
 
 
 def rival(usefulness: float | None, lead: tuple[float, float] | None):
-    drawn = Drawn(what="LoRA3", base="pocket_rv", score=None if usefulness is None else score("good", usefulness))
+    drawn = Drawn(what="LoRA3", base="pocket_rv", num_photos=14, num_steps=6720,
+                  score=None if usefulness is None else score("good", usefulness))
     return drawn, None if lead is None else Interval(*lead, 16)
 
 
@@ -309,7 +311,7 @@ def test_the_searches_are_commands_and_are_told_apart() -> None:
 
 
 def test_half_a_search_or_half_the_eleven_are_no_result(tmp_path) -> None:
-    with pytest.raises(ValueError, match=r"The search on pocket has 0 of 16 trials"):
+    with pytest.raises(ValueError, match=r"The search on pocket has 0 of 24 trials"):
         write_best(tmp_path, {}, tmp_path)
     with pytest.raises(ValueError, match=r"LoRA1, LoRA2, .*LoRA11 are not trained"):
         main(["best", "--results", str(tmp_path)])
@@ -319,5 +321,7 @@ def test_the_contests_prompts_and_noise_are_new() -> None:
     scoring, shipped = fresh(), loaded().scoring
     assert len(scoring.prompts) == NUM_PROMPTS
     assert not {prompt.text for prompt in scoring.prompts} & {prompt.text for prompt in shipped.prompts}
+    assert len(scoring.class_prompts) == NUM_CLASS_PROMPTS
+    assert not set(scoring.class_prompts) & set(shipped.class_prompts)
     seeds = {stage.first_seed + i for stage in (shipped.screen, shipped.refine, shipped.confirm) for i in range(64)}
     assert not seeds & set(range(FRESH.first_seed, FRESH.first_seed + FRESH.num_seeds + 1))
