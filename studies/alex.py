@@ -83,12 +83,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def eleven(results: Path, extra: Sequence[str], *, trains: bool) -> None:
-    """The eleven as one sweep, and the diary's words beside their verdicts."""
+    """The eleven as one sweep, and the diary's words beside their verdicts. Raises ValueError if there is no sweep to
+    report on."""
     if trains:
         run_sweep([*ELEVEN, f"sweep.results_dir={results}", *extra])
     trials = trials_of(results)
-    if trials:
-        write_pictures(read_record(results / NAME), trials)
+    if not trials:
+        raise ValueError(f"There is no sweep in {results / NAME}; without --report-only it is trained.")
+    write_pictures(read_record(results / NAME), trials)
     print(write_words(results / NAME, trials))
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sweep.files import write_json, write_text
+from sweep.record.figures import figure_of
 from sweep.record.sentences import figure
 from sweep.trial import Score, TrialResult
 
@@ -15,7 +16,7 @@ OVERTRAINED, OVERFIT = "overtrained", "mildly overfit"
 MEMORISED, COPIED = "memorised", "partly copied"
 YES, NEARLY, NO, NOT_COUNTED, UNKNOWN = "yes", "nearly", "no", "not counted", "not known"
 LEAST_BAD = (1, 2, 5, 6)
-SHOWN = ("likeness", "adherence", "memorisation", "usefulness")
+SHOWN = ("likeness", "adherence", "diversity", "memorisation", "bleed", "usefulness")
 BARE_COPIES = "memo_rate_bare"  # of the images of the trigger alone, all that a training without captions was told
 COPIES_LIMIT = 0.25  # as of the verdict
 CLOTHES_NOTE = "memorised the clothes"  # how the note begins
@@ -115,29 +116,40 @@ def write_words(folder: Path, results: Mapping[int, TrialResult]) -> str:
     """words.md and words.json in the sweep's folder; returns the count in a sentence."""
     scores = {number: last_score(result) for number, result in results.items()}
     rows = [(said, scores.get(said.number), agreement(said, scores)) for said in SAID]
-    sentence = count_sentence([how for _, _, how in rows], least_bad(scores))
+    sentence = count_sentence([how for _, _, how in rows], blind(scores), least_bad(scores))
     write_text(folder / "words.md", "\n".join(_page(rows, results, sentence)) + "\n")
     write_json(folder / "words.json", {"agreement": sentence, "least_bad": least_bad(scores), "rows": [
         {"number": said.number, "diary": said.words, "verdict": None if score is None else score.verdict, "agrees": how,
-         "axes": {} if score is None else {name: axis.value for name, axis in score.axes.items()},
+         "figures": {} if score is None else {name: known.value for name in SHOWN
+                                              if (known := figure_of(score, name)) is not None},
          "copies_of_the_bare_trigger": None if score is None else score.details.get(BARE_COPIES)}
         for said, score, how in rows]})
     return sentence
 
 
-def count_sentence(hows: Sequence[str], ours: Sequence[int]) -> str:
+def blind(scores: Mapping[int, Score | None]) -> list[str]:
+    """By the same rules, the agreement of whoever answers that none looks like the subject, and measures nothing."""
+    def unlike(score: Score | None) -> Score | None:
+        details = {} if score is None else {key: value for key, value in score.details.items() if key != BARE_COPIES}
+        return None if score is None else replace(score, verdict=UNLIKE, notes=(), details=details)
+
+    return [agreement(said, {said.number: unlike(scores.get(said.number))}) for said in SAID
+            if said.better_than is None]
+
+
+def count_sentence(hows: Sequence[str], of_blind: Sequence[str], ours: Sequence[int]) -> str:
     """Agreement over all that the diary has words for, and how much of it needs no measuring.
 
-    What is not known counts as no agreement.
+    What is not known counts as no agreement. of_blind: see `blind`.
     """
     counted = [how for how in hows if how != NOT_COUNTED]
     unknown = counted.count(UNKNOWN)
     shared = sorted(set(ours) & set(LEAST_BAD))
-    blind = [how for said in SAID if (how := _of_verdict(said, UNLIKE)) == YES]
     return (f"Of the {len(counted)} trainings that the diary has words for, the verdict says the same of "
             f"{counted.count(YES)}, nearly the same of {counted.count(NEARLY)}, something else of {counted.count(NO)}"
             + (f"; {unknown} can't be judged" if unknown else "") + ". "
-            f"Whoever always answers \"{UNLIKE}\" says the same of {len(blind)}. "
+            f"Whoever always answers \"{UNLIKE}\" says the same of {of_blind.count(YES)} and nearly the same of "
+            f"{of_blind.count(NEARLY)}. "
             f"Of its four least bad (1, 2, 5 and 6), {len(shared)} are among our four of the highest usefulness "
             f"({', '.join(map(str, ours))}); by chance it would be 1.5.")
 
@@ -155,8 +167,7 @@ def _page(rows: Sequence[tuple[Said, Score | None, str]], results: Mapping[int, 
         "|---" * (len(SHOWN) + 6) + "|"]
     for said, score, how in rows:
         result = results.get(said.number)
-        axes = score.axes if score else {}
-        figures = " | ".join(figure(axes.get(name)) for name in SHOWN)
+        figures = " | ".join("" if score is None else figure(figure_of(score, name)) for name in SHOWN)
         bare = score.details.get(BARE_COPIES) if score else None
         verdict, copies = score.verdict if score else "not scored", "" if bare is None else f"{bare:.0%}"
         lines.append(f"| {said.number} | {said.words} | {verdict} | {how} | {figures} | {copies} | {_choice(result)} |")

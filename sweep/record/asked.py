@@ -29,14 +29,20 @@ _OFF: tuple[Any, ...] = (None, "", 0, False, "none", [])
 def asked(entry: SweepEntry, results: Sequence[TrialResult]) -> dict[str, Any]:
     """The settings that all trials share, without those that are off, that another one replaces, or that nothing here
     uses."""
-    read, apart = _read(entry, results), set(brought(entry, results))
-    told = {key: value for key, value in entry.question.items() if not _is_stale(key, read)}
-    told = {key: value for key, value in {**told, **_shared(read, entry.question)}.items() if key not in apart}
-    question = {**told, "trigger": entry.trigger, "class_noun": entry.class_noun}
-    swept = {*entry.swept_keys, *apart}
+    question = {**shared(entry, results), "trigger": entry.trigger, "class_noun": entry.class_noun}
+    swept = {*entry.swept_keys, *brought(entry, results)}
     shown = {key: value if value not in _OFF else _STANDS_FOR.get(key)
              for key, value in question.items() if _takes_part(key, question, swept)}
     return {key: value for key, value in shown.items() if value is not None}
+
+
+def shared(entry: SweepEntry, results: Sequence[TrialResult]) -> dict[str, Any]:
+    """All that no trial has otherwise: the question, which was composed without what is swept, set right by them."""
+    read, apart = _read(entry, results), set(brought(entry, results))
+    known = {key: value for key, value in (read[0] if read else {}).items()
+             if all(key in one and one[key] == value for one in read) and value != _STANDS_FOR.get(key)}
+    question = {key: value for key, value in entry.question.items() if not _is_stale(key, read)}
+    return {key: value for key, value in {**question, **known}.items() if key not in apart}
 
 
 def brought(entry: SweepEntry, results: Sequence[TrialResult]) -> tuple[str, ...]:
@@ -48,10 +54,29 @@ def brought(entry: SweepEntry, results: Sequence[TrialResult]) -> tuple[str, ...
 
 
 def settings_of(entry: SweepEntry, results: Sequence[TrialResult]) -> list[dict[str, Any]]:
-    """What each trial is told by: the swept settings and those brought along."""
+    """What each trial is told by: the swept settings, and those brought along that it has."""
     along, told = brought(entry, results), [_told(entry, result) for result in results]
-    return [{key: result.trial.settings.get(key) for key in entry.swept_keys} | {key: one.get(key) for key in along}
-            for result, one in zip(results, told, strict=True)]
+    return [{key: result.trial.settings.get(key) for key in entry.swept_keys}
+            | {key: one[key] for key in along if key in one} for result, one in zip(results, told, strict=True)]
+
+
+def untold(entry: SweepEntry, results: Sequence[TrialResult]) -> list[str]:
+    """What else each trial was trained by, beside `settings_of`, as one text: alike where it is the same."""
+    keys = {*entry.swept_keys, *brought(entry, results)}
+    whole = ({**flat(result.trial.config), **_told(entry, result)} for result in results)
+    return [repr(sorted((key, repr(value)) for key, value in one.items() if key not in keys)) for one in whole]
+
+
+def bases_of(entry: SweepEntry, results: Sequence[TrialResult]) -> str:
+    """The options of the base model that the trials have: "sd15, sdxl"."""
+    names = (flat(result.trial.config).get("base_model.name") for result in results)
+    return ", ".join(dict.fromkeys(filter(None, names))) or entry.base_model
+
+
+def are_photos_varied(entry: SweepEntry, results: Sequence[TrialResult]) -> bool:
+    """Whether trials may differ in how many photos they have."""
+    return any(len({flat(result.trial.config).get(key) for result in results}) > 1
+               for key in ("dataset.dir", "dataset.num_images"))
 
 
 def _read(entry: SweepEntry, results: Sequence[TrialResult]) -> list[dict[str, Any]]:
@@ -71,13 +96,6 @@ def _told(entry: SweepEntry, result: TrialResult) -> dict[str, Any]:
 
     return {key: told(key, value) for key, value in config.items()
             if key.split(".")[0] in groups and not {key, key.split(".")[0]} & swept and key not in PLACES}
-
-
-def _shared(read: Sequence[Mapping[str, Any]], question: Mapping[str, Any]) -> dict[str, Any]:
-    """What the trials agree on and the question, composed without what is swept, says otherwise."""
-    return {key: value for key, value in (read[0] if read else {}).items()
-            if all(key in one and one[key] == value for one in read) and value != _STANDS_FOR.get(key)
-            and (key not in question or question[key] != value)}
 
 
 def _is_stale(key: str, read: Sequence[Mapping[str, Any]]) -> bool:

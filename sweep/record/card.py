@@ -170,7 +170,10 @@ def how_picked(record: Record) -> str:
     """How it was picked, without the places of this machine."""
     _, ties = best_results(record.results)
     num_rivals = len(eligible(record.results)) - 1
-    start = f"{record.entry.num_photos} photos. One of {len(record.results)} trials of the sweep {record.entry.name}"
+    best = chosen(record)
+    photos = record.facts.photos.get(record.facts.photos_of.get(best.trial.train_id, ""), ()) if best else ()
+    start = (f"{len(photos) or record.entry.num_photos} photos. One of {len(record.results)} trials of the sweep "
+             f"{record.entry.name}")
     if ties:
         return (f"{start}; the most promising of {1 + len(ties)} whose files can't be told apart on "
                 f"the same prompts, so none of them is the winner.")

@@ -11,7 +11,7 @@ from typing import Any
 
 from sweep.errors import ConfigError
 from sweep.files import write_text
-from sweep.record.asked import asked, brought, settings_of
+from sweep.record.asked import are_photos_varied, asked, bases_of, brought, settings_of
 from sweep.record.best import choices_of
 from sweep.record.card import PUBLISH
 from sweep.record.cost import cost_words, costs, saved_words
@@ -67,7 +67,8 @@ def diary_text(sweep: SweepEntry, results: Sequence[TrialResult], *, has_log: bo
     parts.append("## What was asked\n" + _question(sweep, results))
     parts.append("## Trials")
     settings = settings_of(sweep, results)
-    values = [tuple(map(repr, one.values())) for one in settings]
+    keys = (*sweep.swept_keys, *brought(sweep, results))
+    values = [tuple(repr(one.get(key)) for key in keys) for one in settings]
     for i, result in enumerate(results):
         nearest = _nearest(values, i)
         like = None if nearest is None else (results[nearest].trial.number, settings[nearest])
@@ -139,8 +140,8 @@ def _table(sweep: SweepEntry, results: Sequence[TrialResult]) -> str:
 
 def _question(sweep: SweepEntry, results: Sequence[TrialResult]) -> str:
     along = brought(sweep, results)
-    lines = [] if "base_model.name" in along else [f"base_model = {sweep.base_model}"]
-    lines += [f"images = {sweep.dataset}" if "dataset.num_images" in along else
+    lines = [f"base_model = {bases_of(sweep, results)}"]
+    lines += [f"images = {sweep.dataset}" if are_photos_varied(sweep, results) else
               f"images = {sweep.num_photos} ({sweep.dataset})"]
     lines += [", ".join(f"{key} = {value_text(value)}" for key, value in asked(sweep, results).items())]
     lines += ["what is not named is off, plays no part here, or is the default that conf/ gives for null"]
@@ -157,8 +158,9 @@ def _trial(result: TrialResult, settings: Sequence[str]) -> str:
     checkpoints = [s for s in result.scores if s.stage == "screen"]
     if len(checkpoints) > 1:
         by_epoch = len({s.epoch for s in checkpoints}) == len(checkpoints)
-        # a screen draws no class prompts: what leaks into the class lowers the answer's usefulness, not these
-        by_what = f"{'Epoch by epoch' if by_epoch else 'Step by step'}, before bleed"
+        # where a screen draws no class prompts, what leaks into the class lowers the answer's usefulness, not these
+        before = "" if any("bleed" in s.details for s in checkpoints) else ", before bleed"
+        by_what = f"{'Epoch by epoch' if by_epoch else 'Step by step'}{before}"
         lines.append(f"{by_what}: " + ", ".join(
             f"{s.epoch if by_epoch else s.step}: {_short(s.axes['usefulness'].value) or '?'} {s.verdict}"
             for s in checkpoints if "usefulness" in s.axes))
@@ -191,7 +193,7 @@ def _settings(mine: Mapping[str, Any], like: tuple[int, Mapping[str, Any]] | Non
     if like is None:
         return shown(mine)
     number, other = like
-    differing = [key for key in mine if repr(other[key]) != repr(mine[key])]
+    differing = [key for key in mine if repr(other.get(key)) != repr(mine[key])]
     if len(differing) > max(1, len(mine) // 2):
         return shown(mine)
     return [f"same as trial {number} but with {', '.join(shown(differing))}"]

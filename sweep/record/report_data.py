@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sweep.record.asked import asked, brought, settings_of
+from sweep.record.asked import are_photos_varied, asked, bases_of, brought, settings_of
 from sweep.record.best import best_results, choices_of, on_front, usefulness
 from sweep.record.cost import cost_words, costs, saved_words
 from sweep.record.curves import read_curves
@@ -28,7 +28,6 @@ from sweep.record.sentences import (
     tie_sentence,
     value_text,
 )
-from sweep.schema import flat
 from sweep.trial import Answer, Score, TrialResult, trial_folder
 
 PICTURE_BUDGET = 24_000_000  # bytes of images in one report; what does not fit is left out, and the report says so
@@ -53,7 +52,8 @@ def report_data(record: Record, *, lessons: Sequence[str] | None = None,
     data = ReportData(tree={
         "name": entry.name, "started": entry.started, "command": entry.command, "hardware": entry.hardware,
         "commit": entry.commit, "versions": entry.versions, "note": entry.note, "notes": read_notes(record.dir),
-        "base_model": _bases(record), "dataset": entry.dataset, "num_photos": entry.num_photos,
+        "base_model": bases_of(entry, results), "dataset": entry.dataset,
+        "num_photos": "" if are_photos_varied(entry, results) else entry.num_photos,
         "question": {key: value_text(value) for key, value in asked(entry, results).items()},
         "swept": list(entry.swept_keys), "brought": list(brought(entry, results)), "axes": list(FIGURES),
         "answer": {"sentence": _answer(record, named).replace("`", ""),
@@ -68,12 +68,6 @@ def report_data(record: Record, *, lessons: Sequence[str] | None = None,
     })
     _add_scores(data, record, named, picture_budget)
     return data
-
-
-def _bases(record: Record) -> str:
-    """A sweep may vary it."""
-    names = (flat(result.trial.config).get("base_model.name") for result in record.results)
-    return ", ".join(dict.fromkeys(filter(None, names))) or record.entry.base_model
 
 
 def _answer(record: Record, named: Sequence[TrialResult]) -> str:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from sweep.claims import BETTER, EXPLORATORY, TIE, UNKNOWN, WORSE, Claim, compare_settings
 from sweep.comparison import MIN_UNITS, ahead, cautious, jackknife_interval
 from sweep.framings import framing_words
-from sweep.record.asked import settings_of
+from sweep.record.asked import settings_of, untold
 from sweep.record.best import (
     apart,
     best_results,
@@ -42,6 +42,8 @@ VERDICT_SENTENCES: Mapping[str, str] = {
     "partly copied": "Partly copied: some pictures are close to training photos.",
     "low variety": "Low variety: its pictures of one prompt look alike.",
 }
+_REST = "(all else)"
+_PairsOf = Callable[[Sequence[Sequence[TrialResult]], int], Iterable[tuple[Sequence[TrialResult], ...]]]
 _WANTED = ("very good", "good")
 _ENDED = {FAILED: "failed", DIVERGED: "diverged", PRUNED: "was ended early"}
 
@@ -133,12 +135,13 @@ def answer_sentence(entry: SweepEntry, results: Sequence[TrialResult], results_d
 
 def apart_words(entry: SweepEntry, results: Sequence[TrialResult], results_dir: str = "results") -> str:
     """Which trials are not compared with the rest, and the answer among themselves; empty if there are none."""
-    said = []
-    for group in apart(results):
-        numbers = ", ".join(str(result.trial.number) for result in group)
-        among = f" Among them: {_answer(entry, group, results_dir)}" if len(group) > 1 else ""
-        said.append(f"Scored against other anchors and so not compared with the rest: trial {numbers}.{among}")
-    return " ".join(said)
+    groups = apart(results)
+    if not groups:
+        return ""
+    numbers = ", ".join(str(result.trial.number) for group in groups for result in group)
+    among = [f"Among {', '.join(str(result.trial.number) for result in group)}: {_answer(entry, group, results_dir)}"
+             for group in groups if len(group) > 1]
+    return " ".join([f"Scored against other anchors and so not compared with the rest: trial {numbers}.", *among])
 
 
 def photo_words(results: Sequence[TrialResult]) -> str:
@@ -155,7 +158,7 @@ def _answer(entry: SweepEntry, results: Sequence[TrialResult], results_dir: str)
         return (f"{tie_sentence([best, *ties], results)} The most promising first: "
                 f"{_tied_files(entry, [best, *ties], results_dir)}")
     score = best.answer.score
-    start = "Use" if _is_wanted(score.verdict) else f"None is good yet; the least bad ({score.verdict}) is"
+    start = "Use" if _is_wanted(score.verdict) else f"{_best_of_what(results)} ({score.verdict}) is"
     rivals = [result for result in eligible(results) if result is not best]
     nearest = max(rivals, key=lambda r: cautious(r.answer.score) if r.answer else -math.inf, default=None)
     how_sure = ((f"on the same prompts it beats the file of {each_of(len(rivals))} by more than chance, that of trial "
@@ -167,24 +170,36 @@ def _answer(entry: SweepEntry, results: Sequence[TrialResult], results_dir: str)
             f"Usefulness {figure(usefulness(best))}; {how_sure}. {limits_words(results)}").rstrip()
 
 
+def _neighbours(values: Sequence[Sequence[TrialResult]], _: int) -> Iterable[tuple[Sequence[TrialResult], ...]]:
+    return itertools.pairwise(values)
+
+
+def _best_of_what(results: Sequence[TrialResult]) -> str:
+    """How one is named whose own verdict is no good."""
+    some_are = any(r.answer is not None and _is_wanted(r.answer.score.verdict) for r in eligible(results))
+    return "The most useful, though not called good," if some_are else "None is good yet; the least bad"
+
+
 def lessons_of(entry: SweepEntry, results: Sequence[TrialResult]) -> list[str]:
-    """What each setting did. An experiment is a name for the settings that it brings along: where trials differ in one
-    of those alone, it is said of that one."""
-    if "experiment" in entry.swept_keys:
-        told = [{key: value for key, value in settings.items() if key != "experiment"}
-                for settings in settings_of(entry, results)]
-        unfolded = [replace(result, trial=replace(result.trial, settings=settings))
-                    for result, settings in zip(results, told, strict=True)]
-        if found := learned(list(told[0]) if told else [], unfolded):
+    """What each setting did. An experiment is a name for the settings that it brings along: where trials are alike in
+    all but one of those it is said of that one, and only if none are, of the experiments."""
+    if "experiment" in entry.swept_keys and results:
+        settings, rest = settings_of(entry, results), untold(entry, results)
+        keys = [key for key in dict.fromkeys(key for one in settings for key in one) if key != "experiment"]
+        unfolded = [replace(result, trial=replace(result.trial, settings={**one, _REST: other}))
+                    for result, one, other in zip(results, settings, rest, strict=True)]
+        if found := learned(keys, unfolded, alike=(_REST,), pairs_of=itertools.combinations):
             return found
     return learned(entry.swept_keys, results)
 
 
-def learned(swept_keys: Sequence[str], results: Sequence[TrialResult]) -> list[str]:
+def learned(swept_keys: Sequence[str], results: Sequence[TrialResult], *, alike: Sequence[str] = (),
+            pairs_of: _PairsOf = _neighbours) -> list[str]:
     """What each swept setting did, from pairs of trials that differ in it alone.
 
-    Only neighbouring values are compared, in the order in which the sweep names them. Where the sweep trained each of
-    them with several seeds it is a claim about the setting, otherwise one about these files.
+    alike: settings that nothing is said of, and that must be the same. pairs_of: which values of a setting are
+    compared, in the order in which the sweep names them; a grid has all of them, so that neighbours are enough. Where
+    the sweep trained each of them with several seeds it is a claim about the setting, otherwise one about these files.
     """
     scored = compared(results)
     sentences = []
@@ -192,8 +207,8 @@ def learned(swept_keys: Sequence[str], results: Sequence[TrialResult]) -> list[s
         by_value: dict[str, list[TrialResult]] = {}
         for result in scored:
             by_value.setdefault(repr(result.trial.settings.get(key)), []).append(result)
-        for low, high in itertools.pairwise(by_value.values()):
-            pairs = _pairs([k for k in swept_keys if k != key], low, high)
+        for low, high in pairs_of(list(by_value.values()), 2):
+            pairs = _pairs([k for k in (*swept_keys, *alike) if k != key], low, high)
             if pairs:
                 sentences.append(_pair_sentence(key, low[0].trial.settings.get(key), high[0].trial.settings.get(key),
                                                 pairs, _claims(key, low, high, swept_keys)))

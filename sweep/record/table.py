@@ -39,7 +39,7 @@ def write_csv(path: Path, entry: SweepEntry, results: Sequence[TrialResult]) -> 
     writer.writerow(columns(entry.swept_keys, along))
     for result, choice, settings in zip(results, choices_of(results), settings_of(entry, results), strict=True):
         writer.writerow(_row(result, [settings[key] for key in entry.swept_keys], choice,
-                             [settings[key] for key in along]))
+                             [settings.get(key) for key in along]))
     write_text(path, text.getvalue())
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from sweep.errors import ConfigError
 from sweep.files import read_json, stable_hash, write_json
-from sweep.record.asked import asked
+from sweep.record.asked import brought, settings_of, shared
 from sweep.record.best import best_results, choices_of, on_front
 from sweep.record.card import PUBLISH
 from sweep.record.entry import SweepEntry
@@ -71,7 +71,7 @@ class WandbSink:
         import wandb
 
         config = {"command": record.entry.command, "swept": list(record.entry.swept_keys),
-                  **flat(asked(record.entry, record.results))}
+                  **shared(record.entry, record.results)}
         run = self._init(id=f"sweep-{stable_hash(record.entry.name)}", name=record.entry.name, job_type="sweep",
                          config=config)
         best, ties = best_results(record.results)
@@ -234,13 +234,14 @@ def _sample_table(result: TrialResult, folder: TrialFolder) -> wandb.Table | Non
 def _trial_table(record: Record) -> wandb.Table:
     import wandb
 
-    swept = record.entry.swept_keys
+    keys = (*record.entry.swept_keys, *brought(record.entry, record.results))
+    settings = settings_of(record.entry, record.results)
     rows, front = [], {result.trial.number for result in on_front(record.results)}
-    for result, choice in zip(record.results, choices_of(record.results), strict=True):
-        rows.append([result.trial.number, result.trial.train_id, *(str(result.trial.settings.get(k)) for k in swept),
+    for result, choice, own in zip(record.results, choices_of(record.results), settings, strict=True):
+        rows.append([result.trial.number, result.trial.train_id, *(str(own.get(key)) for key in keys),
                      *values_of(result.answer.score if result.answer else None), tag_of(result),
                      choice, result.trial.number in front, result.attributed_s / 60])
-    return wandb.Table(["number", "train_id", *swept, *FIGURES, "verdict", "choice", "is_on_front",
+    return wandb.Table(["number", "train_id", *keys, *FIGURES, "verdict", "choice", "is_on_front",
                         "attributed_minutes"], rows)
 
 

@@ -11,7 +11,7 @@ function drawAnswer() {
   byId("learned").replaceChildren(...(data.learned.length ? [element("ul", {}, ...data.learned.map((line) => element("li", {}, line)))] : []));
   const { minutes, steps, images, stages, saved } = data.cost;
   byId("cost").textContent = `${minutes.toFixed(1)} minutes in all for ${steps} trial-steps and ${images} scored images: ${stages}; `
-    + `started ${data.started} on ${data.hardware}. Base ${data.base_model}, ${data.num_photos} photos (${data.dataset}). ${saved}`;
+    + `started ${data.started} on ${data.hardware}. Base ${data.base_model}, ${data.num_photos ? `${data.num_photos} photos` : "photos"} (${data.dataset}). ${saved}`;
   byId("command").textContent = data.command;
   const rows = { swept: data.swept.join(", ") || "nothing, one trial", ...data.question, commit: data.commit || "unknown", ...data.versions };
   byId("question").replaceChildren(...Object.entries(rows).flatMap(([key, value]) => [element("dt", {}, key), element("dd", {}, String(value))]));

@@ -61,7 +61,7 @@ function cellOf(trial, column) {
     return element("td", {}, element("button", { type: "button", onclick: open, "aria-label": `Words on trial ${trial.number}` },
       trial.choice ? `${value} (${trial.choice})` : String(value)));
   }
-  const text = column.name === "minutes" ? Number(value).toFixed(1) : column.number && value === null ? "" : settingText(value);
+  const text = column.name === "minutes" ? Number(value).toFixed(1) : value === undefined || (column.number && value === null) ? "" : settingText(value);
   return element("td", { class: column.words ? "words" : column.number ? "number" : null }, text);
 }
 

@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from record_examples import entry, result
+from record_examples import entry, result, score
 from record_on_disk import make_sweep
 
 from sweep.errors import ConfigError
-from sweep.record.asked import asked, brought
+from sweep.record.asked import asked, brought, settings_of
 from sweep.record.diary import diary_text, write_collected, write_diary
 from sweep.record.entry import SweepEntry, read_entry, write_entry
 from sweep.record.facts import read_record
@@ -203,11 +203,11 @@ def test_trials_of_other_anchors_stand_apart_with_an_answer_of_their_own() -> No
     lone = result(4, (0.9, 0.8, 1.0), scoring_id="s2")
     text = diary_text(entry(), [*one, lone])
     assert "`results/trials/id0002/checkpoints/" in text and "not compared with the rest: trial 4. " not in text
-    assert "not compared with the rest: trial 4." in text and "Among them" not in text
+    assert "not compared with the rest: trial 4." in text and "Among" not in text
     text = answer_sentence(entry(), [*one, lone, result(5, (0.6, 0.58, 0.62), scoring_id="s2")])
     first, apart = text.split("Scored against other anchors and so not compared with the rest: trial 4, 5. ")
     assert first.startswith("Use `results/trials/id0002/")
-    assert apart.startswith("Among them: Use `results/trials/id0004/")
+    assert apart.startswith("Among 4, 5: Use `results/trials/id0004/")
     assert "beats the file of the other trial by more than chance" in apart
 
 
@@ -242,6 +242,65 @@ def test_what_experiments_bring_along_is_told_of_the_trials_and_no_default_as_th
     assert "same as trial 3 but with experiment = alex4, repeats = 50  \n" in text
     assert "with it differ network_dim, network_alpha, repeats" in text
     assert "network_dim = 32" not in text and "constant" not in text and "warmup" not in text
+
+
+def test_what_is_not_told_of_experiments_is_no_lesson_of_what_is() -> None:
+    """Trials that differ in rank, and in a place or method too, say nothing about the rank."""
+    sweep, results = _experiments()
+    for key, value in (("dataset", {"dir": "elsewhere"}), ("method", {"name": "dreambooth"}),
+                       ("scheduler", {**POLYNOMIAL["scheduler"], "warmup": "none"})):
+        other = replace(results[1], trial=replace(results[1].trial, config={**results[1].trial.config, key: value}))
+        [lesson] = lessons_of(sweep, [results[0], other])
+        assert lesson.startswith("experiment alex1 -> alex2"), key
+
+
+def test_lessons_of_experiments_need_no_neighbours() -> None:
+    """128, 8 at another number of repeats, 32: the first and the last differ in rank alone."""
+    sweep, _ = _experiments()
+    configs = [{**EXPERIMENTS[0], "network_dim": dim, "network_alpha": float(dim), "repeats": repeats}
+               for dim, repeats in ((128, 40), (8, 10), (32, 40))]
+    results = [_of(n, {"experiment": f"alex{n}"}, config) for n, config in enumerate(configs, start=1)]
+    [lesson] = lessons_of(sweep, results)
+    assert lesson.startswith("network_dim 128 -> 32: usefulness +0.40")
+
+
+def test_a_trial_is_told_nothing_that_it_does_not_have() -> None:
+    """AdaFactor has no betas; a refused trial has no settings but those that were asked."""
+    sweep = entry(question={"optimizer.name": "adamw", "unet_lr": None}, swept_keys=("experiment",))
+    adam = {"optimizer": {"name": "adamw", "betas": [0.9, 0.99]}, "unet_lr": 1e-4}
+    results = [_of(1, {"experiment": "a"}, adam),
+               _of(2, {"experiment": "b"}, {"optimizer": {"name": "adafactor"}, "unet_lr": 1e-4}),
+               _of(3, {"experiment": "c"}, {**adam, "unet_lr": 1e-3}), _of(4, {"experiment": "d"}, {})]
+    assert [set(one) for one in settings_of(sweep, results)] == [
+        {"experiment", "optimizer.name", "optimizer.betas", "unet_lr"}, {"experiment", "optimizer.name", "unet_lr"},
+        {"experiment", "optimizer.name", "optimizer.betas", "unet_lr"}, {"experiment"}]
+    text = diary_text(sweep, results)
+    assert "null" not in text.partition("## Trials")[2] and "same as trial 1 but with experiment = c" in text
+
+
+def test_bases_and_photos_that_a_sweep_varies_are_read_off_its_trials() -> None:
+    configs = [{"base_model": {"name": name}, "dataset": {"num_images": num}}
+               for name, num in (("sd15", 14), ("sdxl", 14), ("sd15", 25))]
+    results = [_of(n, {"network_dim": n}, config) for n, config in enumerate(configs, start=1)]
+    assert "base_model = sd15, sdxl\n- images = 14 (photos/)" in diary_text(entry(), results[:2])
+    assert "base_model = sd15, sdxl\n- images = photos/\n" in diary_text(entry(), results)
+    assert "base_model = pocket\n" in diary_text(entry(), [])
+
+
+def test_the_most_useful_is_named_as_what_it_is() -> None:
+    """One that is not called good may still be the most useful."""
+    pair = [result(1, (0.8, 0.75, 0.85), verdict="low variety"), result(2, (0.3, 0.2, 0.4))]
+    assert answer_sentence(entry(), pair).startswith("The most useful, though not called good, (low variety) is `")
+    bad = [pair[0], result(2, (0.3, 0.2, 0.4), verdict="underfit")]
+    assert answer_sentence(entry(), bad).startswith("None is good yet; the least bad (low variety) is `")
+
+
+def test_a_screen_that_measured_bleed_is_not_before_it() -> None:
+    first, second = (score((0.5, 0.4, 0.6), stage="screen", epoch=epoch) for epoch in (1, 2))
+    without = replace(result(1), scores=(first, second))
+    assert "Epoch by epoch, before bleed: 1:" in diary_text(entry(), [without])
+    measured = replace(result(1), scores=(replace(first, details={**first.details, "bleed": 0.3}), second))
+    assert "Epoch by epoch: 1:" in diary_text(entry(), [measured])
 
 
 def test_lessons_of_experiments_are_about_the_setting_that_differs_alone() -> None:

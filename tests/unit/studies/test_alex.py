@@ -39,7 +39,7 @@ from studies.alex_claims import (
     judge,
     outcomes,
 )
-from studies.alex_words import NEARLY, NO, NOT_COUNTED, SAID, UNKNOWN, YES, agreement, count_sentence, least_bad
+from studies.alex_words import NEARLY, NO, NOT_COUNTED, SAID, UNKNOWN, YES, agreement, blind, count_sentence, least_bad
 from studies.phenomena import finding
 from sweep.command_line import CONF_DIR
 from sweep.comparison import Interval
@@ -96,10 +96,25 @@ def test_six_is_compared_with_five() -> None:
 
 
 def test_what_is_not_known_is_no_agreement() -> None:
-    sentence = count_sentence([YES, YES, NEARLY, NO, UNKNOWN, NOT_COUNTED], [1, 5, 9, 10])
+    sentence = count_sentence([YES, YES, NEARLY, NO, UNKNOWN, NOT_COUNTED], [YES, NEARLY, NEARLY, NO], [1, 5, 9, 10])
     assert "Of the 5 trainings" in sentence and "same of 2, nearly the same of 1, something else of 1" in sentence
-    assert "always answers \"does not look like the subject\" says the same of 6." in sentence
+    assert "always answers \"does not look like the subject\" says the same of 1 and nearly the same of 2." in sentence
     assert "1 can't be judged" in sentence and "2 are among our four" in sentence
+
+
+def test_whoever_always_answers_the_same_is_counted_by_the_same_rules() -> None:
+    """LoRA1's clothes can't be seen, so that "has not memorised them" is no more than nearly said by any verdict; what
+    is measured (copies, usefulness) says nothing to who does not look."""
+    scores = {n: score("good", 0.5 + n / 100, memo_rate_bare=1.0) for n in range(1, 12)}
+    hows = dict(zip([said.number for said in SAID if said.number != 6], blind(scores), strict=True))
+    assert {n for n, how in hows.items() if how == YES} == {2, 4, 5, 9, 10}
+    assert {n for n, how in hows.items() if how == NEARLY} == {1, 7} and hows[8] == NO
+
+
+def test_without_a_sweep_nothing_is_reported(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="There is no sweep in"):
+        main(["eleven", "--report-only", "--results", str(tmp_path)])
+    assert not list(tmp_path.rglob("words.md"))
 
 
 def test_the_least_bad_are_the_most_useful_that_are_known() -> None:
