@@ -156,7 +156,7 @@ def test_the_tutorials_point_is_tried_by_the_search_of_the_docs(tmp_path: Path, 
     results = sweep(*words, "search.num_trials=1", "pack.max_trials=1", "dataset.num_images=4")
     assert "tries 1 of 1 points of tutorial first" in log_of(tmp_path)
     assert results[0].trial.settings == {"unet_lr": 1e-4, "network_dim": 128, "max_train_epochs": 5,
-                                         "dataset.captions": True, "dataset.generate_reg": None}
+                                         "dataset.generate_reg": None}
     assert (results[0].trial.config["optimizer"]["name"], results[0].trial.config["network_alpha"]) == ("adamw", 128)
 
 

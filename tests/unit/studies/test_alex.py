@@ -326,7 +326,7 @@ def test_the_searches_are_commands_and_are_told_apart() -> None:
 
 
 def test_half_a_search_or_half_the_eleven_are_no_result(tmp_path) -> None:
-    with pytest.raises(ValueError, match=r"The search on pocket has 0 of 24 trials"):
+    with pytest.raises(ValueError, match=r"The search on pocket has 0 of 20 trials"):
         write_best(tmp_path, {}, tmp_path)
     with pytest.raises(ValueError, match=r"LoRA1, LoRA2, .*LoRA11 are not trained"):
         main(["best", "--results", str(tmp_path)])
