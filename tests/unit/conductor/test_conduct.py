@@ -149,15 +149,17 @@ def test_a_condition_a_start_and_a_finite_space(tmp_path: Path, sweep: Sweeper) 
 
 
 def test_the_tutorials_point_is_tried_by_the_search_of_the_docs(tmp_path: Path, sweep: Sweeper) -> None:
-    """Its adamw8bit gives way to the typed optimizer, its alpha to the typed one."""
+    """Its adamw8bit gives way to the typed optimizer, its alpha and regularisation images to the typed ones."""
     command = (CONF_DIR.parent / "docs" / "alex.md").read_text().partition("sweep.name=alex-search-pocket ")[2]
     words = [word for word in shlex.split(command.partition("```")[0].replace("\\\n", " "))
              if not word.startswith("search.num_trials=")]
     results = sweep(*words, "search.num_trials=1", "pack.max_trials=1", "dataset.num_images=4")
     assert "tries 1 of 1 points of tutorial first" in log_of(tmp_path)
-    assert results[0].trial.settings == {"unet_lr": 1e-4, "network_dim": 128, "max_train_epochs": 5,
-                                         "dataset.generate_reg": None}
-    assert (results[0].trial.config["optimizer"]["name"], results[0].trial.config["network_alpha"]) == ("adamw", 128)
+    assert results[0].trial.settings == {"unet_lr": 1e-4, "text_encoder_lr": 5e-5, "network_dim": 128,
+                                         "max_train_epochs": 5}
+    config = results[0].trial.config
+    assert (config["optimizer"]["name"], config["network_alpha"], config["dataset"]["generate_reg"]) == (
+        "adamw", 128, 375)
 
 
 def test_a_typo_in_a_starting_point_is_refused_before_anything_starts(tmp_path: Path, sweep: Sweeper) -> None:
