@@ -1,20 +1,22 @@
 """Does the sweep's own search beat the eleven? Its file and theirs, each at its best, on new prompts and noise.
 
 Two searches from the tutorial's recipe, one on each base that the eleven lie on, with all 25 photos: figures of two
-bases, each between its own floor and ceiling, are not compared. Every training of the diary stands for its best: the
-file and strength that the sweep names, which the diary's author did not have. All are drawn on prompts that played no
-part in any choice, with seeds that chose nothing, since the best of many looks better than it is; differences are
-paired by prompt. They are differences of files: each stands for one training.
+bases, each between its own floor and ceiling, are not compared. Every training of the diary stands once for the file
+and strength that the sweep names, which its author did not have, and once for what the author looked at: the last file
+at strength 1. All are drawn on prompts that played no part in any choice, with seeds that chose nothing, since the best
+of many looks better than it is; differences are paired by prompt. They are differences of files: each stands for one
+training.
 
 What is searched is the fifth try on this subject; docs/alex.md says what was wrong with the four before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from studies.alex_words import last_score
 from studies.image_pool import class_prompts, pool_prompts, shipped
 from studies.sweeps import run_sweep
 from sweep.comparison import Interval, ahead
@@ -47,6 +49,7 @@ SEARCH = ("search=tpe", "search.start_from=tutorial", f"search.num_trials={NUM_T
           "launcher.devices=2", "launcher.threads=1")
 NUM_PROMPTS = 24
 NUM_CLASS_PROMPTS = 8
+_HOWS = ("better than", "not to be told from", "worse than", "without a rival in")
 _SHOWN = ("likeness", "adherence", "memorisation", "diversity", "bleed", "usefulness")
 # Six seeds: where one image in fifty is a copy, fifty images say little about how useful the file is.
 FRESH = Stage(prompts="all", first_seed=9100, num_seeds=6, num_varied=5, num_captions=0, num_bare=0, num_class=2)
@@ -54,7 +57,7 @@ FRESH = Stage(prompts="all", first_seed=9100, num_seeds=6, num_varied=5, num_cap
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drawn:
-    """A training at its best. score: on what is new; None, and why, if it has no file that may be named."""
+    """A file of a training. score: on what is new; None, and why, if there is no such file or it can't be scored."""
 
     what: str
     base: str
@@ -69,16 +72,25 @@ class Drawn:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Rival:
+    """A file of one of the eleven. lead: of the search's file over it; None where there is no such file."""
+
+    drawn: Drawn
+    lead: Interval | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Contest:
-    """One base's search and the diary's trainings on that base. leads: of the search's file, by rival."""
+    """One base's search and the diary's trainings on that base: by the files that the sweep names, and by the last ones
+    at strength 1."""
 
     base: str
     settings: Mapping[str, object]
     num_trials: int
     num_ties: int
     best: Drawn
-    rivals: tuple[Drawn, ...]
-    leads: tuple[Interval | None, ...]
+    named: tuple[Rival, ...]
+    last: tuple[Rival, ...]
 
 
 def search_name(base: str) -> str:
@@ -124,25 +136,37 @@ def _contest(painter: _Painter, base: str, record: Record, eleven: Mapping[int, 
     winner, ties = best_results(record.results)
     if winner is None:
         raise ValueError(f"The search on {base} has no valid score.")
-    best = painter.draw(winner, "the search's")
-    if best.score is None:
+    best = painter.draw(winner, "the search's", _named(winner))
+    ours = best.score
+    if ours is None:
         raise ValueError(f"The file of the search on {base} has no valid usefulness on new prompts: {best.why}.")
-    there = [(number, result) for number, result in sorted(eleven.items())
-             if train_from_tree(result.trial.config).base_model.name == base]
-    rivals = tuple(painter.draw(result, f"LoRA{number}") for number, result in there)
+
+    def rivals(score_of: Callable[[TrialResult], Score | None]) -> tuple[Rival, ...]:
+        drawn = (painter.draw(result, f"LoRA{number}", score_of(result)) for number, result in sorted(eleven.items())
+                 if train_from_tree(result.trial.config).base_model.name == base)
+        return tuple(Rival(drawn=one, lead=None if one.score is None else ahead([(ours, one.score)]))
+                     for one in drawn)
+
     return Contest(base=base, settings=dict(winner.trial.settings), num_trials=len(record.results), num_ties=len(ties),
-                   best=best, rivals=rivals, leads=tuple(
-                       None if rival.score is None else ahead([(best.score, rival.score)]) for rival in rivals))
+                   best=best, named=rivals(_named), last=rivals(last_score))
+
+
+def _named(result: TrialResult) -> Score | None:
+    return None if result.answer is None else result.answer.score
 
 
 def sentence_of(contests: Sequence[Contest]) -> str:
     """How many of the eleven the searches' files beat, tie with and lose to, on their own bases."""
-    counts = {"better than": 0, "not to be told from": 0, "worse than": 0, "without a rival in": 0}
-    for contest in contests:
-        for lead in contest.leads:
-            counts[_how(lead)] += 1
-    told = ", ".join(f"{how} {n}" for how, n in counts.items() if n)
-    return f"On new prompts and noise the search's file is {told} of the {sum(counts.values())}, each on its own base."
+    named = [rival for contest in contests for rival in contest.named]
+    last = [rival for contest in contests for rival in contest.last]
+    return (f"On new prompts and noise the search's file is {_counted(named)} of the {len(named)} by the files that "
+            f"the sweep names, and {_counted(last)} by the last ones at strength 1, which their author looked at; each "
+            "on its own base.")
+
+
+def _counted(rivals: Sequence[Rival]) -> str:
+    hows = [_how(rival.lead) for rival in rivals]
+    return ", ".join(f"{how} {hows.count(how)}" for how in _HOWS if how in hows)
 
 
 def _how(lead: Interval | None) -> str:
@@ -160,25 +184,26 @@ class _Painter:
         self.results, self.scoring = results, fresh()
         self._bases: dict[str, Base] = {}
 
-    def draw(self, result: TrialResult, what: str) -> Drawn:
+    def draw(self, result: TrialResult, what: str, known: Score | None) -> Drawn:
+        """known: of the file, as the sweep scored it."""
         config = train_from_tree(result.trial.config)
         name = config.base_model.name
         dataset = read_dataset(config.dataset, trigger=config.trigger, class_noun=config.class_noun,
                                repeats=config.repeats)
-        drawn = Drawn(what=what, base=name, num_photos=len(dataset.photos), num_steps=result.step, score=None,
-                      why="the sweep names no file")
-        if result.answer is None or result.answer.score.axes["usefulness"].value is None:
-            return drawn
-        answer, folder = result.answer, trial_folder(self.results, result.trial.train_id)
+        if known is None:
+            return Drawn(what=what, base=name, num_photos=len(dataset.photos), num_steps=result.step, score=None,
+                         why="there is no such file")
         if name not in self._bases:
             self._bases[name] = load_base(config.base_model, base_identity(config.base_model, self.results))
         scorer = Scorer(self._bases[name], find_layers(self._bases[name]), self.scoring, dataset, self.results)
-        request = ScoreRequest(file=folder.checkpoints / answer.file, epoch=answer.epoch, step=answer.score.step,
-                               scores_dir=self.results / "best-scores", images_dir=self.results / "best-scores",
-                               strength=answer.strength, guidance_scale=answer.score.guidance_scale)
+        scores = self.results / "best-scores"
+        file = trial_folder(self.results, result.trial.train_id).checkpoints / known.file
+        request = ScoreRequest(file=file, epoch=known.epoch, step=known.step, scores_dir=scores, images_dir=scores,
+                               strength=known.strength, guidance_scale=known.guidance_scale)
         [score] = scorer.score([request], "confirm")
         axis = score.axes["usefulness"]
-        return replace(drawn, num_steps=score.step, score=score if axis.is_valid else None, why=axis.reason)
+        return Drawn(what=what, base=name, num_photos=len(dataset.photos), num_steps=score.step,
+                     score=score if axis.is_valid else None, why=axis.reason)
 
 
 def fresh() -> ScoringConfig:
@@ -193,26 +218,30 @@ def fresh() -> ScoringConfig:
 
 def _page(contests: Sequence[Contest], sentence: str) -> list[str]:
     lines = ["# The search's files against the eleven", "", sentence, "",
-             "Each training stands for its best, the file and strength that the sweep names. All are drawn again on",
-             f"{NUM_PROMPTS} prompts, {NUM_CLASS_PROMPTS} of the class, with seeds that played no part in any choice;",
-             "the lead is paired by prompt, with its 90 % interval. It is a lead of files, one training each, and the",
-             "photos differ in number where the diary's do."]
+             f"All are drawn again on {NUM_PROMPTS} prompts, {NUM_CLASS_PROMPTS} of the class, with seeds that played",
+             "no part in any choice; the lead is paired by prompt, with its 90 % interval. It is a lead of files, one",
+             "training each, and the photos differ in number where the diary's do."]
     for contest in contests:
         settings = ", ".join(f"{key} {value_text(value)}" for key, value in contest.settings.items())
         ties = f", tied with {contest.num_ties} of them" if contest.num_ties else ""
         lines += ["", f"## On {contest.base}", "", f"The search's setting, of {contest.num_trials} trials{ties}: "
-                  f"{settings}.", "",
-                  f"| training | photos | steps | file | {' | '.join(_SHOWN)} | verdict | the search's lead |",
-                  "|---" * (len(_SHOWN) + 6) + "|"]
-        for drawn, lead in zip((contest.best, *contest.rivals), (None, *contest.leads), strict=True):
-            cells = [figure(figure_of(drawn.score, name)) if drawn.score else "" for name in _SHOWN]
-            lines.append(f"| {drawn.what} | {drawn.num_photos} | {drawn.num_steps} | {drawn.file} | "
-                         f"{' | '.join(cells)} | "
-                         f"{drawn.score.verdict if drawn.score else drawn.why} | "
-                         f"{_lead_cell(contest.best, drawn, lead)} |")
+                  f"{settings}."]
+        lines += _table("Against the files that the sweep names", contest.best, contest.named)
+        lines += _table("Against the last files at strength 1", contest.best, contest.last)
     command = " ".join(f"'{part}'" if "(" in part else part for part in SEARCH)
     return [*lines, "", "The searches:", "",
             *(f"    python train.py -m sweep.name={search_name(base)} base_model={base} {command}" for base in BASES)]
+
+
+def _table(title: str, best: Drawn, rivals: Sequence[Rival]) -> list[str]:
+    lines = ["", f"### {title}", "",
+             f"| training | photos | steps | file | {' | '.join(_SHOWN)} | verdict | the search's lead |",
+             "|---" * (len(_SHOWN) + 6) + "|"]
+    for drawn, lead in ((best, None), *((rival.drawn, rival.lead) for rival in rivals)):
+        cells = [figure(figure_of(drawn.score, name)) if drawn.score else "" for name in _SHOWN]
+        lines.append(f"| {drawn.what} | {drawn.num_photos} | {drawn.num_steps} | {drawn.file} | {' | '.join(cells)} | "
+                     f"{drawn.score.verdict if drawn.score else drawn.why} | {_lead_cell(best, drawn, lead)} |")
+    return lines
 
 
 def _lead_cell(best: Drawn, rival: Drawn, lead: Interval | None) -> str:

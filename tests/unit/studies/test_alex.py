@@ -19,6 +19,7 @@ from studies.alex_best import (
     SEARCH,
     Contest,
     Drawn,
+    Rival,
     fresh,
     search_arguments,
     search_name,
@@ -296,20 +297,22 @@ def test_the_claims_look_at_bleed_since_usefulness_holds_it() -> None:
     assert scoring.screen.num_class >= 1 and "bleed" in alex_arms.MEASURES
 
 
-def rival(usefulness: float | None, lead: tuple[float, float] | None):
+def rival(usefulness: float | None, lead: tuple[float, float] | None) -> Rival:
     drawn = Drawn(what="LoRA3", base="pocket_rv", num_photos=14, num_steps=6720,
                   score=None if usefulness is None else score("good", usefulness))
-    return drawn, None if lead is None else Interval(*lead, 16)
+    return Rival(drawn=drawn, lead=None if lead is None else Interval(*lead, 16))
 
 
 def test_the_searchs_lead_is_counted() -> None:
-    rivals, leads = zip(rival(0.3, (0.1, 0.2)), rival(0.4, (-0.1, 0.2)), rival(0.9, (-0.3, -0.1)), rival(None, None),
-                        strict=True)
-    best, _ = rival(0.5, None)
-    contests = [Contest(base=base, settings={}, num_trials=16, num_ties=0, best=best, rivals=rivals[part],
-                        leads=leads[part]) for base, part in zip(BASES, (slice(2), slice(2, 4)), strict=True)]
-    assert sentence_of(contests) == ("On new prompts and noise the search's file is better than 1, not to be told from "
-                                     "1, worse than 1, without a rival in 1 of the 4, each on its own base.")
+    named = (rival(0.3, (0.1, 0.2)), rival(0.4, (-0.1, 0.2)), rival(0.9, (-0.3, -0.1)), rival(None, None))
+    last = tuple(rival(0.2, (0.1, 0.2)) for _ in range(4))
+    contests = [Contest(base=base, settings={}, num_trials=16, num_ties=0, best=rival(0.5, None).drawn,
+                        named=named[part], last=last[part])
+                for base, part in zip(BASES, (slice(2), slice(2, 4)), strict=True)]
+    assert sentence_of(contests) == (
+        "On new prompts and noise the search's file is better than 1, not to be told from 1, worse than 1, without a "
+        "rival in 1 of the 4 by the files that the sweep names, and better than 4 by the last ones at strength 1, "
+        "which their author looked at; each on its own base.")
 
 
 def test_the_searches_are_commands_and_are_told_apart() -> None:
