@@ -1,4 +1,4 @@
-"""Does the sweep's own search beat the eleven? Its file and theirs, each at its best, on new prompts and noise.
+"""Does the sweep's own search beat the eleven? Its file and two of each of theirs, on new prompts and noise.
 
 Two searches from the tutorial's recipe, one on each base that the eleven lie on, with all 25 photos: figures of two
 bases, each between its own floor and ceiling, are not compared. Every training of the diary stands once for the file

@@ -20,6 +20,7 @@ from studies.alex_best import (
     Contest,
     Drawn,
     Rival,
+    _page,
     fresh,
     search_arguments,
     search_name,
@@ -313,6 +314,17 @@ def test_the_searchs_lead_is_counted() -> None:
         "On new prompts and noise the search's file is better than 1, not to be told from 1, worse than 1, without a "
         "rival in 1 of the 4 by the files that the sweep names, and better than 4 by the last ones at strength 1, "
         "which their author looked at; each on its own base.")
+
+
+def test_the_page_has_both_files_of_each_rival_with_the_lead_over_it() -> None:
+    contest = Contest(base="pocket_rv", settings={"network_dim": 32}, num_trials=20, num_ties=0,
+                      best=rival(0.5, None).drawn, named=(rival(0.45, (-0.1, 0.2)),), last=(rival(0.3, (0.1, 0.3)),
+                                                                                           rival(None, None)))
+    named, last = "\n".join(_page([contest], "It is.")).split("### ")[1:]
+    assert named.startswith("Against the files that the sweep names") and last.startswith("Against the last files")
+    assert "| +0.05 (-0.10 to +0.20): not to be told from |" in named and "| +0.20 (+0.10 to +0.30): better |" in last
+    assert last.count("| LoRA3 | 14 | 6720 |") == 3, "the search's own row, and one for each rival"
+    assert "network_dim 32." in "\n".join(_page([contest], "It is."))
 
 
 def test_the_searches_are_commands_and_are_told_apart() -> None:
