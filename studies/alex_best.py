@@ -2,10 +2,10 @@
 
 Two searches from the tutorial's recipe, one on each base that the eleven lie on, with all 25 photos: figures of two
 bases, each between its own floor and ceiling, are not compared. Every training of the diary stands once for the file
-and strength that the sweep names, which its author did not have, and once for what the author looked at: the last file
-at strength 1. All are drawn on prompts that played no part in any choice, with seeds that chose nothing, since the best
-of many looks better than it is; differences are paired by prompt. They are differences of files: each stands for one
-training.
+and strength that the sweep names, which its author did not have, and once for what we take the author to have judged:
+the last file at strength 1. All are drawn on prompts that played no part in any choice, with seeds that chose nothing,
+since the best of many looks better than it is; differences are paired by prompt. They are differences of files: each
+stands for one training.
 
 What is searched is the fifth try on this subject; docs/alex.md says what was wrong with the four before.
 """
@@ -160,8 +160,7 @@ def sentence_of(contests: Sequence[Contest]) -> str:
     named = [rival for contest in contests for rival in contest.named]
     last = [rival for contest in contests for rival in contest.last]
     return (f"On new prompts and noise the search's file is {_counted(named)} of the {len(named)} by the files that "
-            f"the sweep names, and {_counted(last)} by the last ones at strength 1, which their author looked at; each "
-            "on its own base.")
+            f"the sweep names, and {_counted(last)} by the last ones at strength 1; each on its own base.")
 
 
 def _counted(rivals: Sequence[Rival]) -> str:

@@ -58,7 +58,7 @@ SAID = (
 
 
 def last_score(result: TrialResult) -> Score | None:
-    """Of the last file at strength 1, which is what the diary's author looked at; None if it was not scored."""
+    """Of the last file at strength 1, which we take the diary's author to have judged; None if it was not scored."""
     found = [score for score in result.scores
              if score.stage == "screen" and score.step == result.trial.num_steps and score.strength == 1]
     return found[0] if found else None
@@ -158,7 +158,7 @@ def _page(rows: Sequence[tuple[Said, Score | None, str]], results: Mapping[int, 
           sentence: str) -> list[str]:
     lines = [
         "# The diary's words and our verdicts", "", sentence, "",
-        "Judged is the last file of each training at strength 1, which is what the diary's author looked at; what the",
+        "Judged is the last file of each training at strength 1, which we take its author to have judged; what the",
         "sweep would use instead stands in the last column. Which verdicts mean the diary's words was written down",
         "before these trainings ran (`studies/alex_words.py`; docs/alex.md says when); it is the second table.", "",
         *(["![The last files, each on the same prompts and noise](prompts.webp)", "",
