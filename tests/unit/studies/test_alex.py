@@ -312,8 +312,8 @@ def test_the_searchs_lead_is_counted() -> None:
                 for base, part in zip(BASES, (slice(2), slice(2, 4)), strict=True)]
     assert sentence_of(contests) == (
         "On new prompts and noise the search's file is better than 1, not to be told from 1, worse than 1, without a "
-        "rival in 1 of the 4 by the files that the sweep names, and better than 4 by the last ones at strength 1, "
-        "which their author looked at; each on its own base.")
+        "rival in 1 of the 4 by the files that the sweep names, and better than 4 by the last ones at strength 1; "
+        "each on its own base.")
 
 
 def test_the_page_has_both_files_of_each_rival_with_the_lead_over_it() -> None:
