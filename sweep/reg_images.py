@@ -15,6 +15,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sweep.data.captions import classed
 from sweep.data.dataset import DRAWN, Dataset, Photo, Recipe
 from sweep.data.selection import matched
 from sweep.errors import DataError, LockedError
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from sweep.model.base import Base
     from sweep.train_config import TrainConfig
 
+CAPTION = "{caption}"
 SAY_EVERY_S = 10.0
 _LOCK_POLL_S = 1.0
 _GROUP = 8
@@ -45,13 +47,13 @@ def with_drawn(dataset: Dataset, config: TrainConfig, base_id: str, results_dir:
     data, num = config.dataset, config.dataset.generate_reg
     if num is None:
         return dataset
-    recipe = Recipe(base_id=base_id, prompt=_prompt(data.reg_prompt, dataset), num_steps=data.reg_num_steps,
+    recipe = Recipe(base_id=base_id, prompts=_prompts(data.reg_prompt, dataset), num_steps=data.reg_num_steps,
                     guidance_scale=reg_guidance_scale(config), resolution=config.base_model.resolution,
                     clip_skip=config.clip_skip, max_token_length=config.max_token_length,
                     precision="no" if config.method.name == DREAMBOOTH else config.mixed_precision)
     num_shown = sum(photo.repeats for photo in dataset.photos)
     used = matched([recipe.photo(number, results_dir) for number in range(num)], num_shown)
-    note = f"{len(used)} regularisation images are drawn by the base model: {recipe.prompt!r}"
+    note = f"{len(used)} regularisation images are drawn by the base model: {_in_words(recipe.prompts)}"
     if num != num_shown:
         note += (f". Asked for were {num}; the photos are shown {num_shown} times per epoch, so {num_shown} are "
                  + ("needed to show none twice" if num < num_shown else "enough"))
@@ -64,18 +66,43 @@ def reg_guidance_scale(config: TrainConfig) -> float:
     return config.dataset.reg_guidance_scale or (3.0 if config.base_model.name in EMBEDDED else 7.0)
 
 
-def _prompt(template: str, dataset: Dataset) -> str:
-    prompt = template.replace("{class_noun}", dataset.class_noun).strip()
+def _prompts(template: str, dataset: Dataset) -> tuple[str, ...]:
+    """What `reg_prompt` stands for: its parts between |, and {caption} for each photo's caption without the trigger."""
+    return tuple(prompt for part in template.split("|") for prompt in _of_part(part, template, dataset))
+
+
+def _of_part(part: str, template: str, dataset: Dataset) -> Sequence[str]:
+    if CAPTION in part:
+        return _captions(part, template, dataset)
+    prompt = part.replace("{class_noun}", dataset.class_noun).strip()
     if not prompt:
-        raise DataError("dataset.reg_prompt is empty. Say what regularisation images show, e.g. "
-                        "dataset.reg_prompt='photo of a {class_noun}'.")
+        raise DataError(f"dataset.reg_prompt={template!r} "
+                        f"{'has an empty part beside a |' if template.strip() else 'is empty'}. Say what "
+                        "regularisation images show, e.g. dataset.reg_prompt='photo of a {class_noun}'.")
     if "{" in prompt or "}" in prompt:
-        raise DataError(f"dataset.reg_prompt={template!r}: {{class_noun}} is the one thing that is put in; "
+        raise DataError(f"dataset.reg_prompt={template!r}: {{class_noun}} and {CAPTION} are all that is put in; "
                         "leave other braces out.")
     if dataset.trigger in prompt.replace(",", " ").split():
         raise DataError(f"dataset.reg_prompt={template!r} holds the trigger {dataset.trigger!r}. Regularisation images "
                         "show the class without the subject; leave the trigger out, or choose another trigger=WORD.")
-    return prompt
+    return [prompt]
+
+
+def _captions(part: str, template: str, dataset: Dataset) -> Sequence[str]:
+    if part.strip() != CAPTION:
+        raise DataError(f"dataset.reg_prompt={template!r}: {CAPTION} stands alone, or alone between |: a caption is "
+                        "drawn as it is.")
+    found = [classed(photo.caption, dataset.trigger, dataset.class_noun) for photo in dataset.photos]
+    for photo, caption in zip(dataset.photos, found, strict=True):
+        if caption == photo.caption:
+            raise DataError(f"dataset.reg_prompt={template!r} is each photo's caption without the trigger "
+                            f"{dataset.trigger!r}, but that of {photo.path.name} holds none: {caption!r}. Put the "
+                            "trigger into it, or name the prompts, with | between them.")
+    return found
+
+
+def _in_words(prompts: Sequence[str]) -> str:
+    return repr(prompts[0]) if len(prompts) == 1 else f"{len(prompts)} prompts in turn, {prompts[0]!r} the first"
 
 
 def draw_missing(base: Base, dataset: Dataset, *, say: Callable[[str], None],
@@ -108,7 +135,8 @@ def _draw(base: Base, recipe: Recipe, numbers: Sequence[int]) -> Tensor:
     from sweep.evaluation.generate import Row, generate
     from sweep.evaluation.settings import Sampler
 
-    rows = [Row(None, 0.0, recipe.prompt, derived_seed(number, 0, "regularisation image")) for number in numbers]
+    rows = [Row(None, 0.0, recipe.prompt(number), derived_seed(number, 0, "regularisation image"))
+            for number in numbers]
     sampler = Sampler(name="dpmpp_2m_karras", num_steps=recipe.num_steps, guidance_scale=recipe.guidance_scale,
                       negative_prompt="")
     return generate(base, [], rows, sampler, resolution=recipe.resolution, batch_size=len(rows),

@@ -60,6 +60,13 @@ def _trigger_first(caption: str, trigger: str) -> str:
     return ", ".join([trigger, *rest]) if len(rest) < len(tags) else f"{trigger}, {caption}"
 
 
+def classed(caption: str, trigger: str, class_noun: str) -> str:
+    """The same words about any member of the class: "photo of a man in a city" of "photo of alexq man in a city". As it
+    is where the trigger is not in it."""
+    named = rf"(?:\b(?:an?|the) )?(?<!\w){re.escape(trigger)}(?!\w)(?: {re.escape(class_noun)}\b)?"
+    return re.sub(named, lambda _: f"a {class_noun}", caption, flags=re.IGNORECASE)
+
+
 def plain_caption(template: str, separator: str, *, choose: bool) -> str:
     """What a template says without any draw, for prompts and metadata: its first line, the first of each choice if it
     has choices."""

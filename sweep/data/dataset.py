@@ -36,7 +36,7 @@ class Recipe:
     """What an image depends on besides its number. The device is not part of it: other kernels round otherwise."""
 
     base_id: str
-    prompt: str
+    prompts: tuple[str, ...]  # they take turns
     num_steps: int
     guidance_scale: float
     resolution: int
@@ -46,11 +46,18 @@ class Recipe:
 
     @property
     def key(self) -> str:
-        return stable_hash([RECIPE_VERSION, asdict(self)], num_digits=24)
+        tree = asdict(self)
+        prompts = tree.pop("prompts")
+        tree["prompt"] = prompts[0] if len(prompts) == 1 else prompts  # as one was known when there could be but one
+        return stable_hash([RECIPE_VERSION, tree], num_digits=24)
+
+    def prompt(self, number: int) -> str:
+        """By which image `number` from 0 is drawn; its caption too."""
+        return self.prompts[number % len(self.prompts)]
 
     def photo(self, number: int, results_dir: Path) -> Photo:
         """Image `number` from 0 as training sees it; its file need not be there."""
-        return Photo(path=results_dir / "cache" / "reg" / self.key / f"{number:05d}.png", caption=self.prompt,
+        return Photo(path=results_dir / "cache" / "reg" / self.key / f"{number:05d}.png", caption=self.prompt(number),
                      repeats=1, subset=DRAWN, sha256=stable_hash([self.key, number], num_digits=64),
                      size=(self.resolution, self.resolution))
 

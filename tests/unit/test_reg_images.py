@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from sweep.data.dataset import DRAWN
+from sweep.data.dataset import DRAWN, Recipe
 from sweep.data.folder import Dataset, read_dataset
 from sweep.data.settings import check_dataset
 from sweep.errors import DataError
@@ -88,8 +88,39 @@ def test_without_generate_reg_its_keys_mean_nothing(photo_folder: Path) -> None:
     assert len(ids) == 1
 
 
+def test_several_prompts_take_turns(photo_folder: Path) -> None:
+    dataset = drawn(photo_folder, 40, reg_prompt="photo of a {class_noun} | photo of blonde {class_noun}")
+    assert [photo.caption for photo in dataset.reg_photos[:3]] == ["photo of a man", "photo of blonde man",
+                                                                   "photo of a man"]
+    assert dataset.skipped == ("40 regularisation images are drawn by the base model: 2 prompts in turn, "
+                               "'photo of a man' the first",)
+    assert dataset.identity != drawn(photo_folder, 40).identity
+
+
+def test_the_photos_own_captions_about_another_man(photo_folder: Path) -> None:
+    dataset = drawn(photo_folder, 40, reg_prompt="{caption}|photo of a {class_noun}")
+    captions = [photo.caption for photo in dataset.reg_photos]
+    assert captions[:5] == [f"photo of a man, picture {i}" for i in range(4)] + ["photo of a man"]
+    assert captions[5:10] == captions[:5]
+
+
+def test_a_photos_caption_without_the_trigger_leaves_nothing_to_take_out(photo_folder: Path) -> None:
+    (photo_folder / "10_alexq man" / "002.txt").write_text("a man on a beach")
+    with pytest.raises(DataError, match=r"'alexq', but that of 002\.png holds none: 'a man on a beach'\. Put the tr"):
+        drawn(photo_folder, 40, reg_prompt="{caption}")
+
+
+def test_one_prompt_is_known_as_before_there_were_several() -> None:
+    """So that images which were drawn then are found, and trials which learned from them are those of today."""
+    recipe = Recipe(base_id="b", prompts=("p",), num_steps=20, guidance_scale=7.0, resolution=64, clip_skip=1,
+                    max_token_length=75, precision="no")
+    assert recipe.key == "70441687f73713f327638c63"
+    assert replace(recipe, prompts=("p", "q")).key != recipe.key
+
+
 @pytest.mark.parametrize(("prompt", "message"), [
-    ("photo of alexq man", "holds the trigger 'alexq'"), ("", "is empty"),
+    ("photo of alexq man", "holds the trigger 'alexq'"), ("a man|photo of alexq man", "holds the trigger 'alexq'"),
+    ("", "is empty"), ("a man|", "has an empty part beside a |"), ("sketch of {caption}", "stands alone"),
     ("photo of {subject}", "leave other braces")])
 def test_prompts_that_cannot_be_meant(photo_folder: Path, prompt: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
@@ -108,7 +139,7 @@ def test_a_folder_and_drawing_exclude_each_other(photo_folder: Path) -> None:
 
 def test_a_plan_needs_neither_torch_nor_files() -> None:
     code = ("import sys\nfrom pathlib import Path\nfrom sweep.data.dataset import Recipe\n"
-            "recipe = Recipe(base_id='b', prompt='p', num_steps=20, guidance_scale=7.0, resolution=64, clip_skip=1, "
-            "max_token_length=75, precision='no')\nassert len(recipe.photo(3, Path('x')).sha256) == 64\n"
+            "recipe = Recipe(base_id='b', prompts=('p',), num_steps=20, guidance_scale=7.0, resolution=64, "
+            "clip_skip=1, max_token_length=75, precision='no')\nassert len(recipe.photo(3, Path('x')).sha256) == 64\n"
             "sys.exit('torch' in sys.modules)")
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60).returncode == 0

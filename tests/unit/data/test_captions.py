@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from sweep.data.captions import drawn_caption, has_trigger, plain_caption, read_caption, with_fixed_parts
+from sweep.data.captions import classed, drawn_caption, has_trigger, plain_caption, read_caption, with_fixed_parts
 from tests.conftest import dataset_config
 
 TAGS = "alexq man, beach, hat, smiling, close-up"
@@ -29,6 +29,14 @@ def test_prefix_suffix_and_trigger() -> None:
 
 def test_a_trigger_is_a_word_of_its_own() -> None:
     assert has_trigger("photo of alexq, smiling", "alexq") and not has_trigger("photo of alexqs man", "alexq")
+
+
+@pytest.mark.parametrize(("caption", "expected"), [
+    ("photo of alexq man in a city", "photo of a man in a city"), ("a photo of an alexq man", "a photo of a man"),
+    ("alexq, brown hair", "a man, brown hair"), ("photo of Alexq Man", "photo of a man"),
+    ("photo of alexqx man", "photo of alexqx man"), ("no such word", "no such word")])
+def test_the_same_words_about_any_member_of_the_class(caption: str, expected: str) -> None:
+    assert classed(caption, "alexq", "man") == expected
 
 
 def test_shuffling_keeps_the_first_tags_and_every_tag() -> None:
