@@ -34,10 +34,11 @@ MEASURES = ("likeness", "adherence", "diversity", "memorisation", "memo_rate", B
             "bleed", "usefulness")
 HOODIE_SHARE = "hoodie_share"
 # All on the pocket base, so that nothing differs but what a claim is about. On two cores two one-thread workers outrun
-# one of two threads. The bare trigger is all that a training without captions was told: its copies show there.
+# one of two threads. The bare trigger is all that a training without captions was told: its copies show there. Nothing
+# is confirmed; num_bare there is what it was by default when most of the arms ran.
 SCORING = ("scoring.screen.prompts=refine", "scoring.screen.num_seeds=2", "scoring.screen.num_captions=4",
            "scoring.screen.num_bare=8", "scoring.screen.num_class=2", "scoring.choice.strengths=[1.0]",
-           "scoring.choice.confirm=0", "scoring.choice.refine_frac=0")
+           "scoring.choice.confirm=0", "scoring.choice.refine_frac=0", "scoring.confirm.num_bare=1")
 COMMON = (*SCORING, "base_model=pocket", "dataset.holdout_dir=${dataset.dir}/../holdout", "tracker=none",
           "pack.max_trials=5", "launcher.devices=2", "launcher.threads=1", "save_every_n_epochs=1000")
 # In 32 bits: no claim is about the optimizer's 8, which take half of a training's time on a CPU. "8-bit" says what they

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sweep.files import write_json, write_text
-from sweep.record.figures import figure_of
+from sweep.record.figures import BARE, figure_of
 from sweep.record.sentences import figure
 from sweep.trial import Score, TrialResult
 
@@ -16,7 +16,7 @@ OVERTRAINED, OVERFIT = "overtrained", "mildly overfit"
 MEMORISED, COPIED = "memorised", "partly copied"
 YES, NEARLY, NO, NOT_COUNTED, UNKNOWN = "yes", "nearly", "no", "not counted", "not known"
 LEAST_BAD = (1, 2, 5, 6)
-SHOWN = ("likeness", "adherence", "diversity", "memorisation", "bleed", "usefulness")
+SHOWN = ("likeness", BARE, "adherence", "diversity", "memorisation", "bleed", "usefulness")
 BARE_COPIES = "memo_rate_bare"  # of the images of the trigger alone, all that a training without captions was told
 COPIES_LIMIT = 0.25  # as of the verdict
 CLOTHES_NOTE = "memorised the clothes"  # how the note begins

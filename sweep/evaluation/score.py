@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from sweep.comparison import Interval, jackknife_interval
 from sweep.evaluation.adherence import adherence
 from sweep.evaluation.anchors import Anchors
+from sweep.evaluation.bare import bare_of
 from sweep.evaluation.bleed import Bleed, bleed_of
 from sweep.evaluation.burn import KINDS, burn
 from sweep.evaluation.diversity import diversity
@@ -84,6 +85,9 @@ def judge(measured: MeasuredSet, anchors: Anchors, scoring: ScoringConfig, stage
         framed = by_framing(table, scoring, anchors.real.ceiling_faces)
         details |= {name: value for each in framed for name, value in each.details().items()}
         notes += framing_notes(framed)
+        if (bare := bare_of(measured, anchors, scoring, stage)) is not None:
+            details |= bare.details()
+            notes += bare.notes(values["likeness"], scoring.thresholds.unlike_likeness)
     if math.isnan(values["leak"]):
         notes.append("leak of clothes and background not measured: the training photos have too little in common")
     if math.isnan(values["clip_retained"]):

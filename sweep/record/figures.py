@@ -5,14 +5,16 @@ from __future__ import annotations
 from sweep.trial import AXES, Estimate, Score
 
 BLEED = "bleed"
+BARE = "likeness_bare"  # likeness where the trigger alone is asked for
 FIGURES = (*AXES[:-1], BLEED, AXES[-1])  # usefulness, which is made of the others, stands last
 
 
 def figure_of(score: Score, name: str) -> Estimate | None:
-    """None if the score's stage did not measure it: bleed needs class prompts, which a screen doesn't draw."""
-    if name != BLEED:
+    """None if the score's stage did not measure it: bleed needs class prompts, which a screen doesn't draw, and
+    `likeness_bare` the bare trigger."""
+    if name not in (BLEED, BARE):
         return score.axes.get(name)
-    value, low, high = (score.details.get(key) for key in (BLEED, f"{BLEED}_low", f"{BLEED}_high"))
+    value, low, high = (score.details.get(key) for key in (name, f"{name}_low", f"{name}_high"))
     return None if value is None else Estimate(value=value, low=low, high=high, raw=None, n=0)
 
 

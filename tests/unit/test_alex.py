@@ -60,13 +60,13 @@ def test_settings_are_the_diarys(eleven) -> None:
 
 @pytest.mark.parametrize("number", range(1, 12))
 def test_steps_are_the_diarys_arithmetic(eleven, number: int, tmp_path) -> None:
-    assert steps_of(eleven[number], tmp_path) == STEPS[number]
-    images, _, _, batch, repeats, epochs, reg = SETTINGS[number]
-    by_hand = images * repeats / batch * epochs
+    num_steps, train = steps_of(eleven[number], tmp_path), eleven[number].train
+    assert num_steps == STEPS[number]
+    by_hand = train.dataset.num_images * train.repeats / train.train_batch_size * train.max_train_epochs
     if number in IN_DIARY:
         assert int(by_hand) == IN_DIARY[number]
     # what rounding up adds is at most one step an epoch
-    assert 0 <= STEPS[number] - by_hand * (1 if reg is None else 2) <= epochs
+    assert 0 <= num_steps - by_hand * (1 if train.dataset.generate_reg is None else 2) <= train.max_train_epochs
 
 
 @pytest.mark.parametrize(("number", "same_as", "changes"), [
@@ -84,7 +84,7 @@ def test_each_keeps_its_own_words_and_says_what_is_ours() -> None:
     for name in NAMES:
         text = (CONF_DIR / "experiment" / "alex" / f"{name}.yaml").read_text(encoding="utf-8")
         assert re.search(r"^# \"Alex_LoRA\d+", text, re.MULTILINE), name
-        assert "ours" in text.lower() or "/experiment/alex/" in text, name
+        assert re.search(r"\bours\b", text, re.IGNORECASE) or "/experiment/alex/" in text, name
         notes.add(loaded(f"experiment=alex/{name}").note)
     assert len(notes) == 11
 

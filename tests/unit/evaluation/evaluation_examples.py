@@ -45,8 +45,10 @@ def probabilities(attribute: str, value: str | None, p: float) -> dict[str, floa
 
 def images(stage: str, face: Callable[[int], float | None], hit: float, *, nearest: float = 1.2,
            look: dict[str, float] = LOOK, natural_hair: float | None = None,
-           broken: tuple[int, ...] = (), context: float = 0.5, class_face: float = FLOOR) -> MeasuredSet:
-    """One image per cell of a stage. face: by prompt; hit: probability that a prompt's attributes are met."""
+           broken: tuple[int, ...] = (), context: float = 0.5, class_face: float = FLOOR,
+           bare_faces: tuple[float | None, ...] = ()) -> MeasuredSet:
+    """One image per cell of a stage. face: by prompt; hit: probability that a prompt's attributes are met; bare_faces:
+    of the bare trigger, where it is drawn."""
     rows = []
     for index in SCORING.prompts_of(stage):
         probes = {}
@@ -66,6 +68,8 @@ def images(stage: str, face: Callable[[int], float | None], hit: float, *, neare
                                  nearest_way="whole", context=context + wobble))
     for index in range(len(SCORING.class_prompts) if SCORING.stage(stage).num_class else 0):
         rows.append(dataclasses.replace(rows[0], kind="class", index=index, face=class_face + 0.01 * (-1) ** index))
+    rows += [dataclasses.replace(rows[0], kind="bare", index=0, seed=seed, face=bare)
+             for seed, bare in enumerate(bare_faces if SCORING.stage(stage).num_bare else ())]
     variety = dict.fromkeys(SCORING.prompts_of(stage), 1.0) if settings.num_seeds + settings.num_varied > 1 else {}
     return MeasuredSet(images=tuple(rows), variety=variety)
 
@@ -83,6 +87,6 @@ def real_photos(**changes: Any) -> RealPhotos:
 
 def anchors(**changes: Any) -> Anchors:
     """A base that draws what it is asked for, of strangers."""
-    base = {stage: images(stage, lambda _: FLOOR, 0.9) for stage in STAGES}
+    base = {stage: images(stage, lambda _: FLOOR, 0.9, bare_faces=(FLOOR,) * 4) for stage in STAGES}
     made = Anchors(scoring_key="key", photos_key="photos", base=base, real=real_photos())
     return dataclasses.replace(made, **changes)

@@ -172,6 +172,30 @@ def test_a_class_that_looks_like_the_subject_bleeds():
         scored.axes["usefulness"].value)
 
 
+def test_a_subject_that_its_trigger_alone_does_not_draw_is_told():
+    """Described it is the subject; for the bare trigger a stranger comes, as for the base."""
+    strangers = (FLOOR + 0.02, FLOOR + 0.04, FLOOR + 0.02, None)
+    scored = judged(images("confirm", lambda _: CEILING, 0.9, bare_faces=strangers))
+    assert scored.details["likeness_bare"] == pytest.approx(0.02 / 0.8, abs=0.001)
+    assert scored.details["likeness_bare_low"] < 0.02 < scored.details["likeness_bare_high"] < 0.1
+    [note] = [note for note in scored.notes if "does not answer to its trigger alone" in note]
+    assert "likeness 0.02 (0.00 to 0.05) there, 1.00 on prompts with more words" in note
+
+
+@pytest.mark.parametrize(("face", "bare_faces"), [
+    (CEILING, (CEILING, CEILING - 0.02, CEILING - 0.1, CEILING)),  # it answers
+    (CEILING, (FLOOR, CEILING, FLOOR, FLOOR)),                     # may be
+    (CEILING, (FLOOR, FLOOR)),                                     # two images: no interval
+    (FLOOR, (FLOOR,) * 4)])                                        # nowhere the subject: the verdict says so
+def test_nothing_is_said_of_the_trigger_where_it_is_not_sure(face, bare_faces):
+    scored = judged(images("confirm", lambda _: face, 0.9, bare_faces=bare_faces))
+    assert "likeness_bare" in scored.details and not any("its trigger alone" in note for note in scored.notes)
+
+
+def test_a_stage_that_draws_no_bare_trigger_says_nothing_of_it():
+    assert "likeness_bare" not in judged(images("screen", lambda _: CEILING, 0.9), "screen").details
+
+
 def test_a_stage_without_class_prompts_says_that_bleed_is_not_known():
     scored = judged(images("screen", lambda _: CEILING, 0.9), "screen")
     assert "bleed" not in scored.details and any("bleed into the class not measured" in n for n in scored.notes)

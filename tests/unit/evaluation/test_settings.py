@@ -147,7 +147,7 @@ def test_the_pocket_scoring_refuses_real_bases():
 def test_cells_hold_the_trigger_for_a_lora_and_the_class_noun_for_the_base(subject_dataset):
     cells = cells_of(SCORING, "confirm", subject_dataset)
     varied = [cell.index for cell in cells if cell.kind == "prompt" and cell.seed == SCORING.confirm.first_seed + 1]
-    assert len(cells) == 16 + 5 + 1 + 3 + 4 and len(set(varied)) == 5
+    assert len(cells) == 16 + 5 + 4 + 3 + 4 and len(set(varied)) == 5
     assert len({cell.key for cell in cells}) == len(cells)
     for cell in cells:
         assert ("alexq man" in cell.text) == (cell.kind != "class")

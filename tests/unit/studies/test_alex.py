@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from studies import alex_arms
-from studies.alex import ELEVEN, PEOPLE, SEEDS, main, number_of
+from studies.alex import ELEVEN, OUT, PEOPLE, SEEDS, main, number_of
 from studies.alex_arms import ARMS, SCORING, arm_arguments, kept_of, read_arms
 from studies.alex_best import (
     BASES,
@@ -48,6 +48,7 @@ from sweep.comparison import Interval
 from sweep.evaluation.verdict import VERDICTS
 from sweep.files import write_json
 from sweep.trial import AXES, Estimate, Score
+from tests.conftest import ROOT
 from tests.unit.test_config import loaded
 
 Test.__test__ = False  # type: ignore[attr-defined]  # a claim's, not pytest's
@@ -237,6 +238,13 @@ def test_an_arm_of_others_is_trained_again(tmp_path, monkeypatch) -> None:
     monkeypatch.undo()
     monkeypatch.setitem(ARMS, "tutorial", (*ARMS["tutorial"], "network_dim=64"))  # type: ignore[arg-type]
     assert kept_of(tmp_path, "tutorial", (31, 92), (1, 2)) is None
+
+
+def test_the_committed_figures_are_those_of_todays_recipes_and_scoring() -> None:
+    """A default that changes would leave them behind: a night to train again, or to be told why not."""
+    committed = sorted(path.stem for path in (ROOT / OUT / "arms").glob("*.json"))
+    assert committed
+    assert [arm for arm in committed if kept_of(ROOT / OUT, arm, PEOPLE, SEEDS) is None] == []
 
 
 def test_what_is_kept_is_not_trained_again(tmp_path, monkeypatch, capsys) -> None:
