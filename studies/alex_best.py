@@ -3,9 +3,8 @@
 Two searches from the tutorial's recipe, one on each base that the eleven lie on, with all 25 photos: figures of two
 bases, each between its own floor and ceiling, are not compared. Every training of the diary stands once for the file
 and strength that the sweep names, which its author did not have, and once for what we take the author to have judged:
-the last file at strength 1. All are drawn on prompts that played no part in any choice, with seeds that chose nothing,
-since the best of many looks better than it is; differences are paired by prompt. They are differences of files: each
-stands for one training.
+the last file at strength 1. All are drawn on prompts and seeds by which no file was chosen, since the best of many
+looks better than it is; differences are paired by prompt. They are differences of files: each stands for one training.
 
 What is searched is the fifth try on this subject; docs/alex.md says what was wrong with the four before.
 """

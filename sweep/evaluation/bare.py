@@ -1,7 +1,7 @@
 """The bare trigger: is the subject drawn where nothing but the trigger asks for it?
 
-Beside regularisation images a LoRA of described photos may learn its subject as the trigger and a description: then the
-bare trigger draws a stranger, which likeness on prompts that describe does not show.
+Beside regularisation images with short captions a LoRA of long ones may answer to sentences only: the bare trigger then
+draws a stranger, which likeness on the prompts does not show.
 
 Shapes: S seeds.
 """
@@ -38,8 +38,8 @@ class Bare:
         if self.interval.high is None or self.interval.high >= limit or elsewhere < limit:
             return []
         return [f"does not answer to its trigger alone: likeness {self.value:.2f} ({self.interval.low:.2f} to "
-                f"{self.interval.high:.2f}) there, {elsewhere:.2f} on prompts with more words; describe the picture "
-                "as its captions do"]
+                f"{self.interval.high:.2f}) there, {elsewhere:.2f} on the prompts; put it into a sentence, as its "
+                "captions do"]
 
 
 def bare_of(measured: MeasuredSet, anchors: Anchors, scoring: ScoringConfig, stage: str) -> Bare | None:

@@ -179,7 +179,7 @@ def test_a_subject_that_its_trigger_alone_does_not_draw_is_told():
     assert scored.details["likeness_bare"] == pytest.approx(0.02 / 0.8, abs=0.001)
     assert scored.details["likeness_bare_low"] < 0.02 < scored.details["likeness_bare_high"] < 0.1
     [note] = [note for note in scored.notes if "does not answer to its trigger alone" in note]
-    assert "likeness 0.02 (0.00 to 0.05) there, 1.00 on prompts with more words" in note
+    assert "likeness 0.02 (0.00 to 0.05) there, 1.00 on the prompts; put it into a sentence" in note
 
 
 @pytest.mark.parametrize(("face", "bare_faces"), [
