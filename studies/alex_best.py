@@ -7,11 +7,13 @@ to have judged: the last file at strength 1. All are drawn on prompts and seeds 
 best of many looks better than it is; differences are paired by prompt. They are differences of files: each stands for
 one training.
 
-What is searched is the sixth try on this subject; docs/alex.md says what was wrong with the five before.
+What is searched is the seventh try on this subject; docs/alex.md says what was wrong with the six before. Since their
+contests told what to try next, this one has other prompts than they had.
 """
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -50,6 +52,8 @@ SEARCH = ("search=tpe", "search.start_from=tutorial_25", f"search.num_trials={NU
           "pack.max_trials=4", "tracker=none", "launcher.devices=2", "launcher.threads=1")
 NUM_PROMPTS = 24
 NUM_CLASS_PROMPTS = 8
+# Of the pool; the first ones were drawn by the contests before and by a probe between them, which shaped the search.
+NUM_SEEN, NUM_CLASS_SEEN = 48, 16
 _HOWS = ("better than", "not to be told from", "worse than", "without a rival in")
 _SHOWN = ("likeness", "adherence", "memorisation", "diversity", "bleed", "usefulness")
 # Six seeds: where one image in fifty is a copy, fifty images say little about how useful the file is.
@@ -111,8 +115,8 @@ def search(results: Path, extra: Sequence[str]) -> None:
 
 
 def write_best(results: Path, eleven: Mapping[int, TrialResult], out: Path) -> str:
-    """best.json and best.md; returns what came out in a sentence. Raises ValueError if a search is not done or names no
-    file."""
+    """best.json and best.md; returns what came out in a sentence. Raises ValueError if a search is not done, not this
+    one, or names no file."""
     records = {base: _finished(results, base) for base in BASES}
     painter = _Painter(results)
     contests = [_contest(painter, base, record, eleven) for base, record in records.items()]
@@ -130,6 +134,9 @@ def _finished(results: Path, base: str) -> Record:
     if record is None or num_done < NUM_TRIALS:
         raise ValueError(f"The search on {base} has {num_done} of {NUM_TRIALS} trials in {folder}; the same command "
                          "without --report-only goes on with it.")
+    if other := [part for part in SEARCH if part not in shlex.split(record.entry.command)]:
+        raise ValueError(f"The sweep in {folder} is another search, without {' '.join(other)}. Move it away, or give "
+                         "another --results.")
     return record
 
 
@@ -210,10 +217,11 @@ def fresh() -> ScoringConfig:
     """The shipped scoring, with prompts and noise that no sweep has drawn."""
     scoring = shipped()
     known = {prompt.text for prompt in scoring.prompts}
-    new = [prompt for prompt in pool_prompts(NUM_PROMPTS + len(known)) if prompt.text not in known]
-    of_class = [text for text in class_prompts(2 * NUM_CLASS_PROMPTS) if text not in scoring.class_prompts]
-    return replace(scoring, prompts=tuple(new[:NUM_PROMPTS]), class_prompts=tuple(of_class[:NUM_CLASS_PROMPTS]),
-                   confirm=FRESH)
+    new = [prompt for prompt in pool_prompts(NUM_SEEN + NUM_PROMPTS + len(known)) if prompt.text not in known]
+    num_class = NUM_CLASS_SEEN + NUM_CLASS_PROMPTS + len(scoring.class_prompts)
+    of_class = [text for text in class_prompts(num_class) if text not in scoring.class_prompts]
+    return replace(scoring, prompts=tuple(new[NUM_SEEN:NUM_SEEN + NUM_PROMPTS]),
+                   class_prompts=tuple(of_class[NUM_CLASS_SEEN:NUM_CLASS_SEEN + NUM_CLASS_PROMPTS]), confirm=FRESH)
 
 
 def _page(contests: Sequence[Contest], sentence: str) -> list[str]:

@@ -6,7 +6,7 @@ subject is the random effect: a person's value is the mean over the seeds, the i
     no difference worth naming: the whole interval lies within `worth` of 0, the least that a user would care about
     holds: the whole interval lies above 0
     the other way: the whole interval lies below 0
-    not sure: none of these, or a person is missing
+    not sure: none of these, a person is missing, or all trainings got the same verdict
 
 A claim is confirmed if all its tests hold, contradicted if one shows no difference or the other way. Of a claim that
 something is pointless the tests ask whether it helps: contradicted if it does, confirmed if it surely does not. Where a
@@ -40,11 +40,13 @@ class Test:
     """One number that is positive if the claim holds (of one that denies: if there is a difference after all).
 
     worth: the smallest difference worth naming, 0 where a verdict's threshold is compared with.
+    counts: trainings, yes or no. Where all agree, t knows of no spread, but ten trainings say little about a tenth.
     """
 
     what: str
     of: Callable[[Arms, str, int], Value]  # of a person and a seed
     worth: float = WORTH
+    counts: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +100,7 @@ def _more_often(one: str, other: str, verdicts: Sequence[str]) -> Test:
         a, b = (float(verdict in verdicts) for verdict in of_each)
         return a - b, ""
 
-    return Test(what=f"share that is {' or '.join(verdicts)}: {one} - {other}", of=of, worth=WORTH_SHARE)
+    return Test(what=f"share that is {' or '.join(verdicts)}: {one} - {other}", of=of, worth=WORTH_SHARE, counts=True)
 
 
 CLAIMS = (
@@ -125,9 +127,12 @@ CLAIMS = (
 )
 
 
-def judge(found: Finding, worth: float, num_people: int) -> str:
+def judge(found: Finding, test: Test, num_people: int) -> str:
     """What a test's interval says."""
+    worth = test.worth
     if found.low is None or found.high is None or len(found.per_person) < num_people:
+        return UNSURE
+    if test.counts and found.low == found.high:
         return UNSURE
     if -worth < found.low and found.high < worth:
         return NO_DIFFERENCE
@@ -155,7 +160,7 @@ def _outcome(arms: Arms, claim: Claim) -> Outcome:
               for test in tests]
     found = [finding(test.what, claim.says, [(person, value, why) for person, _, value, why in each])
              for test, each in zip(tests, values, strict=True)]
-    said = [judge(f, test.worth, len(arms.people)) for f, test in zip(found, tests, strict=True)]
+    said = [judge(f, test, len(arms.people)) for f, test in zip(found, tests, strict=True)]
     can_tell = claim.control is None or said[-1] == HOLDS
     missing = [f"{test.what}: person {person}, seed {seed}: {why}" for test, each in zip(tests, values, strict=True)
                for person, seed, value, why in each if value is None]

@@ -24,6 +24,7 @@ from sweep.evaluation.backends.registry import load_backends
 from sweep.evaluation.cells import Cell, subject_words
 from sweep.evaluation.gallery import quantised
 from sweep.evaluation.generate import Row, generate
+from sweep.evaluation.keys import measuring_id, photos_key
 from sweep.evaluation.measure import Measured, Observer, RealPhotos, real_from_json, set_from_json, set_to_json
 from sweep.evaluation.settings import Prompt, ScoringConfig
 from sweep.files import read_json, sha256_of, stable_hash, write_json
@@ -151,7 +152,8 @@ class _Painter:
         self.backends = load_backends(scoring)
         self.dataset = default_dataset()
         self.observer = Observer(scoring, self.backends, self.dataset, self.base)
-        drawn_as = [to_tree(scoring.sampler), NUM_SEEDS, self.base.identity, self.backends.identities]
+        measuring = measuring_id(shipped(), self.base.identity, self.base.resolution, self.backends.identities)
+        drawn_as = [to_tree(scoring.sampler), NUM_SEEDS, measuring, photos_key(self.dataset)]
         self.folders = {"base": work / "pool" / stable_hash(drawn_as),
                         "lora": work / "pool" / stable_hash([sha256_of(lora_file), *drawn_as])}
 

@@ -82,7 +82,7 @@ def _of_part(part: str, template: str, dataset: Dataset) -> Sequence[str]:
     if "{" in prompt or "}" in prompt:
         raise DataError(f"dataset.reg_prompt={template!r}: {{class_noun}} and {CAPTION} are all that is put in; "
                         "leave other braces out.")
-    if dataset.trigger in prompt.replace(",", " ").split():
+    if classed(prompt, dataset.trigger, dataset.class_noun) != prompt:
         raise DataError(f"dataset.reg_prompt={template!r} holds the trigger {dataset.trigger!r}. Regularisation images "
                         "show the class without the subject; leave the trigger out, or choose another trigger=WORD.")
     return [prompt]

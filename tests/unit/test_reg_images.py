@@ -120,6 +120,7 @@ def test_one_prompt_is_known_as_before_there_were_several() -> None:
 
 @pytest.mark.parametrize(("prompt", "message"), [
     ("photo of alexq man", "holds the trigger 'alexq'"), ("a man|photo of alexq man", "holds the trigger 'alexq'"),
+    ("photo of alexq.", "holds the trigger"), ("photo of Alexq man", "holds the"), ("photo of alexq's face", "holds"),
     ("", "is empty"), ("a man|", r"has an empty part beside a \|"), ("sketch of {caption}", "stands alone"),
     ("photo of {subject}", "leave other braces")])
 def test_prompts_that_cannot_be_meant(photo_folder: Path, prompt: str, message: str) -> None:

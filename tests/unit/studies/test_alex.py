@@ -5,10 +5,11 @@ from __future__ import annotations
 import shlex
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from studies import alex_arms
+from studies import alex_arms, alex_best
 from studies.alex import ELEVEN, OUT, PEOPLE, SEEDS, main, number_of
 from studies.alex_arms import ARMS, SCORING, arm_arguments, kept_of, read_arms
 from studies.alex_best import (
@@ -42,11 +43,13 @@ from studies.alex_claims import (
     outcomes,
 )
 from studies.alex_words import NEARLY, NO, NOT_COUNTED, SAID, UNKNOWN, YES, agreement, blind, count_sentence, least_bad
+from studies.image_pool import pool_prompts
 from studies.phenomena import finding
 from sweep.command_line import CONF_DIR
 from sweep.comparison import Interval
 from sweep.evaluation.verdict import VERDICTS
 from sweep.files import write_json
+from sweep.search.starts import read_starts
 from sweep.trial import AXES, Estimate, Score
 from tests.conftest import ROOT
 from tests.unit.test_config import loaded
@@ -137,7 +140,12 @@ def found(*values: float):
     ((-0.06, 0.02, -0.06, 0.02, 0.01), 0.05, UNSURE),  # surely no gain worth it, perhaps a loss
     ((0.3, -0.1, 0.4, -0.2, 0.2), 0.05, UNSURE), ((0.2, 0.22, 0.18, 0.21), 0.05, UNSURE)])  # a person is missing
 def test_a_test_says_what_its_interval_does(values: tuple[float, ...], worth: float, says: str) -> None:
-    assert judge(found(*values), worth, 5) == says
+    assert judge(found(*values), Test(what="", of=lambda *_: (None, ""), worth=worth), 5) == says
+
+
+@pytest.mark.parametrize(("counts", "says"), [(True, UNSURE), (False, NO_DIFFERENCE)])
+def test_the_same_verdict_of_all_trainings_has_no_interval(counts: bool, says: str) -> None:
+    assert judge(found(0.0, 0.0, 0.0, 0.0, 0.0), Test(what="", of=lambda *_: (None, ""), counts=counts), 5) == says
 
 
 @pytest.mark.parametrize(("said", "answer", "denied"), [
@@ -272,8 +280,6 @@ def test_what_would_overwrite_the_night_or_be_ignored_is_refused(arguments: list
 
 
 def test_a_failed_training_is_tried_again_and_no_arm_is_kept_without_it(tmp_path, monkeypatch) -> None:
-    from types import SimpleNamespace
-
     def result(seed: int, status: str) -> SimpleNamespace:
         config = {"seed": seed, "dataset": {"dir": "w/people/31/photos/train"}}
         return SimpleNamespace(trial=SimpleNamespace(config=config, num_steps=20, train_id=f"t{seed}"), status=status,
@@ -340,12 +346,34 @@ def test_the_searches_are_commands_and_are_told_apart() -> None:
         arguments = search_arguments(base, Path("results"), [])
         config = loaded(*(part for part in arguments if "," not in part))
         assert config.train.base_model.name == base and config.sweep.name == search_name(base)
-    assert len({search_name(base) for base in BASES}) == 2 and "search.start_from=tutorial" in SEARCH
+    assert len({search_name(base) for base in BASES}) == 2 and "search.start_from=tutorial_25" in SEARCH
     page = (CONF_DIR.parent / "docs" / "alex.md").read_text(encoding="utf-8")
     said = shlex.split(page.partition("sweep.name=alex-search-pocket ")[2].partition("```")[0].replace("\\\n", " "))
     unsaid = ("sweep.", "tracker=", "launcher.")  # where it is kept and on how many cores
     typed = search_arguments("pocket", Path("results"), [])
     assert set(said) == {part for part in typed if not part.startswith(unsaid)}
+
+
+def test_the_search_starts_from_the_tutorials_recipe_with_nothing_left_open() -> None:
+    [point] = read_starts("tutorial_25")
+    [recipe] = read_starts("tutorial")
+    searched = {key for key, _, value in (part.partition("=") for part in SEARCH) if "(" in value}
+    assert point == {**recipe, "dataset.num_images": loaded("experiment=tutorial").train.dataset.num_images}
+    assert len(searched) == 5 and searched <= set(point)
+
+
+@pytest.mark.parametrize(("lacking", "refused"), [(None, False), ("repeats=null", True)])
+def test_a_search_that_asked_something_else_is_no_result(lacking, refused, tmp_path, monkeypatch) -> None:
+    command = shlex.join(["python", "train.py", *(part for part in SEARCH if part != lacking)])
+    record = SimpleNamespace(entry=SimpleNamespace(command=command), results=[SimpleNamespace(status="done")] * 20)
+    (tmp_path / search_name("pocket")).mkdir()
+    (tmp_path / search_name("pocket") / "sweep.yaml").touch()
+    monkeypatch.setattr(alex_best, "read_record", lambda _: record)
+    if not refused:
+        assert alex_best._finished(tmp_path, "pocket") is record
+        return
+    with pytest.raises(ValueError, match="is another search, without repeats=null"):
+        alex_best._finished(tmp_path, "pocket")
 
 
 def test_half_a_search_or_half_the_eleven_are_no_result(tmp_path) -> None:
@@ -361,5 +389,7 @@ def test_the_contests_prompts_and_noise_are_new() -> None:
     assert not {prompt.text for prompt in scoring.prompts} & {prompt.text for prompt in shipped.prompts}
     assert len(scoring.class_prompts) == NUM_CLASS_PROMPTS
     assert not set(scoring.class_prompts) & set(shipped.class_prompts)
+    drawn_before = [prompt.text for prompt in pool_prompts(72) if prompt not in shipped.prompts][:48]
+    assert not {prompt.text for prompt in scoring.prompts} & set(drawn_before)
     seeds = {stage.first_seed + i for stage in (shipped.screen, shipped.refine, shipped.confirm) for i in range(64)}
     assert not seeds & set(range(FRESH.first_seed, FRESH.first_seed + FRESH.num_seeds + 1))
