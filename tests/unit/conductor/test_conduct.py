@@ -153,10 +153,10 @@ def test_the_tutorials_point_is_tried_by_the_search_of_the_docs(tmp_path: Path, 
     command = (CONF_DIR.parent / "docs" / "alex.md").read_text().partition("sweep.name=alex-search-pocket ")[2]
     words = [word for word in shlex.split(command.partition("```")[0].replace("\\\n", " "))
              if not word.startswith("search.num_trials=")]
-    results = sweep(*words, "search.num_trials=1", "pack.max_trials=1", "dataset.num_images=4")
-    assert "tries 1 of 1 points of tutorial first" in log_of(tmp_path)
+    results = sweep(*words, "search.num_trials=1", "pack.max_trials=1")
+    assert "tries 1 of 1 points of tutorial_25 first" in log_of(tmp_path)
     assert results[0].trial.settings == {"unet_lr": 1e-4, "text_encoder_lr": 5e-5, "network_dim": 128,
-                                         "max_train_epochs": 5}
+                                         "max_train_epochs": 5, "dataset.num_images": 25}, "nothing is left to chance"
     config = results[0].trial.config
     assert (config["optimizer"]["name"], config["network_alpha"], config["dataset"]["generate_reg"]) == (
         "adamw", 128, 375)

@@ -389,7 +389,8 @@ def test_the_contests_prompts_and_noise_are_new() -> None:
     assert not {prompt.text for prompt in scoring.prompts} & {prompt.text for prompt in shipped.prompts}
     assert len(scoring.class_prompts) == NUM_CLASS_PROMPTS
     assert not set(scoring.class_prompts) & set(shipped.class_prompts)
-    drawn_before = [prompt.text for prompt in pool_prompts(72) if prompt not in shipped.prompts][:48]
+    known = {prompt.text for prompt in shipped.prompts}
+    drawn_before = [prompt.text for prompt in pool_prompts(72) if prompt.text not in known][:48]
     assert not {prompt.text for prompt in scoring.prompts} & set(drawn_before)
     seeds = {stage.first_seed + i for stage in (shipped.screen, shipped.refine, shipped.confirm) for i in range(64)}
     assert not seeds & set(range(FRESH.first_seed, FRESH.first_seed + FRESH.num_seeds + 1))
