@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+# Before anything loads torch: two test processes share the cores, and threads that wait for each other are slower.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).parent.parent
 CLUSTERS = {"postgres": "needs PostgreSQL's initdb; run with: .venv/bin/pytest -m postgres -n 0",
@@ -23,13 +27,10 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture(scope="session")
 def base():
     """The pocket base on the CPU in fp32."""
-    import torch
-
     from sweep.identity import base_identity
     from sweep.model.base import BaseModelConfig
     from sweep.model.loading import load_base
 
-    torch.set_num_threads(1)  # two test processes share the cores; threads that wait for each other are slower
     config = BaseModelConfig(name="pocket", path=None, resolution=64)
     return load_base(config, base_identity(config, Path("results")))
 
