@@ -76,7 +76,6 @@ def test_two_processes_fill_the_cache_at_once(base, photo_folder: Path, tmp_path
 import sys, time
 from pathlib import Path
 import torch
-torch.set_num_threads(1)
 from sweep.data.cache import cached_moments
 from sweep.data.folder import read_dataset
 from sweep.data.train_data import View

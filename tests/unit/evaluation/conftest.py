@@ -1,6 +1,5 @@
 """LoRA files and photos for tests that really draw."""
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -34,16 +33,3 @@ def make_lora(targets):
         return path
 
     return make
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Two threads on cores that are busy with something else wait for each other: measured 135 s against 24 s."""
-    torch = sys.modules.get("torch")
-    if torch is None:
-        yield
-        return
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)

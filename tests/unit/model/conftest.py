@@ -12,13 +12,10 @@ FAMILIES = ("sd1", "sd2", "sdxl")
 
 
 @pytest.fixture(autouse=True, scope="session")
-def one_thread() -> None:
-    """Threads that wait for each other on busy cores are slower than one."""
-    import torch
-
+def missing_operators() -> None:
+    """What transformers asks of torchvision is declared where it is not installed."""
     from sweep.model.torchvision_ops import declare_missing_operators
 
-    torch.set_num_threads(1)
     declare_missing_operators()
 
 

@@ -28,7 +28,6 @@ from sweep.pocket.world import ATTRIBUTES, held_out_people, train_people
 
 @pytest.fixture(scope="module")
 def studio():
-    torch.set_num_threads(1)
     return open_studio(WEIGHTS_DIR)
 
 
